@@ -1,0 +1,44 @@
+namespace Unikraft.Platform;
+
+/// <summary>What is known of a checkpoint at one moment. Immutable: ask again for news.</summary>
+public sealed record Checkpoint
+{
+    /// <summary>The UUID, which never changes and is never used again.</summary>
+    public required Guid Uuid { get; init; }
+
+    /// <summary>The name, unique among the checkpoints of the platform.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>When the checkpoint was created.</summary>
+    public required DateTimeOffset CreatedAt { get; init; }
+
+    /// <summary>The state. Only a <see cref="CheckpointState.Ready"/> one can be loaded.</summary>
+    public required CheckpointState State { get; init; }
+
+    /// <summary>The UUID of the instance it was taken from, which may be gone by now.</summary>
+    public required Guid SourceUuid { get; init; }
+
+    /// <summary>The name of the image of that instance.</summary>
+    public required string Image { get; init; }
+
+    /// <summary>The number of vCPUs.</summary>
+    public required int Vcpus { get; init; }
+
+    /// <summary>The size of the memory in MiB.</summary>
+    public required int MemoryMb { get; init; }
+
+    /// <summary>The arguments of the app.</summary>
+    public required IReadOnlyList<string> Args { get; init; }
+
+    /// <summary>The environment of the app.</summary>
+    public required IReadOnlyDictionary<string, string> Env { get; init; }
+
+    /// <summary>How often the checkpoint was loaded.</summary>
+    public int LoadCount { get; init; }
+
+    /// <summary>Bytes of memory that were stored for this checkpoint, on top of its lineage. 0 for one of a stopped instance.</summary>
+    public long StoredBytes { get; init; }
+
+    /// <summary>How long the source stood still; <see langword="null"/> when it did not run.</summary>
+    public TimeSpan? Pause { get; init; }
+}

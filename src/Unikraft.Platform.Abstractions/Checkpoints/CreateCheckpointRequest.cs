@@ -1,0 +1,16 @@
+namespace Unikraft.Platform;
+
+/// <summary>Describes a checkpoint to take.</summary>
+public sealed record CreateCheckpointRequest
+{
+    /// <summary>The instance to take it from: running or stopped. A running one goes on running.</summary>
+    public required NameOrUuid From { get; init; }
+
+    /// <summary>The name, by the rules of instance names. Default: the name of the source with five random characters behind it.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>
+    /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>. Default: <see langword="null"/>, do not wait.
+    /// </summary>
+    public TimeSpan? WaitTimeout { get; init; }
+}

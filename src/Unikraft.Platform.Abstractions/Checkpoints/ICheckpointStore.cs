@@ -1,0 +1,48 @@
+namespace Unikraft.Platform;
+
+/// <summary>Takes and keeps checkpoints: named restore points of instances, which can be loaded any number of times.</summary>
+/// <remarks>
+/// Load one with <see cref="IInstanceManager.CreateAsync"/> and <see cref="CreateInstanceRequest.Checkpoint"/>. Safe for concurrent use. Every
+/// method throws <see cref="ResourceNotFoundException"/> for an unknown checkpoint and <see cref="ObjectDisposedException"/> after
+/// the platform was disposed of.
+/// </remarks>
+public interface ICheckpointStore
+{
+    /// <summary>Takes a checkpoint. It is visible at once, and ready when its snapshot is built.</summary>
+    /// <param name="request">What to take, and from which instance.</param>
+    /// <param name="cancellationToken">Cancels the snapshot; nothing of the checkpoint remains then, and the source goes on.</param>
+    /// <returns>The checkpoint: starting, or ready after a wait.</returns>
+    /// <exception cref="NameConflictException">The name is taken.</exception>
+    /// <exception cref="ResourceNotFoundException">There is no such instance.</exception>
+    /// <exception cref="WrongStateException">The instance is in a state that checkpointing does not support.</exception>
+    /// <exception cref="PlatformException">
+    /// <see cref="PlatformErrorCode.SnapshotPending"/>: the source has a snapshot in progress. Retry once it completes.
+    /// <see cref="PlatformErrorCode.TimedOut"/>: it is not ready within <see cref="CreateCheckpointRequest.WaitTimeout"/>. It goes on.
+    /// </exception>
+    Task<Checkpoint> CreateAsync(CreateCheckpointRequest request, CancellationToken cancellationToken = default);
+
+    /// <summary>Waits until a checkpoint is ready to be loaded.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="timeout">How long to wait. Default: for ever.</param>
+    /// <param name="cancellationToken">Ends the waiting.</param>
+    /// <exception cref="PlatformException">
+    /// <see cref="PlatformErrorCode.TimedOut"/>: not ready in time. Any other code: the snapshot failed, and the checkpoint is gone.
+    /// </exception>
+    Task<Checkpoint> WaitAsync(NameOrUuid checkpoint, TimeSpan? timeout = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Looks a checkpoint up.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    Checkpoint Get(NameOrUuid checkpoint);
+
+    /// <summary>Lists all checkpoints, oldest first.</summary>
+    IReadOnlyList<Checkpoint> List();
+
+    /// <summary>The checkpoints that a checkpoint descends from, newest first. Deleted ones stay in the history.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid checkpoint);
+
+    /// <summary>Deletes a checkpoint. Instances loaded from it, and checkpoints taken from those, go on.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="cancellationToken">Cancels the deletion as long as it has not begun.</param>
+    Task DeleteAsync(NameOrUuid checkpoint, CancellationToken cancellationToken = default);
+}

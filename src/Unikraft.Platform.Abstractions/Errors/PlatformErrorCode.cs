@@ -1,0 +1,32 @@
+namespace Unikraft.Platform;
+
+/// <summary>The stable code of a <see cref="PlatformException"/>. Names and numbers do not change between versions.</summary>
+public enum PlatformErrorCode
+{
+    /// <summary>A request is incomplete, contradicts itself or is out of range.</summary>
+    InvalidRequest = 1,
+
+    /// <summary>There is no such instance or checkpoint.</summary>
+    NotFound = 2,
+
+    /// <summary>The name is taken.</summary>
+    AlreadyExists = 3,
+
+    /// <summary>The resource is in a state in which this cannot be done.</summary>
+    WrongState = 4,
+
+    /// <summary>A snapshot of the source is being taken already. Transient.</summary>
+    SnapshotPending = 5,
+
+    /// <summary>The wait is over before what was waited for has happened. The operation itself goes on.</summary>
+    TimedOut = 6,
+
+    /// <summary>The image cannot be used. See <see cref="ImageException.Error"/>.</summary>
+    InvalidImage = 7,
+
+    /// <summary>The backend cannot be used on this host.</summary>
+    HypervisorUnavailable = 8,
+
+    /// <summary>The backend failed in what it was asked to do.</summary>
+    HypervisorFailed = 9,
+}

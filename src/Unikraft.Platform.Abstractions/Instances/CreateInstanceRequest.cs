@@ -1,0 +1,44 @@
+namespace Unikraft.Platform;
+
+/// <summary>Describes an instance to create. Exactly one of <see cref="Image"/>, <see cref="BranchFrom"/> and <see cref="Checkpoint"/> is set.</summary>
+public sealed record CreateInstanceRequest
+{
+    /// <summary>
+    /// The name: 1 to 63 letters, digits and hyphens, beginning and ending with a letter or digit, and not in the form of a UUID. Default: the
+    /// file name of the image or the name of the source, with five random characters behind it.
+    /// </summary>
+    public string? Name { get; init; }
+
+    /// <summary>The image to boot.</summary>
+    public GuestImage? Image { get; init; }
+
+    /// <summary>The instance to branch from. A running source goes on running; the branch continues from the same state.</summary>
+    public NameOrUuid? BranchFrom { get; init; }
+
+    /// <summary>The checkpoint to load.</summary>
+    public NameOrUuid? Checkpoint { get; init; }
+
+    /// <summary>The arguments of the app. Inherited, and not to be set, with <see cref="BranchFrom"/> and <see cref="Checkpoint"/>.</summary>
+    public IReadOnlyList<string>? Args { get; init; }
+
+    /// <summary>The environment of the app. Inherited, and not to be set, with <see cref="BranchFrom"/> and <see cref="Checkpoint"/>.</summary>
+    public IReadOnlyDictionary<string, string>? Env { get; init; }
+
+    /// <summary>The size of the memory in MiB. Default: 128. Inherited, and not to be set, with a source.</summary>
+    public int? MemoryMb { get; init; }
+
+    /// <summary>The number of vCPUs, from 1. Default: 1. Inherited, and not to be set, with a source.</summary>
+    public int? Vcpus { get; init; }
+
+    /// <summary>What happens when the instance stops from within. Default: <see cref="Platform.RestartPolicy.Never"/>.</summary>
+    public RestartPolicy RestartPolicy { get; init; }
+
+    /// <summary>Whether the instance is started at once. Default: true.</summary>
+    public bool Autostart { get; init; } = true;
+
+    /// <summary>
+    /// How long to wait for the instance to be <see cref="InstanceState.Running"/>. Default: <see langword="null"/>, do not wait.
+    /// Needs <see cref="Autostart"/>; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> waits for ever.
+    /// </summary>
+    public TimeSpan? WaitTimeout { get; init; }
+}

@@ -1,0 +1,87 @@
+namespace Unikraft.Platform;
+
+/// <summary>Creates, runs, branches, stops and deletes instances.</summary>
+/// <remarks>
+/// Safe for concurrent use. A cancelled token ends the caller's waiting and undoes what can still be undone; it never leaves an instance
+/// half made. Every method throws <see cref="ResourceNotFoundException"/> for an unknown instance and
+/// <see cref="ObjectDisposedException"/> after the platform was disposed of.
+/// </remarks>
+public interface IInstanceManager
+{
+    /// <summary>Creates an instance from an image, as a branch of another instance, or from a checkpoint.</summary>
+    /// <param name="request">What to create.</param>
+    /// <param name="cancellationToken">Cancels the creation; nothing of the instance remains then.</param>
+    /// <returns>The instance, as it was when the call was done.</returns>
+    /// <exception cref="InvalidRequestException">The request contradicts itself or is out of range.</exception>
+    /// <exception cref="NameConflictException">The name is taken.</exception>
+    /// <exception cref="ImageException">The image cannot be used.</exception>
+    /// <exception cref="WrongStateException">The source is in a state that branching does not support.</exception>
+    /// <exception cref="PlatformException">
+    /// <see cref="PlatformErrorCode.SnapshotPending"/>: the source has a snapshot in progress. Retry once it completes.
+    /// </exception>
+    /// <exception cref="OperationTimedOutException">
+    /// The instance was created, but is not running within <see cref="CreateInstanceRequest.WaitTimeout"/>. It goes on.
+    /// </exception>
+    /// <exception cref="HypervisorException">The backend could not make the machine.</exception>
+    Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default);
+
+    /// <summary>Starts a stopped instance: from its snapshot if it has one, else from its image.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="cancellationToken">Cancels the start; the instance is stopped then.</param>
+    /// <returns>The instance, starting or running.</returns>
+    /// <exception cref="WrongStateException">The instance is not stopped.</exception>
+    Task<Instance> StartAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+
+    /// <summary>Stops an instance and waits until it is stopped. Has no effect on a stopped instance but to end its restart sequence.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="request">How to stop it. Default: ask the guest, and let its kernel kill the app after the platform's grace period.</param>
+    /// <param name="cancellationToken">Ends the waiting; the stop itself goes on.</param>
+    /// <returns>The stopped instance.</returns>
+    /// <exception cref="InvalidRequestException">A forced stop with a grace period.</exception>
+    Task<Instance> StopAsync(NameOrUuid instance, StopRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>Waits until an instance is in a state, also when it was in that state since this call and is in another one by now.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="state">The state.</param>
+    /// <param name="timeout">How long to wait. Default: for ever.</param>
+    /// <param name="cancellationToken">Ends the waiting.</param>
+    /// <returns>The instance as it was when it reached the state.</returns>
+    /// <exception cref="OperationTimedOutException">The state was not reached in time.</exception>
+    /// <exception cref="ResourceNotFoundException">There is no such instance, or it was deleted meanwhile.</exception>
+    Task<Instance> WaitAsync(
+        NameOrUuid instance,
+        InstanceState state,
+        TimeSpan? timeout = null,
+        CancellationToken cancellationToken = default);
+
+    /// <summary>Deletes an instance. A running one is force-stopped first. Checkpoints and branches made from it stay.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="cancellationToken">Cancels the deletion as long as it has not begun.</param>
+    /// <returns>The instance as it was before it was deleted.</returns>
+    Task<Instance> DeleteAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+
+    /// <summary>Looks an instance up.</summary>
+    /// <param name="instance">The instance.</param>
+    Instance Get(NameOrUuid instance);
+
+    /// <summary>Lists all instances, oldest first.</summary>
+    IReadOnlyList<Instance> List();
+
+    /// <summary>
+    /// The checkpoints in the lineage of an instance, newest first: those taken from it and, if it was loaded from a checkpoint, that
+    /// checkpoint and its own lineage.
+    /// </summary>
+    /// <param name="instance">The instance.</param>
+    IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid instance);
+
+    /// <summary>Reads what the instance has written to its console. The log survives stop and start.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="range">Which part. Default: everything that is kept.</param>
+    LogOutput ReadLog(NameOrUuid instance, LogRange? range = null);
+
+    /// <summary>Attaches to the console of an instance, as often as wanted and also while it is stopped.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="options">Where the output begins. Default: with what is written from now on.</param>
+    /// <returns>The console; disposing of it detaches.</returns>
+    IInstanceConsole AttachConsole(NameOrUuid instance, ConsoleOptions? options = null);
+}

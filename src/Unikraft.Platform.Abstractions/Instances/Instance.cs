@@ -1,0 +1,74 @@
+namespace Unikraft.Platform;
+
+/// <summary>What is known of an instance at one moment. Immutable: ask again for news.</summary>
+public sealed record Instance
+{
+    /// <summary>The UUID, which never changes and is never used again.</summary>
+    public required Guid Uuid { get; init; }
+
+    /// <summary>The name, unique among the instances of the platform.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>When the instance was created.</summary>
+    public required DateTimeOffset CreatedAt { get; init; }
+
+    /// <summary>The state.</summary>
+    public required InstanceState State { get; init; }
+
+    /// <summary>The name of the image.</summary>
+    public required string Image { get; init; }
+
+    /// <summary>The number of vCPUs.</summary>
+    public required int Vcpus { get; init; }
+
+    /// <summary>The size of the memory in MiB.</summary>
+    public required int MemoryMb { get; init; }
+
+    /// <summary>The arguments of the app.</summary>
+    public required IReadOnlyList<string> Args { get; init; }
+
+    /// <summary>The environment of the app.</summary>
+    public required IReadOnlyDictionary<string, string> Env { get; init; }
+
+    /// <summary>What happens when the instance stops from within.</summary>
+    public required RestartPolicy RestartPolicy { get; init; }
+
+    /// <summary>What the instance was made from, when it was not made from an image alone.</summary>
+    public InstanceOrigin? Origin { get; init; }
+
+    /// <summary>How often the instance was started, restarts included.</summary>
+    public int StartCount { get; init; }
+
+    /// <summary>How many restarts by the <see cref="RestartPolicy"/> were completed.</summary>
+    public int RestartCount { get; init; }
+
+    /// <summary>The restart sequence; <see langword="null"/> when there is none under way.</summary>
+    public RestartStatus? Restart { get; init; }
+
+    /// <summary>When the instance was last started.</summary>
+    public DateTimeOffset? StartedAt { get; init; }
+
+    /// <summary>When the instance last stopped.</summary>
+    public DateTimeOffset? StoppedAt { get; init; }
+
+    /// <summary>How long the instance has been up since its last start, or was when it stopped.</summary>
+    public TimeSpan Uptime { get; init; }
+
+    /// <summary>
+    /// How long the last start took, from the request until the app reached its main entry point or, for a restored instance, until its
+    /// vCPUs ran. Whole microseconds; <see langword="null"/> until then.
+    /// </summary>
+    public TimeSpan? BootTime { get; init; }
+
+    /// <summary>Where the shutdown came from; <see langword="null"/> unless draining, stopping, stopped or in standby after a start.</summary>
+    public StopReason? StopReason { get; init; }
+
+    /// <summary>The exit code of the app, when <see cref="StopReason"/> has the bit <see cref="Platform.StopReason.App"/>.</summary>
+    public int? ExitCode { get; init; }
+
+    /// <summary>The stop code of the guest's kernel, when <see cref="StopReason"/> has the bit <see cref="Platform.StopReason.Kernel"/>.</summary>
+    public StopCode? StopCode { get; init; }
+
+    /// <summary>The CPU exception that ended the instance, if one did.</summary>
+    public GuestFault? Fault { get; init; }
+}

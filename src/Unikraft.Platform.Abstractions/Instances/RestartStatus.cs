@@ -1,0 +1,6 @@
+namespace Unikraft.Platform;
+
+/// <summary>Where a restart sequence stands.</summary>
+/// <param name="Attempt">Counts the restarts of this sequence, from 1.</param>
+/// <param name="NextAt">When the next restart occurs, if a back-off delay is in effect.</param>
+public sealed record RestartStatus(int Attempt, DateTimeOffset? NextAt);

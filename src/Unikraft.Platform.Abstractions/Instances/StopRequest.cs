@@ -1,0 +1,17 @@
+namespace Unikraft.Platform;
+
+/// <summary>How to stop an instance.</summary>
+public sealed record StopRequest
+{
+    /// <summary>A stop that gives the guest no chance to shut down: its vCPUs are stopped where they are.</summary>
+    public static StopRequest Forced { get; } = new() { Force = true };
+
+    /// <summary>Whether the guest gets no chance to shut down. Default: false.</summary>
+    public bool Force { get; init; }
+
+    /// <summary>
+    /// How long the guest has for shutting down when it is asked to, before its kernel kills the app. Default: <see langword="null"/>, the
+    /// platform's option. Cannot be combined with <see cref="Force"/>.
+    /// </summary>
+    public TimeSpan? GracePeriod { get; init; }
+}
