@@ -118,20 +118,22 @@ public static class PublicApi
 
     private static IEnumerable<string> Members(Type type)
     {
-        IEnumerable<(int Order, string Text)> fields = type.GetFields(Declared).Where(IsVisible)
-            .Select(field => (0, Prefix(field) + Field(field)));
-        IEnumerable<(int Order, string Text)> constructors = type.GetConstructors(Declared).Where(member => !member.IsStatic && IsVisible(member))
-            .Select(constructor => (1, Prefix(constructor) + Access(constructor) + PlainName(type) + Parameters(constructor) + ";"));
-        IEnumerable<(int Order, string Text)> properties = type.GetProperties(Declared).Where(property => property.GetAccessors(true).Any(IsVisible))
-            .Where(property => !IsGenerated(property))
-            .Select(property => (2, Prefix(property) + Property(property)));
-        IEnumerable<(int Order, string Text)> events = type.GetEvents(Declared).Where(@event => IsVisible(@event.AddMethod!))
-            .Select(@event => (3, $"{Modifiers(@event.AddMethod!)}event {Name(@event.EventHandlerType!)} {@event.Name};"));
-        IEnumerable<(int Order, string Text)> methods = type.GetMethods(Declared)
+        IEnumerable<(int Order, string Name, string Text)> fields = type.GetFields(Declared).Where(IsVisible)
+            .Select(field => (0, field.Name, Prefix(field) + Field(field)));
+        IEnumerable<(int Order, string Name, string Text)> constructors = type.GetConstructors(Declared)
+            .Where(constructor => !constructor.IsStatic && IsVisible(constructor) && !IsGenerated(constructor))
+            .Select(constructor => (1, "", Prefix(constructor) + Access(constructor) + PlainName(type) + Parameters(constructor) + ";"));
+        IEnumerable<(int Order, string Name, string Text)> properties = type.GetProperties(Declared)
+            .Where(property => property.GetAccessors(true).Any(IsVisible) && !IsGenerated(property))
+            .Select(property => (2, property.Name, Prefix(property) + Property(property)));
+        IEnumerable<(int Order, string Name, string Text)> events = type.GetEvents(Declared).Where(@event => IsVisible(@event.AddMethod!))
+            .Select(@event => (3, @event.Name, $"{Modifiers(@event.AddMethod!)}event {Name(@event.EventHandlerType!)} {@event.Name};"));
+        IEnumerable<(int Order, string Name, string Text)> methods = type.GetMethods(Declared)
             .Where(method => IsVisible(method) && !IsGenerated(method) && (!method.IsSpecialName || IsOperator(method)))
-            .Select(method => (IsOperator(method) ? 5 : 4, Prefix(method) + Method(method)));
+            .Select(method => (IsOperator(method) ? 5 : 4, method.Name, Prefix(method) + Method(method)));
         return fields.Concat(constructors).Concat(properties).Concat(events).Concat(methods)
             .OrderBy(member => member.Order)
+            .ThenBy(member => member.Name, StringComparer.Ordinal)
             .ThenBy(member => member.Text, StringComparer.Ordinal)
             .Select(member => member.Text);
     }
@@ -203,7 +205,7 @@ public static class PublicApi
             string text => $"\"{text}\"",
             char character => $"'{character}'",
             bool flag => flag ? "true" : "false",
-            _ when target.IsEnum => $"{Name(target)}.{Enum.ToObject(target, value)}",
+            _ when target.IsEnum => string.Join(" | ", $"{Enum.ToObject(target, value)}".Split(", ").Select(name => $"{Name(target)}.{name}")),
             IFormattable number => number.ToString(format: null, System.Globalization.CultureInfo.InvariantCulture),
             _ => value.ToString()!,
         };
@@ -270,7 +272,7 @@ public static class PublicApi
         bases.AddRange(all
             .Except(type.BaseType?.GetInterfaces() ?? [])
             .Where(candidate => !all.Any(other => other != candidate && other.GetInterfaces().Contains(candidate)))
-            .Where(IsVisible)
+            .Where(candidate => IsVisible(candidate) && !(IsRecord(type) && candidate == typeof(IEquatable<>).MakeGenericType(type)))
             .Select(Name)
             .Order(StringComparer.Ordinal));
         return bases.Count == 0 ? "" : " : " + string.Join(", ", bases);
