@@ -11,6 +11,7 @@ public sealed partial class SourceTests
         "Unikraft.Platform.KvmPlatformBuilderExtensions",
         "Unikraft.Platform.Kvm.KvmOptions",
         "Unikraft.Platform.Kvm.KvmProbe",
+        "Unikraft.Platform.Kvm.KvmProblem",
         "Unikraft.Platform.Kvm.KvmSupport",
     ];
 
