@@ -61,6 +61,14 @@ arg[1]=two words
 env A=b
 exit_code=0 stop_code=0x00008200 fault none" "$output"
 
+for vcpus in 1 3; do
+    output=$(timeout 20 $floor run --vcpus $vcpus $guests/contract.elf 2>&1 < /dev/null)
+    expect "contract on $vcpus vCPU(s)" 'exit_code=0 stop_code=0x00008200 fault none' \
+        "$(printf '%s\n' "$output" | grep '^FAILED\|^exit_code')"
+    expect "formats" '[-12|  -12|-12  |-0012|7|18446744073709551615|abc|ABC|0000000000001234|text|   text|text   |te|c|%|0x10|4|005|   9]' \
+        "$(printf '%s\n' "$output" | grep '^\[')"
+done
+
 output=$(printf 'tick\nmark a b\ntick\nshow\nwhat\nexit 5\n' \
     | timeout 20 $floor run $guests/counter.elf --period-ms 0 --random 2>&1 \
     | sed -E 's/^nonce=[0-9a-f]{16} tick=([0-9]+) gap_us=[0-9]+ gen=[0-9a-f]{16}$/tick \1/')

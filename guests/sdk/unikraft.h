@@ -218,7 +218,8 @@ static inline uint32_t uk_cpu_index(void)
 }
 
 /* [call] Runs function(arg) on an idle vCPU. Returns 0, -UK_EINVAL when there is no such secondary vCPU or -UK_EBUSY when it
- * still runs something. To be used by one vCPU at a time for the same index. */
+ * still runs something. A wake sent before the function has begun may be one with that of the start. To be used by one
+ * vCPU at a time for the same index. */
 int uk_cpu_start(uint32_t index, void (*function)(void *arg), void *arg);
 
 /* Whether what uk_cpu_start began on this vCPU has returned; its writes to memory are then visible. */
