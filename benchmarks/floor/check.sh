@@ -1,17 +1,19 @@
 #!/bin/sh
 # Runs every guest on the floor and compares how it ends with docs/guest-abi.md, sections 6 to 8.
 # 0: as it should be; 1: not; 77: there is no usable /dev/kvm.
+# FLOOR names a floor that is already built, for machines without a compiler. With EMULATED_CPU set, the exceptions that
+# QEMU's TCG does not raise are left out (#XM and #AC).
 set -u
 cd "$(dirname "$0")"
 guests=../../guests/bin
-floor=build/floor
+floor=${FLOOR:-build/floor}
 failures=0
 
 if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
     echo "cannot check: no access to /dev/kvm"
     exit 77
 fi
-make -s build/floor || exit 1
+[ -n "${FLOOR:-}" ] || make -s build/floor || exit 1
 
 fail() {
     failures=$((failures + 1))
@@ -38,6 +40,16 @@ ends 'exit_code=none stop_code=0x000C7F05 fault vector=14' '' stack
 ends 'exit_code=none stop_code=0x000C7F04 fault vector=14' '' oom
 ends 'exit_code=none stop_code=0x000C7F04 fault vector=14' '--memory-mb 5' oom
 ends 'exit_code=none stop_code=0x000E7F05 fault vector=13' '' gp
+ends 'exit_code=none stop_code=0x000E7F05 fault vector=13' '' noncanonical
+ends 'exit_code=none stop_code=0x000D7F07 fault vector=14' '' read-ring0
+ends 'exit_code=none stop_code=0x00007F02 fault vector=16' '' x87
+if [ -z "${EMULATED_CPU:-}" ]; then
+    ends 'exit_code=none stop_code=0x00007F02 fault vector=19' '' sse
+    ends 'exit_code=none stop_code=0x00007F03 fault vector=17' '' misalign
+fi
+ends 'exit_code=none stop_code=0x00007F03 fault vector=3'  '' breakpoint
+ends 'exit_code=none stop_code=0x00007F03 fault vector=1'  '' single-step
+ends 'exit_code=none stop_code=0x00007F03 fault vector=6'  '--vcpus 3' secondary
 ends 'exit_code=none stop_code=0x00057F01 fault none'      '' abort
 ends 'exit_code=none stop_code=0x00167F01 fault none'      '' 'abort 22'
 ends 'exit_code=1 stop_code=0x00008200 fault none'         '' exit

@@ -493,19 +493,17 @@ static uint32_t wait_for(struct vcpu *cpu, uint64_t deadline, uint32_t mask)
 
 static int64_t console_read(struct vm *vm, uint64_t va, uint64_t capacity)
 {
+    uint8_t *to = user_memory(vm, va, capacity, true);
+    if (to == NULL)
+        return -EFAULT;
     pthread_mutex_lock(&vm->lock);
     size_t length = capacity < vm->input_length ? capacity : vm->input_length;
-    uint8_t *to = user_memory(vm, va, length, true);
-    if (to != NULL) {
-        memcpy(to, vm->input, length);
-        vm->input_length -= length;
-        memmove(vm->input, vm->input + length, vm->input_length);
-        if (vm->input_length == 0)
-            change_events(vm, 0, EVENT_INPUT);
-        pthread_cond_broadcast(&vm->changed);
-    }
+    memcpy(to, vm->input, length);
+    vm->input_length -= length;
+    memmove(vm->input, vm->input + length, vm->input_length);
+    change_events(vm, 0, vm->input_length == 0 ? EVENT_INPUT : 0);
     pthread_mutex_unlock(&vm->lock);
-    return to != NULL ? (int64_t)length : -EFAULT;
+    return (int64_t)length;
 }
 
 static enum outcome end(struct vm *vm, unsigned reason, unsigned error, unsigned level, unsigned shutdown)
@@ -556,7 +554,7 @@ static enum outcome serve_call(struct vcpu *cpu)
         break;
     }
     case CONSOLE_READ: {
-        int64_t length = console_read(vm, arg[0], arg[1]);
+        int64_t length = console_read(vm, arg[0], arg[1] < 65536 ? arg[1] : 65536);
         status = length < 0 ? length : 0;
         ret[0] = (uint64_t)length;
         break;
@@ -696,6 +694,11 @@ static enum outcome run_vcpu(struct vcpu *cpu)
         }
         case KVM_EXIT_SHUTDOWN:
             return end(vm, EXP, ENOTRECOVERABLE, vm->level, vm->shutdown);
+        case KVM_EXIT_INTERNAL_ERROR:
+            /* An instruction that cannot be used on a device page: VMX and SVM raise #UD for it, PVM comes here. */
+            if (cpu->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
+                return end(vm, INVLOP, 0, vm->level, vm->shutdown);
+            /* fall through */
         default: {
             struct kvm_regs regs = { 0 };
             ioctl(cpu->fd, KVM_GET_REGS, &regs);

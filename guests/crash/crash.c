@@ -1,6 +1,7 @@
 /* crash KIND [N]: ends in one particular way. Says so first, so that whoever reads the log knows it was meant. */
 #include "unikraft.h"
 
+#define RING0 0x1000ul
 #define NOT_MAPPED 0x10000000000ul /* above the heap window */
 
 static const int constant = 1;
@@ -67,6 +68,64 @@ static int general_protection(int n)
 {
     __asm__ volatile("hlt");
     return n;
+}
+
+static int noncanonical(int n)
+{
+    return *(volatile int *)hide((void *)(1ul << 63)) + n;
+}
+
+static int read_ring0(int n)
+{
+    return *(volatile int *)hide((void *)RING0) + n;
+}
+
+static int divide_x87(int n)
+{
+    uint16_t unmasked = 0x37B; /* zero-divide */
+    __asm__ volatile("fldcw %0\n\tfld1\n\tfldz\n\tfdivrp\n\tfwait" : : "m"(unmasked));
+    return n;
+}
+
+static int divide_sse(int n)
+{
+    uint32_t unmasked = 0x1D80; /* zero-divide */
+    float one = 1, zero = 0;
+    __asm__ volatile("ldmxcsr %1\n\tdivss %2, %0" : "+x"(one) : "m"(unmasked), "x"(zero));
+    return n;
+}
+
+static int misalign(int n)
+{
+    __asm__ volatile("pushfq\n\torl $0x40000, (%%rsp)\n\tpopfq\n\tmovl (%0), %%eax" /* alignment check */
+                     : : "r"(hide(data + 1)) : "eax", "cc", "memory");
+    return n;
+}
+
+static int breakpoint(int n)
+{
+    __asm__ volatile("int3");
+    return n;
+}
+
+static int single_step(int n)
+{
+    __asm__ volatile("pushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\tnop" : : : "cc", "memory"); /* trap flag */
+    return n;
+}
+
+static void undefined_on_secondary(void *arg)
+{
+    (void)arg;
+    __asm__ volatile("ud2");
+}
+
+static int crash_secondary(int n)
+{
+    if (uk_cpu_start(uk_info()->vcpus - 1, undefined_on_secondary, NULL) != 0)
+        return n;
+    for (;;)
+        uk_wait(UK_NEVER, UK_EVENT_WAKE);
 }
 
 static _Noreturn int abort_with(int n)
@@ -148,6 +207,14 @@ static const struct {
     { "stack", overflow_stack, 0 },
     { "oom", exhaust_memory, 0 },
     { "gp", general_protection, 0 },
+    { "noncanonical", noncanonical, 0 },
+    { "read-ring0", read_ring0, 0 },
+    { "x87", divide_x87, 0 },
+    { "sse", divide_sse, 0 },
+    { "misalign", misalign, 0 },
+    { "breakpoint", breakpoint, 0 },
+    { "single-step", single_step, 0 },
+    { "secondary", crash_secondary, 64 }, /* needs two vCPUs */
     { "abort", abort_with, UK_EIO },
     { "exit", exit_with, 1 },
     { "return", return_with, 1 },

@@ -138,14 +138,16 @@ void uk_vprintf(const char *format, va_list args) __attribute__((format(printf, 
 /* Sends an unfinished line. uk_exit, uk_stop and uk_power_off do so themselves; after a CPU exception it is lost. */
 void uk_flush(void);
 
-/* [call] Writes all bytes at once, past the line buffer. Returns 0 or a negated error number. */
+/* [call for each 64 KiB] Writes bytes past the line buffer. They must lie in the image, a stack or the heap: not in the
+ * arguments or the environment. Returns 0 or a negated error number. */
 int uk_write(const void *bytes, size_t length);
 
 /* [call] Takes what input there is, without waiting. Returns the number of bytes or a negated error number. */
 int64_t uk_read(void *bytes, size_t capacity);
 
-/* [call] Takes the next line of input, without its end of line, if all of it has arrived. What does not fit is dropped; a line of
- * more than 1024 bytes is cut into several. To be used by one vCPU only, and not together with uk_read. */
+/* [call, unless a line has been taken before] Takes the next line of input, without its end of line, if all of it has
+ * arrived. What does not fit is dropped; a line of more than 1024 bytes is cut into several. To be used by one vCPU
+ * only, and not together with uk_read. */
 bool uk_read_line(char *line, size_t capacity);
 
 /* ---- Time and events -------------------------------------------------------------------------------------------- */
