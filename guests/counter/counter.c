@@ -116,7 +116,7 @@ static void start_cpus(void)
     }
 }
 
-/* Only stop requests matter after the last tick. */
+/* Returns false when it was the last one. */
 static bool tick(bool print)
 {
     state.tick++;
