@@ -13,7 +13,7 @@ public static class KvmPlatformBuilderExtensions
     /// <returns>The builder.</returns>
     /// <remarks>
     /// When the platform is built, an <see cref="OptionsValidationException"/> tells of wrong options and a
-    /// <see cref="HypervisorUnavailableException"/> tells why KVM cannot be used; <see cref="KvmProbe.Check"/> asks beforehand.
+    /// <see cref="HypervisorUnavailableException"/> tells why KVM cannot be used; <see cref="KvmProbe.Check()"/> asks beforehand.
     /// </remarks>
     public static IPlatformBuilder UseKvm(this IPlatformBuilder builder, Action<KvmOptions>? configure = null)
     {

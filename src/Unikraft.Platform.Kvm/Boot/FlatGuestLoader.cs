@@ -111,8 +111,8 @@ internal static class FlatGuestLoader
                 segment.Address & -PageSize.Bytes,
                 PageSize.RoundUp(segment.End),
                 PageAccess.User
-                    | (segment.IsWritable ? PageAccess.Write : 0)
-                    | (segment.IsExecutable ? PageAccess.Execute : 0));
+                    | (segment.IsWritable ? PageAccess.Write : PageAccess.Read)
+                    | (segment.IsExecutable ? PageAccess.Execute : PageAccess.Read));
         }
 
         for (int vcpu = 0; vcpu < layout.Vcpus; vcpu++)

@@ -9,9 +9,11 @@ namespace Unikraft.Platform.Kvm.Devices;
 internal sealed class FaultDevice(GuestMemory memory, FlatGuestLayout layout, PlatformDevice platform, IMachineControl control) : IMmioDevice
 {
     private const int NonMaskableInterrupt = 2;
+    private const int InvalidOpcode = 6;
     private const int PageFault = 14;
     private const int FrameSize = 5 * sizeof(ulong);
     private const ulong PageIsPresent = 1 << 0;
+    private const ulong InstructionFetch = 1 << 4;
 
     private const int ErrnoNoMemory = 12;
     private const int ErrnoAccess = 13;
@@ -26,6 +28,16 @@ internal sealed class FaultDevice(GuestMemory memory, FlatGuestLayout layout, Pl
 
     /// <summary>From now on a non-maskable interrupt means that the app is to be killed.</summary>
     internal void ExpectKill() => _killRequested = true;
+
+    /// <summary>
+    /// The guest touched a device with an instruction that KVM cannot emulate. Some flavours of KVM raise #UD by themselves, others leave it to
+    /// the VMM; for the guest it is the same.
+    /// </summary>
+    internal void OnEmulationFailure(IMmioInitiator initiator, ulong instructionPointer, ulong stackPointer)
+    {
+        GuestFault fault = new(initiator.Index, InvalidOpcode, 0, instructionPointer, stackPointer, Address: null);
+        control.End(new MachineExit.Crashed(Classify(fault), fault));
+    }
 
     public void Read(IMmioInitiator initiator, ulong offset, Span<byte> data) => data.Fill(byte.MaxValue);
 
@@ -82,7 +94,7 @@ internal sealed class FaultDevice(GuestMemory memory, FlatGuestLayout layout, Pl
         (StopCodeReason reason, int errno) = fault.Vector switch
         {
             0 or 16 or 19 => (StopCodeReason.Math, 0),
-            1 or 3 or 4 or 5 or 6 or 7 or 17 => (StopCodeReason.InvalidOperation, 0),
+            1 or 3 or 4 or 5 or InvalidOpcode or 7 or 17 => (StopCodeReason.InvalidOperation, 0),
             PageFault => ClassifyPageFault(fault.Address!.Value, fault.ErrorCode),
             10 or 11 or 12 or 13 => (StopCodeReason.SegmentationFault, ErrnoBadAddress),
             18 => (StopCodeReason.HardwareError, 0),
@@ -99,7 +111,7 @@ internal sealed class FaultDevice(GuestMemory memory, FlatGuestLayout layout, Pl
             return (StopCodeReason.SecurityViolation, ErrnoAccess);
         }
 
-        if (layout.IsHeapWindow(address))
+        if (layout.IsHeapWindow(address) && (errorCode & InstructionFetch) == 0)
         {
             return (StopCodeReason.PageFault, ErrnoNoMemory);
         }

@@ -10,9 +10,9 @@ internal sealed class GuestClock(TimeProvider timeProvider, ulong start)
     internal TimeProvider TimeProvider { get; } = timeProvider;
 
     /// <summary>Counts from boot and never goes back, not in a clone either.</summary>
-    internal ulong Monotonic => start + (ulong)(timeProvider.GetElapsedTime(_startTimestamp).Ticks * TimeSpan.NanosecondsPerTick);
+    internal ulong Monotonic => start + (ulong)(TimeProvider.GetElapsedTime(_startTimestamp).Ticks * TimeSpan.NanosecondsPerTick);
 
     /// <summary>Since 1970.</summary>
     internal ulong WallClock =>
-        (ulong)((timeProvider.GetUtcNow() - DateTimeOffset.UnixEpoch).Ticks * TimeSpan.NanosecondsPerTick);
+        (ulong)((TimeProvider.GetUtcNow() - DateTimeOffset.UnixEpoch).Ticks * TimeSpan.NanosecondsPerTick);
 }

@@ -54,4 +54,6 @@ internal static class KvmConstants
     internal const uint ExitFailEntry = 9;
     internal const uint ExitIntr = 10;
     internal const uint ExitInternalError = 17;
+
+    internal const uint InternalErrorEmulation = 1;
 }

@@ -39,7 +39,7 @@ internal sealed class KvmVcpu : IDisposable
     {
         get
         {
-            foreach (ref readonly KvmCpuidEntry2 entry in Entries(_device.SupportedCpuid))
+            foreach (ref readonly KvmCpuidEntry2 entry in Entries(in _device.SupportedCpuid))
             {
                 if (entry is { Function: CpuidXsave, Index: 0 })
                 {

@@ -25,10 +25,7 @@ internal sealed class MemoryLayer
 
     internal void AddReference()
     {
-        if (Interlocked.Increment(ref _references) <= 1)
-        {
-            throw new ObjectDisposedException(nameof(MemoryLayer));
-        }
+        ObjectDisposedException.ThrowIf(Interlocked.Increment(ref _references) <= 1, this);
     }
 
     internal void Release()

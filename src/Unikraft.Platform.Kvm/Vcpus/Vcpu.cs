@@ -234,6 +234,11 @@ internal sealed class Vcpu : IMmioInitiator
             case KvmConstants.ExitShutdown:
                 _control.End(new MachineExit.TripleFault(_environment.Faults.TripleFault));
                 break;
+            case KvmConstants.ExitInternalError when page.InternalSuberror == KvmConstants.InternalErrorEmulation:
+                KvmRegs regs = default;
+                _kvm!.Get(ref regs);
+                _environment.Faults.OnEmulationFailure(this, regs.Rip, regs.Rsp);
+                break;
             default:
                 _control.End(new MachineExit.Failed(new HypervisorException(Describe(page))));
                 break;
