@@ -1,0 +1,125 @@
+using Unikraft.Platform.Kvm.Boot;
+using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Vcpus;
+
+namespace Unikraft.Platform.Kvm.Snapshots;
+
+/// <summary>
+/// Takes snapshots of a machine that runs: rounds of copying while the guest goes on, then a cut for what is left. How long the guest stands
+/// still depends on what it wrote during the last round, not on how much memory it has.
+/// </summary>
+internal sealed class LiveCapture : IDisposable
+{
+    /// <summary>So few pages that another round would not shorten the cut: 64 of them are copied in some 30 us.</summary>
+    private const int ResidueTarget = 64;
+
+    /// <summary>A guest that writes as fast as it is copied gains nothing from more rounds.</summary>
+    private const int MaxRounds = 6;
+
+    private readonly RunControl _control;
+    private readonly PlatformDevice _device;
+    private readonly FlatGuestLayout _layout;
+    private readonly GuestMemory _memory;
+    private readonly TimeProvider _timeProvider;
+    private readonly DirtyTracker _tracker;
+    private readonly SemaphoreSlim _busy = new(1, 1);
+    private PageMap? _base;
+
+    /// <param name="parts">The machine.</param>
+    /// <param name="tracker">What has changed since <paramref name="baseMap"/>.</param>
+    /// <param name="memory">The guest's memory.</param>
+    /// <param name="layout">Its layout.</param>
+    /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
+    internal LiveCapture(VcpuEnvironment parts, DirtyTracker tracker, GuestMemory memory, FlatGuestLayout layout, PageMap? baseMap)
+    {
+        _control = parts.Control;
+        _device = parts.Platform;
+        _timeProvider = parts.TimeProvider;
+        _tracker = tracker;
+        _memory = memory;
+        _layout = layout;
+        _base = baseMap;
+    }
+
+    /// <summary>Takes a snapshot.</summary>
+    /// <exception cref="InvalidOperationException">Another one is being taken.</exception>
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CancellationToken cancellationToken)
+    {
+        if (!await _busy.WaitAsync(TimeSpan.Zero, CancellationToken.None).ConfigureAwait(false))
+        {
+            throw new InvalidOperationException("Another snapshot of the machine is being taken.");
+        }
+
+        try
+        {
+            // Copying memory is work for a thread of its own kind, not for the caller's.
+            return await Task.Run(() => CaptureCoreAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            _busy.Release();
+        }
+    }
+
+    /// <summary>Waits for a snapshot under way, and refuses further ones.</summary>
+    internal Task CloseAsync() => _busy.WaitAsync();
+
+    public void Dispose()
+    {
+        _base?.Dispose();
+        _busy.Dispose();
+    }
+
+    private async Task<KvmSnapshot> CaptureCoreAsync(CancellationToken cancellationToken)
+    {
+        using LayerWriter writer = new(_memory.Pages);
+        try
+        {
+            int previous = int.MaxValue;
+            for (int round = 0; round < MaxRounds; round++)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                int pages = _tracker.TakeRound(writer);
+                if (pages <= ResidueTarget || pages > previous / 4 * 3)
+                {
+                    break;
+                }
+
+                previous = pages;
+            }
+
+            cancellationToken.ThrowIfCancellationRequested();
+            VcpuState[] states = new VcpuState[_layout.Vcpus];
+            for (int i = 0; i < states.Length; i++)
+            {
+                states[i] = new VcpuState();
+            }
+
+            PlatformDeviceState? device = null;
+            Cut cut = new(states, () =>
+            {
+                _tracker.TakeResidue(writer);
+                device = _device.Save();
+            });
+            _control.Request(cut);
+            await cut.Completion.ConfigureAwait(false);
+
+            PageMap map = writer.Seal(_base);
+            _base?.Dispose();
+            _base = map;
+            _tracker.Commit();
+            return new KvmSnapshot(
+                map.Share(),
+                _layout,
+                states,
+                device!,
+                _timeProvider.GetElapsedTime(cut.RequestedAt, cut.ReleasedAt));
+        }
+        catch
+        {
+            _tracker.Rollback();
+            throw;
+        }
+    }
+}
