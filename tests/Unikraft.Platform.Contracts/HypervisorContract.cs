@@ -212,7 +212,6 @@ public abstract class HypervisorContract : IAsyncLifetime
             await machine.PauseAsync().Guarded();
             await WriteAsync(machine, "tick\n");
             machine.Resume();
-            // Still paused once: the machine cannot have seen the input, which a snapshot would otherwise show.
             Assert.Empty(monitor.Output);
             machine.Resume();
             Assert.Equal(1, CounterTick.Parse(await monitor.ReadLineAsync()).Tick);
