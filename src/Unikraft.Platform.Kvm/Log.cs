@@ -16,4 +16,7 @@ internal static partial class Log
 
     [LoggerMessage(2003, LogLevel.Warning, "Folding the memory layers of a snapshot failed; loading it is slower than it could be")]
     internal static partial void FoldingFailed(ILogger logger, Exception error);
+
+    [LoggerMessage(2004, LogLevel.Warning, "The warm-up of the KVM backend failed; the first machines may be slow")]
+    internal static partial void RehearsalFailed(ILogger logger, Exception error);
 }

@@ -29,6 +29,10 @@ internal sealed class KvmHypervisor : IHypervisor
         _host = new KvmHost(KvmDevice.Open(), kickSignal, context.TimeProvider, new StagingPool(), _logger);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
+        if (options.WarmUp)
+        {
+            Rehearsal.BeginOnce(kickSignal, context.TimeProvider, _logger);
+        }
     }
 
     public HypervisorInfo Info { get; }

@@ -1,4 +1,4 @@
-using System.Buffers;
+using CommunityToolkit.HighPerformance.Buffers;
 
 namespace Unikraft.Platform.Kvm.Memory;
 
@@ -99,26 +99,19 @@ internal sealed class PageMap : IDisposable
     {
         const int BufferPages = 256;
         using LayerWriter writer = new(pages);
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(BufferPages << PageSize.Shift);
-        try
+        using SpanOwner<byte> buffer = SpanOwner<byte>.Allocate(BufferPages << PageSize.Shift);
+        foreach (PageExtent extent in _extents)
         {
-            foreach (PageExtent extent in _extents)
+            for (int page = extent.Start; page < extent.End; page += BufferPages)
             {
-                for (int page = extent.Start; page < extent.End; page += BufferPages)
-                {
-                    int count = Math.Min(BufferPages, extent.End - page);
-                    Span<byte> content = buffer.AsSpan(0, count << PageSize.Shift);
-                    extent.Layer.Read(content, (long)page << PageSize.Shift);
-                    writer.Store(page, content);
-                }
+                int count = Math.Min(BufferPages, extent.End - page);
+                Span<byte> content = buffer.Span[..(count << PageSize.Shift)];
+                extent.Layer.Read(content, (long)page << PageSize.Shift);
+                writer.Store(page, content);
             }
+        }
 
-            return writer.Seal(parent: null);
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(buffer);
-        }
+        return writer.Seal(parent: null);
     }
 
     /// <summary>Makes the same map on top of a folded ancestor.</summary>
