@@ -66,11 +66,17 @@ internal static class Rehearsal
         }
     }
 
-    /// <summary>An ELF whose only segment calls the platform without end.</summary>
+    /// <summary>An ELF whose only segment calls the platform and then sleeps: it must not take a processor from anybody.</summary>
     private static byte[] BuildImage()
     {
-        // mov dword ptr [doorbell], 0; jmp to the beginning
-        ReadOnlySpan<byte> code = [0xC7, 0x04, 0x25, 0x08, 0xE0, 0x0F, 0x00, 0x00, 0x00, 0x00, 0x00, 0xEB, 0xF3];
+        ReadOnlySpan<byte> code =
+        [
+            0xC7, 0x04, 0x25, 0x08, 0xE0, 0x0F, 0x00, 0x00, 0x00, 0x00, 0x00, // mov dword ptr [doorbell], 0: NOP
+            0xC7, 0x04, 0x25, 0x00, 0xC0, 0x0F, 0x00, 0x07, 0x00, 0x00, 0x00, // mov dword ptr [op], WAIT
+            0x48, 0xC7, 0x04, 0x25, 0x08, 0xC0, 0x0F, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, // mov qword ptr [deadline], never
+            0xC7, 0x04, 0x25, 0x08, 0xE0, 0x0F, 0x00, 0x00, 0x00, 0x00, 0x00, // mov dword ptr [doorbell], 0
+            0xEB, 0xF3, // jmp to the line before
+        ];
         const int HeaderSize = 64;
         const int CodeOffset = 120;
         byte[] image = new byte[CodeOffset + code.Length];
