@@ -637,18 +637,27 @@ internal sealed class InstanceController
         }
         catch (Exception error)
         {
-            lock (_lock)
+            if (IsCurrent())
             {
-                if (_restart != sequence || _refusal is not null)
-                {
-                    return;
-                }
-
-                sequence.Timer?.Dispose();
-                PrepareRestart(sequence.Attempt + 1);
+                _platform.Logger.InstanceStartFailed(error, _identity.Name, _identity.Uuid);
             }
 
-            _platform.Logger.InstanceStartFailed(error, _identity.Name, _identity.Uuid);
+            lock (_lock)
+            {
+                if (_restart == sequence)
+                {
+                    sequence.Timer?.Dispose();
+                    PrepareRestart(sequence.Attempt + 1);
+                }
+            }
+        }
+
+        bool IsCurrent()
+        {
+            lock (_lock)
+            {
+                return _restart == sequence;
+            }
         }
     }
 
