@@ -1,0 +1,935 @@
+/*
+ * The floor: the least a KVM program must do to boot a flat guest, in C, without locks, layers or a runtime in the way.
+ * What the library needs above this is its own cost. Follows docs/guest-abi.md.
+ *
+ *   floor run [--memory-mb N] [--vcpus N] [--env NAME=value]... [--stop-after-ms N] [--grace-ms N] ELF [ARGUMENT]...
+ *   floor exit-roundtrip ELF COUNT       nanoseconds of each NOP call of exits.elf, one a line
+ *   floor boot ELF MEMORY_MB COUNT       nanoseconds from before KVM_CREATE_VM to INIT_LEVEL 127, one a line
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 0x1000ul
+#define HUGE_PAGE 0x200000ul
+#define MAX_VCPUS 8
+#define MAX_CPUID 256
+#define ABI_VERSION 0x00010000u
+
+/* The platform area. Where things lie in it is our own business. */
+#define GDT 0x1000ul /* 128 bytes for each vCPU */
+#define IDT 0x2000ul
+#define STUBS 0x3000ul /* 16 bytes for each vector */
+#define TSS 0x4000ul /* 128 bytes for each vCPU */
+#define RING0_STACKS 0x5000ul /* for each vCPU one page for faults, and one for #DF and NMI */
+#define TABLES 0x20000ul
+#define TABLES_END 0xF0000ul
+
+/* What the guest sees. */
+#define INFO 0xF0000ul
+#define STRINGS 0xF1000ul
+#define STRINGS_END 0xFC000ul
+#define CALL_BLOCKS 0xFC000ul
+#define SYSCALL_LANDING 0xFD000ul
+#define DEVICE 0xFE000ul
+#define FAULT_PAGE 0xFF000ul
+#define IMAGE_MIN 0x100000ul
+#define STACK_SIZE 0x40000ul
+#define HEAP_WINDOW_END 0x8000000000ul
+#define DEVICE_GPA 0x4000000000ul
+#define FAULT_GPA (DEVICE_GPA + PAGE)
+
+enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 32, PTE_D = 64, PTE_HUGE = 128 };
+#define PTE_NX (1ul << 63)
+#define PTE_ADDRESS 0x000FFFFFFFFFF000ul
+#define USER_RW (PTE_U | PTE_W | PTE_NX)
+
+enum { NOP, INIT_LEVEL, EXIT_CODE, STOP, POWER_OFF, CONSOLE_WRITE, CONSOLE_READ, WAIT, CLOCK, RANDOM, WAKE };
+enum { OK, EXP, MATH, INVLOP, PGFAULT, SEGFAULT, HWERR, SECERR };
+
+#define EVENT_STOP 1u
+#define EVENT_INPUT 2u
+#define EVENT_WAKE 0x80000000u
+
+struct info {
+    uint32_t magic, version;
+    uint64_t ram_bytes;
+    uint32_t vcpus, argc;
+    uint64_t argv, envp, heap_start, heap_end, tsc_khz;
+    uint8_t generation_id[16], instance_uuid[16];
+    uint32_t events, stack_size;
+};
+
+struct call {
+    uint32_t op;
+    int32_t status;
+    uint64_t arg[4], ret[2], reserved;
+};
+
+enum outcome { CALL_DONE, MAIN_REACHED, ENDED };
+
+struct vcpu {
+    struct vm *vm;
+    unsigned index;
+    int fd;
+    struct kvm_run *run;
+    pthread_t thread;
+    bool woken, kill, nmi_sent;
+};
+
+struct image {
+    const uint8_t *file;
+    size_t size;
+};
+
+struct vm {
+    int fd;
+    uint8_t *ram;
+    uint64_t ram_bytes;
+    uint64_t next_table;
+    uint64_t stacks; /* the lowest guard page */
+    uint64_t heap_start;
+    uint64_t entry;
+    uint64_t boot_ns;
+    unsigned vcpus;
+    struct vcpu vcpu[MAX_VCPUS];
+
+    unsigned level, shutdown;
+    bool exited, stopped;
+    int32_t exit_code;
+    uint32_t stop_code;
+    bool faulted;
+    unsigned vector;
+    uint64_t fault_rip, fault_cr2;
+
+    FILE *console;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    char input[65536];
+    size_t input_length;
+};
+
+/* Asked once for a process. */
+static struct {
+    int kvm;
+    size_t run_size;
+    struct kvm_cpuid2 *cpuid;
+    uint64_t xcr0;
+    uint64_t cr4;
+} host;
+
+static _Noreturn __attribute__((format(printf, 1, 2))) void die(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "floor: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    exit(2);
+}
+
+static int must(int result, const char *what)
+{
+    if (result < 0)
+        die("%s: %s", what, strerror(errno));
+    return result;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* ---- Guest memory ----------------------------------------------------------------------------------------------- */
+
+static uint64_t round_up(uint64_t value, uint64_t alignment)
+{
+    return (value + alignment - 1) & ~(alignment - 1);
+}
+
+static uint64_t *table(struct vm *vm, uint64_t address)
+{
+    return (uint64_t *)(vm->ram + address);
+}
+
+static uint64_t new_table(struct vm *vm)
+{
+    if (vm->next_table == TABLES_END)
+        die("the page tables do not fit: image or RAM is too large");
+    vm->next_table += PAGE;
+    return vm->next_table - PAGE;
+}
+
+/* The entry that maps va at this level (1 = 4 KiB, 2 = 2 MiB). */
+static uint64_t *entry_of(struct vm *vm, uint64_t va, int level)
+{
+    uint64_t *entry = &table(vm, TABLES)[va >> 39 & 511];
+    for (int at = 3; at >= level; at--) {
+        if (*entry == 0)
+            *entry = new_table(vm) | PTE_P | PTE_W | PTE_U | PTE_A;
+        entry = &table(vm, *entry & PTE_ADDRESS)[va >> (12 + 9 * (at - 1)) & 511];
+    }
+    return entry;
+}
+
+static void map(struct vm *vm, uint64_t va, uint64_t gpa, uint64_t size, uint64_t flags)
+{
+    /* Accessed and dirty are set in advance, so that the CPU has no reason to write to our tables. */
+    flags |= PTE_P | PTE_A | PTE_D;
+    for (uint64_t end = va + size; va != end;) {
+        bool huge = (va | gpa) % HUGE_PAGE == 0 && end - va >= HUGE_PAGE;
+        *entry_of(vm, va, huge ? 2 : 1) = gpa | flags | (huge ? PTE_HUGE : 0);
+        va += huge ? HUGE_PAGE : PAGE;
+        gpa += huge ? HUGE_PAGE : PAGE;
+    }
+}
+
+static uint64_t flags_of(struct vm *vm, uint64_t va)
+{
+    uint64_t entry = table(vm, TABLES)[va >> 39 & 511];
+    for (int at = 3; at >= 1; at--) {
+        if (!(entry & PTE_P) || entry & PTE_HUGE)
+            break;
+        entry = table(vm, entry & PTE_ADDRESS)[va >> (12 + 9 * (at - 1)) & 511];
+    }
+    return entry;
+}
+
+/* Guest memory that a call may name, or NULL. The guest cannot change the tables: it never enters ring 0. */
+static uint8_t *user_memory(struct vm *vm, uint64_t va, uint64_t length, bool write)
+{
+    uint64_t wanted = PTE_P | PTE_U | (write ? PTE_W : 0);
+    if (va < IMAGE_MIN || va > vm->ram_bytes || length > vm->ram_bytes - va)
+        return NULL;
+    for (uint64_t page = va & -PAGE; page < va + length; page += PAGE)
+        if ((flags_of(vm, page) & wanted) != wanted)
+            return NULL;
+    return vm->ram + va;
+}
+
+static struct info *info(struct vm *vm)
+{
+    return (struct info *)(vm->ram + INFO);
+}
+
+/* ---- Building a machine ----------------------------------------------------------------------------------------- */
+
+static uint64_t load_image(struct vm *vm, const struct image *image)
+{
+    const Elf64_Ehdr *header = (const Elf64_Ehdr *)image->file;
+    if (image->size < sizeof *header || memcmp(header->e_ident, ELFMAG, SELFMAG) != 0
+        || header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_machine != EM_X86_64 || header->e_type != ET_EXEC
+        || header->e_phentsize != sizeof(Elf64_Phdr) || header->e_phoff > image->size
+        || header->e_phnum > (image->size - header->e_phoff) / sizeof(Elf64_Phdr))
+        die("not a static x86-64 ELF program");
+
+    const Elf64_Phdr *segments = (const Elf64_Phdr *)(image->file + header->e_phoff);
+    uint64_t end = IMAGE_MIN;
+    for (unsigned i = 0; i < header->e_phnum; i++) {
+        const Elf64_Phdr *segment = &segments[i];
+        if (segment->p_type != PT_LOAD || segment->p_memsz == 0)
+            continue;
+        /* Segments are sorted by address, so this also refuses those that overlap or share a page. */
+        if (segment->p_vaddr < end || segment->p_filesz > segment->p_memsz || segment->p_offset > image->size
+            || segment->p_filesz > image->size - segment->p_offset || segment->p_vaddr > vm->ram_bytes
+            || segment->p_memsz > vm->ram_bytes - segment->p_vaddr)
+            die("segment %u does not fit", i);
+        memcpy(vm->ram + segment->p_vaddr, image->file + segment->p_offset, segment->p_filesz);
+        uint64_t start = segment->p_vaddr & -PAGE;
+        end = round_up(segment->p_vaddr + segment->p_memsz, PAGE);
+        map(vm, start, start, end - start, PTE_U | (segment->p_flags & PF_W ? PTE_W : 0)
+            | (segment->p_flags & PF_X ? 0 : PTE_NX));
+    }
+    vm->entry = header->e_entry;
+    return end;
+}
+
+static uint64_t put_strings(struct vm *vm, char **strings, unsigned count, uint64_t *at)
+{
+    uint64_t pointers = *at;
+    uint64_t text = pointers + (count + 1) * sizeof(uint64_t);
+    for (unsigned i = 0; i < count; i++) {
+        size_t size = strlen(strings[i]) + 1;
+        if (text + size > STRINGS_END)
+            die("arguments and environment do not fit");
+        memcpy(vm->ram + text, strings[i], size);
+        table(vm, pointers)[i] = text;
+        text += size;
+    }
+    *at = round_up(text, sizeof(uint64_t));
+    return pointers;
+}
+
+/* Ring 0 is nothing but this: a stub for each vector tells the platform which one it was, and clobbers no register. */
+static void build_ring0(struct vm *vm)
+{
+    for (unsigned vector = 0; vector < 256; vector++) {
+        uint8_t *stub = vm->ram + STUBS + vector * 16;
+        uint32_t fault_page = FAULT_PAGE;
+        memcpy(stub, (uint8_t[]){ 0xC7, 0x04, 0x25 }, 3); /* mov dword ptr [FAULT_PAGE], vector */
+        memcpy(stub + 3, &fault_page, 4);
+        memcpy(stub + 7, &vector, 4);
+        memcpy(stub + 11, (uint8_t[]){ 0xF4, 0xEB, 0xFD }, 3); /* hlt; jmp to it */
+
+        uint64_t address = STUBS + vector * 16;
+        uint64_t dpl = vector == 3 || vector == 4 ? 3 : 0, ist = vector == 2 || vector == 8 ? 1 : 0;
+        uint64_t *gate = table(vm, IDT) + vector * 2;
+        gate[0] = (address & 0xFFFF) | 0x10ul << 16 | ist << 32 | (0x8E00ul | dpl << 13) << 32;
+    }
+
+    for (unsigned cpu = 0; cpu < vm->vcpus; cpu++) {
+        uint8_t *tss = vm->ram + TSS + cpu * 128;
+        uint64_t stack = RING0_STACKS + (2 * cpu + 1) * PAGE, ist1 = stack + PAGE;
+        memcpy(tss + 4, &stack, 8);
+        memcpy(tss + 36, &ist1, 8);
+        uint16_t no_io_bitmap = 104;
+        memcpy(tss + 102, &no_io_bitmap, 2);
+
+        uint64_t base = TSS + cpu * 128;
+        uint64_t *gdt = table(vm, GDT + cpu * 128);
+        gdt[2] = 0x00AF9B000000FFFF; /* 0x10 kernel code */
+        gdt[3] = 0x00CF93000000FFFF; /* 0x18 kernel data */
+        gdt[5] = 0x00CFF3000000FFFF; /* 0x2B user data */
+        gdt[6] = 0x00AFFB000000FFFF; /* 0x33 user code */
+        gdt[8] = 103 | base << 16 | 0x8Bul << 40; /* 0x40 busy TSS; its base is below 16 MiB */
+    }
+
+    memcpy(vm->ram + SYSCALL_LANDING, (uint8_t[]){ 0x0F, 0x0B }, 2);
+}
+
+static void build_memory(struct vm *vm, const struct image *image, char **arguments, unsigned argc,
+                         char **environment, unsigned envc)
+{
+    vm->next_table = TABLES + PAGE;
+    map(vm, GDT, GDT, TABLES_END - GDT, PTE_W);
+    map(vm, INFO, INFO, CALL_BLOCKS - INFO, PTE_U | PTE_NX);
+    map(vm, CALL_BLOCKS, CALL_BLOCKS, PAGE, USER_RW);
+    map(vm, SYSCALL_LANDING, SYSCALL_LANDING, PAGE, PTE_U);
+    map(vm, DEVICE, DEVICE_GPA, PAGE, USER_RW);
+    map(vm, FAULT_PAGE, FAULT_GPA, PAGE, PTE_W | PTE_NX);
+
+    vm->stacks = load_image(vm, image);
+    vm->heap_start = vm->stacks + vm->vcpus * (PAGE + STACK_SIZE) + PAGE;
+    if (vm->heap_start > vm->ram_bytes)
+        die("RAM is too small for the image and its stacks");
+    for (unsigned cpu = 0; cpu < vm->vcpus; cpu++) {
+        uint64_t stack = vm->stacks + cpu * (PAGE + STACK_SIZE) + PAGE;
+        map(vm, stack, stack, STACK_SIZE, USER_RW);
+    }
+    map(vm, vm->heap_start, vm->heap_start, vm->ram_bytes - vm->heap_start, USER_RW);
+
+    build_ring0(vm);
+
+    uint64_t strings = STRINGS;
+    *info(vm) = (struct info){
+        .magic = 0x49504B55, .version = ABI_VERSION, .ram_bytes = vm->ram_bytes, .vcpus = vm->vcpus, .argc = argc,
+        .heap_start = vm->heap_start, .heap_end = vm->ram_bytes, .stack_size = STACK_SIZE,
+    };
+    info(vm)->argv = put_strings(vm, arguments, argc, &strings);
+    info(vm)->envp = put_strings(vm, environment, envc, &strings);
+    must((int)getrandom(info(vm)->generation_id, 16, 0), "getrandom");
+    must((int)getrandom(info(vm)->instance_uuid, 16, 0), "getrandom");
+    info(vm)->instance_uuid[6] = (info(vm)->instance_uuid[6] & 0x0F) | 0x40;
+    info(vm)->instance_uuid[8] = (info(vm)->instance_uuid[8] & 0x3F) | 0x80;
+}
+
+static void open_host(void)
+{
+    host.kvm = must(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+    host.run_size = (size_t)must(ioctl(host.kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
+    host.cpuid = calloc(1, sizeof *host.cpuid + MAX_CPUID * sizeof host.cpuid->entries[0]);
+    host.cpuid->nent = MAX_CPUID;
+    must(ioctl(host.kvm, KVM_GET_SUPPORTED_CPUID, host.cpuid), "KVM_GET_SUPPORTED_CPUID");
+
+    host.cr4 = 1 << 5 | 1 << 9 | 1 << 10; /* PAE, OSFXSR, OSXMMEXCPT */
+    for (unsigned i = 0; i < host.cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *leaf = &host.cpuid->entries[i];
+        if (leaf->function == 7 && leaf->index == 0 && leaf->ebx & 1)
+            host.cr4 |= 1 << 16; /* FSGSBASE */
+        if (leaf->function == 1 && leaf->ecx & 1 << 26)
+            host.cr4 |= 1 << 18; /* OSXSAVE */
+        if (leaf->function == 0xD && leaf->index == 0)
+            host.xcr0 = leaf->eax & 7; /* x87, SSE, AVX */
+    }
+}
+
+static void set_registers(struct vcpu *cpu)
+{
+    struct kvm_sregs sregs;
+    must(ioctl(cpu->fd, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+    struct kvm_segment data = { .limit = 0xFFFFFFFF, .selector = 0x2B, .type = 3, .present = 1, .dpl = 3, .db = 1,
+                                .s = 1, .g = 1 };
+    struct kvm_segment code = { .limit = 0xFFFFFFFF, .selector = 0x33, .type = 11, .present = 1, .dpl = 3, .l = 1,
+                                .s = 1, .g = 1 };
+    sregs.cs = code;
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+    sregs.tr = (struct kvm_segment){ .base = TSS + cpu->index * 128, .limit = 103, .selector = 0x40, .type = 11,
+                                     .present = 1 };
+    sregs.ldt = (struct kvm_segment){ .unusable = 1 };
+    sregs.gdt = (struct kvm_dtable){ .base = GDT + cpu->index * 128, .limit = 9 * 8 + 7 };
+    sregs.idt = (struct kvm_dtable){ .base = IDT, .limit = 0xFFF };
+    sregs.cr0 = 0x80050033; /* PG, AM, WP, NE, ET, MP, PE */
+    sregs.cr3 = TABLES;
+    sregs.cr4 = host.cr4;
+    sregs.efer = 0xD00; /* NXE, LMA, LME; no SCE */
+    must(ioctl(cpu->fd, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+
+    if (host.cr4 & 1 << 18) {
+        struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0] = { .xcr = 0, .value = host.xcr0 } };
+        must(ioctl(cpu->fd, KVM_SET_XCRS, &xcrs), "KVM_SET_XCRS");
+    }
+
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entries[3];
+    } msrs = { .header.nmsrs = 3, .entries = {
+        { .index = 0xC0000081, .data = 0x10ul << 32 | 0x23ul << 48 }, /* STAR */
+        { .index = 0xC0000082, .data = SYSCALL_LANDING }, /* LSTAR */
+        { .index = 0xC0000084, .data = 0x47700 }, /* FMASK */
+    } };
+    if (must(ioctl(cpu->fd, KVM_SET_MSRS, &msrs), "KVM_SET_MSRS") != 3)
+        die("KVM_SET_MSRS: one was refused");
+
+    struct kvm_regs regs = {
+        .rip = cpu->vm->entry, .rdi = INFO, .rsi = cpu->index, .rflags = 2,
+        .rsp = cpu->vm->stacks + (cpu->index + 1) * (PAGE + STACK_SIZE),
+    };
+    must(ioctl(cpu->fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+}
+
+static void create(struct vm *vm, const struct image *image, uint64_t memory_mb, unsigned vcpus, char **arguments,
+                   unsigned argc, char **environment, unsigned envc)
+{
+    vm->vcpus = vcpus;
+    vm->ram_bytes = memory_mb << 20;
+    if (vm->ram_bytes > DEVICE_GPA)
+        die("RAM would reach the device's physical address");
+    vm->fd = must(ioctl(host.kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
+    struct kvm_enable_cap manual = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { 1 } };
+    must(ioctl(vm->fd, KVM_ENABLE_CAP, &manual), "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+
+    vm->ram = mmap(NULL, vm->ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (vm->ram == MAP_FAILED)
+        die("mmap of %lu MiB: %s", memory_mb, strerror(errno));
+    build_memory(vm, image, arguments, argc, environment, envc);
+
+    struct kvm_userspace_memory_region region = { .flags = KVM_MEM_LOG_DIRTY_PAGES, .memory_size = vm->ram_bytes,
+                                                  .userspace_addr = (uint64_t)vm->ram };
+    must(ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
+
+    for (unsigned i = 0; i < vcpus; i++) {
+        struct vcpu *cpu = &vm->vcpu[i];
+        cpu->vm = vm;
+        cpu->index = i;
+        cpu->fd = must(ioctl(vm->fd, KVM_CREATE_VCPU, i), "KVM_CREATE_VCPU");
+        cpu->run = mmap(NULL, host.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu->fd, 0);
+        if (cpu->run == MAP_FAILED)
+            die("mmap of kvm_run: %s", strerror(errno));
+        must(ioctl(cpu->fd, KVM_SET_CPUID2, host.cpuid), "KVM_SET_CPUID2");
+        set_registers(cpu);
+    }
+    int khz = ioctl(vm->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
+    info(vm)->tsc_khz = khz > 0 ? (uint64_t)khz : 0;
+    vm->boot_ns = now_ns();
+}
+
+static void destroy(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->vcpus; i++) {
+        munmap(vm->vcpu[i].run, host.run_size);
+        close(vm->vcpu[i].fd);
+    }
+    close(vm->fd);
+    munmap(vm->ram, vm->ram_bytes);
+}
+
+/* ---- Calls ------------------------------------------------------------------------------------------------------ */
+
+static void change_events(struct vm *vm, uint32_t set, uint32_t clear)
+{
+    __atomic_store_n(&info(vm)->events, (info(vm)->events | set) & ~clear, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&vm->changed);
+}
+
+static uint32_t wait_for(struct vcpu *cpu, uint64_t deadline, uint32_t mask)
+{
+    struct vm *vm = cpu->vm;
+    uint64_t absolute = deadline + vm->boot_ns;
+    bool never = absolute < deadline;
+    struct timespec until = { (time_t)(absolute / 1000000000), (long)(absolute % 1000000000) };
+    uint32_t pending;
+
+    pthread_mutex_lock(&vm->lock);
+    for (int error = 0;; error = never ? pthread_cond_wait(&vm->changed, &vm->lock)
+                                       : pthread_cond_timedwait(&vm->changed, &vm->lock, &until)) {
+        pending = (info(vm)->events | (cpu->woken ? EVENT_WAKE : 0)) & mask;
+        if (pending != 0 || error == ETIMEDOUT || cpu->kill)
+            break;
+    }
+    if (pending & EVENT_WAKE)
+        cpu->woken = false;
+    pthread_mutex_unlock(&vm->lock);
+    return pending;
+}
+
+static int64_t console_read(struct vm *vm, uint64_t va, uint64_t capacity)
+{
+    uint8_t *to = user_memory(vm, va, capacity, true);
+    if (to == NULL)
+        return -EFAULT;
+    pthread_mutex_lock(&vm->lock);
+    size_t length = capacity < vm->input_length ? capacity : vm->input_length;
+    memcpy(to, vm->input, length);
+    vm->input_length -= length;
+    memmove(vm->input, vm->input + length, vm->input_length);
+    change_events(vm, 0, vm->input_length == 0 ? EVENT_INPUT : 0);
+    pthread_mutex_unlock(&vm->lock);
+    return (int64_t)length;
+}
+
+static enum outcome end(struct vm *vm, unsigned reason, unsigned error, unsigned level, unsigned shutdown)
+{
+    vm->stopped = true;
+    vm->stop_code = reason | level << 8 | shutdown << 15 | error << 16;
+    return ENDED;
+}
+
+static enum outcome serve_call(struct vcpu *cpu)
+{
+    struct vm *vm = cpu->vm;
+    volatile struct call *block = (struct call *)(vm->ram + CALL_BLOCKS) + cpu->index;
+    uint64_t arg[2] = { block->arg[0], block->arg[1] }, ret[2] = { 0 };
+    enum outcome outcome = CALL_DONE;
+    int64_t status = 0;
+
+    switch (block->op) {
+    case NOP:
+        break;
+    case INIT_LEVEL:
+        if (arg[0] > 127 || arg[1] > 1) {
+            status = -EINVAL;
+            break;
+        }
+        vm->level = (unsigned)arg[0];
+        vm->shutdown = (unsigned)arg[1];
+        outcome = arg[0] == 127 ? MAIN_REACHED : CALL_DONE;
+        break;
+    case EXIT_CODE:
+        vm->exited = true;
+        vm->exit_code = (int32_t)arg[0];
+        break;
+    case STOP:
+        if (arg[0] <= 255 && arg[1] <= 255)
+            return end(vm, (unsigned)arg[0], (unsigned)arg[1], vm->level, vm->shutdown);
+        status = -EINVAL;
+        break;
+    case POWER_OFF:
+        return ENDED;
+    case CONSOLE_WRITE: {
+        ret[0] = arg[1] < 65536 ? arg[1] : 65536;
+        uint8_t *from = user_memory(vm, arg[0], ret[0], false);
+        if (from == NULL)
+            status = -EFAULT;
+        else if (fwrite(from, 1, ret[0], vm->console) != ret[0] || fflush(vm->console) != 0)
+            die("writing the console: %s", strerror(errno));
+        break;
+    }
+    case CONSOLE_READ: {
+        int64_t length = console_read(vm, arg[0], arg[1] < 65536 ? arg[1] : 65536);
+        status = length < 0 ? length : 0;
+        ret[0] = (uint64_t)length;
+        break;
+    }
+    case WAIT:
+        ret[0] = wait_for(cpu, arg[0], (uint32_t)arg[1]);
+        break;
+    case CLOCK: {
+        struct timespec wall;
+        clock_gettime(CLOCK_REALTIME, &wall);
+        ret[0] = now_ns() - vm->boot_ns;
+        ret[1] = (uint64_t)wall.tv_sec * 1000000000 + (uint64_t)wall.tv_nsec;
+        break;
+    }
+    case RANDOM: {
+        uint8_t *to = arg[1] <= 4096 ? user_memory(vm, arg[0], arg[1], true) : NULL;
+        status = arg[1] > 4096 ? -EINVAL : to == NULL ? -EFAULT : 0;
+        for (; status == 0 && ret[0] < arg[1]; )
+            ret[0] += (uint64_t)must((int)getrandom(to + ret[0], arg[1] - ret[0], 0), "getrandom");
+        break;
+    }
+    case WAKE:
+        if (arg[0] >= vm->vcpus) {
+            status = -EINVAL;
+            break;
+        }
+        pthread_mutex_lock(&vm->lock);
+        vm->vcpu[arg[0]].woken = true;
+        pthread_cond_broadcast(&vm->changed);
+        pthread_mutex_unlock(&vm->lock);
+        break;
+    default:
+        status = -ENOSYS;
+    }
+
+    if (status == 0) {
+        block->ret[0] = ret[0];
+        block->ret[1] = ret[1];
+    }
+    block->status = (int32_t)status;
+    return outcome;
+}
+
+/* ---- Exceptions ------------------------------------------------------------------------------------------------- */
+
+static enum outcome end_page_fault(struct vm *vm, uint64_t error_code, uint64_t cr2)
+{
+    bool mapped = error_code & 1;
+    if (mapped)
+        return end(vm, SECERR, EACCES, vm->level, vm->shutdown);
+    if (cr2 >= vm->ram_bytes && cr2 < HEAP_WINDOW_END)
+        return end(vm, PGFAULT, ENOMEM, vm->level, vm->shutdown);
+    if (cr2 >= vm->stacks && cr2 < vm->heap_start)
+        return end(vm, SEGFAULT, ENOMEM, vm->level, vm->shutdown);
+    return end(vm, PGFAULT, EFAULT, vm->level, vm->shutdown);
+}
+
+static enum outcome serve_fault(struct vcpu *cpu, unsigned vector)
+{
+    struct vm *vm = cpu->vm;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    must(ioctl(cpu->fd, KVM_GET_REGS, &regs), "KVM_GET_REGS");
+    must(ioctl(cpu->fd, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+    if (regs.rsp < RING0_STACKS || regs.rsp > TABLES - 6 * 8)
+        die("fault %u with rsp=%#llx", vector, regs.rsp);
+
+    bool has_error_code = vector < 32 && (0x60227D00u >> vector & 1); /* 8, 10-14, 17, 21, 29, 30 */
+    const uint64_t *frame = (const uint64_t *)(vm->ram + regs.rsp);
+    uint64_t error_code = has_error_code ? *frame++ : 0;
+    vm->faulted = true;
+    vm->vector = vector;
+    vm->fault_rip = frame[0];
+    vm->fault_cr2 = sregs.cr2;
+
+    switch (vector) {
+    case 0: case 16: case 19:
+        return end(vm, MATH, 0, vm->level, vm->shutdown);
+    case 1: case 3: case 4: case 5: case 6: case 7: case 17:
+        return end(vm, INVLOP, 0, vm->level, vm->shutdown);
+    case 2:
+        return end(vm, EXP, ETIMEDOUT, vm->level, 1);
+    case 10: case 11: case 12: case 13:
+        return end(vm, SEGFAULT, EFAULT, vm->level, vm->shutdown);
+    case 14:
+        return end_page_fault(vm, error_code, sregs.cr2);
+    case 18:
+        return end(vm, HWERR, 0, vm->level, vm->shutdown);
+    case 21:
+        return end(vm, SECERR, EACCES, vm->level, vm->shutdown);
+    default:
+        return end(vm, EXP, 0, vm->level, vm->shutdown);
+    }
+}
+
+/* ---- Running ---------------------------------------------------------------------------------------------------- */
+
+static enum outcome serve_mmio(struct vcpu *cpu)
+{
+    struct kvm_run *run = cpu->run;
+    uint64_t address = run->mmio.phys_addr;
+    bool word = run->mmio.len == 4;
+    if (run->mmio.is_write) {
+        uint32_t value;
+        memcpy(&value, run->mmio.data, 4);
+        if (word && address == FAULT_GPA)
+            return serve_fault(cpu, value & 255);
+        return word && address == DEVICE_GPA + 8 ? serve_call(cpu) : CALL_DONE;
+    }
+    uint32_t value = word && address == DEVICE_GPA ? 0x44504B55 : word && address == DEVICE_GPA + 4 ? ABI_VERSION : ~0u;
+    memset(run->mmio.data, 0xFF, sizeof run->mmio.data);
+    memcpy(run->mmio.data, &value, 4);
+    return CALL_DONE;
+}
+
+/* Runs until main is reached or the machine has ended. */
+static enum outcome run_vcpu(struct vcpu *cpu)
+{
+    struct vm *vm = cpu->vm;
+    for (;;) {
+        if (ioctl(cpu->fd, KVM_RUN, 0) < 0) {
+            if (errno != EINTR)
+                die("KVM_RUN: %s", strerror(errno));
+            __atomic_store_n(&cpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
+            if (cpu->kill && !cpu->nmi_sent) {
+                must(ioctl(cpu->fd, KVM_NMI, 0), "KVM_NMI");
+                cpu->nmi_sent = true;
+            }
+            continue;
+        }
+        switch (cpu->run->exit_reason) {
+        case KVM_EXIT_MMIO: {
+            enum outcome outcome = serve_mmio(cpu);
+            if (outcome != CALL_DONE)
+                return outcome;
+            break;
+        }
+        case KVM_EXIT_SHUTDOWN:
+            return end(vm, EXP, ENOTRECOVERABLE, vm->level, vm->shutdown);
+        case KVM_EXIT_INTERNAL_ERROR:
+            /* An instruction that cannot be used on a device page: VMX and SVM raise #UD for it, PVM comes here. */
+            if (cpu->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
+                return end(vm, INVLOP, 0, vm->level, vm->shutdown);
+            /* fall through */
+        default: {
+            struct kvm_regs regs = { 0 };
+            ioctl(cpu->fd, KVM_GET_REGS, &regs);
+            die("exit reason %u (suberror %u) at rip=%#llx", cpu->run->exit_reason, cpu->run->internal.suberror, regs.rip);
+        }
+        }
+    }
+}
+
+/* ---- floor run -------------------------------------------------------------------------------------------------- */
+
+static struct {
+    uint64_t memory_mb, vcpus, stop_after_ms, grace_ms;
+    char *environment[256];
+    unsigned envc;
+} options = { .memory_mb = 64, .vcpus = 1, .stop_after_ms = UINT64_MAX, .grace_ms = 500 };
+
+static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void *run_to_the_end(void *argument)
+{
+    struct vcpu *cpu = argument;
+    struct vm *vm = cpu->vm;
+    while (run_vcpu(cpu) == MAIN_REACHED)
+        ;
+
+    /* The process ends with the first vCPU that says how; the others are still in the guest. */
+    pthread_mutex_lock(&report_lock);
+    char exit_code[16] = "none", stop_code[16] = "none";
+    if (vm->exited)
+        snprintf(exit_code, sizeof exit_code, "%d", vm->exit_code);
+    if (vm->stopped)
+        snprintf(stop_code, sizeof stop_code, "0x%08X", vm->stop_code);
+    fprintf(stderr, "exit_code=%s stop_code=%s fault ", exit_code, stop_code);
+    if (vm->faulted)
+        fprintf(stderr, "vector=%u rip=%#lx cr2=%#lx\n", vm->vector, vm->fault_rip, vm->fault_cr2);
+    else
+        fprintf(stderr, "none\n");
+    fflush(stderr);
+    _exit(0);
+}
+
+static void *read_input(void *argument)
+{
+    struct vm *vm = argument;
+    char bytes[4096];
+    for (ssize_t length; (length = read(STDIN_FILENO, bytes, sizeof bytes)) > 0;) {
+        pthread_mutex_lock(&vm->lock);
+        while (vm->input_length + (size_t)length > sizeof vm->input)
+            pthread_cond_wait(&vm->changed, &vm->lock);
+        memcpy(vm->input + vm->input_length, bytes, (size_t)length);
+        vm->input_length += (size_t)length;
+        change_events(vm, EVENT_INPUT, 0);
+        pthread_mutex_unlock(&vm->lock);
+    }
+    return NULL;
+}
+
+static void sleep_ms(uint64_t ms)
+{
+    nanosleep(&(struct timespec){ (time_t)(ms / 1000), (long)(ms % 1000 * 1000000) }, NULL);
+}
+
+static void *stop_in_time(void *argument)
+{
+    struct vm *vm = argument;
+    sleep_ms(options.stop_after_ms);
+    pthread_mutex_lock(&vm->lock);
+    change_events(vm, EVENT_STOP, 0);
+    pthread_mutex_unlock(&vm->lock);
+
+    sleep_ms(options.grace_ms);
+    struct vcpu *cpu = &vm->vcpu[0];
+    pthread_mutex_lock(&vm->lock);
+    cpu->kill = true;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    __atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_RELEASE);
+    pthread_kill(cpu->thread, SIGUSR1);
+    return NULL;
+}
+
+static void on_kick(int signal)
+{
+    (void)signal;
+}
+
+static void start_thread(void *(*function)(void *), void *argument, pthread_t *thread)
+{
+    if (pthread_create(thread, NULL, function, argument) != 0)
+        die("cannot start a thread");
+}
+
+static void init_vm(struct vm *vm, FILE *console)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&vm->changed, &monotonic);
+    pthread_mutex_init(&vm->lock, NULL);
+    vm->console = console;
+}
+
+static uint64_t number(const char *text)
+{
+    char *end;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || *text == '-')
+        die("not a number: %s", text);
+    return value;
+}
+
+static struct image read_image(const char *path)
+{
+    int fd = must(open(path, O_RDONLY | O_CLOEXEC), path);
+    struct stat status;
+    must(fstat(fd, &status), path);
+    struct image image = { .size = (size_t)status.st_size };
+    uint8_t *bytes = malloc(image.size + 1);
+    size_t length = 0;
+    for (ssize_t part; length < image.size && (part = read(fd, bytes + length, image.size - length)) > 0;)
+        length += (size_t)part;
+    if (length != image.size)
+        die("%s: cannot be read", path);
+    close(fd);
+    image.file = bytes;
+    return image;
+}
+
+static int command_run(char **arguments)
+{
+    for (; arguments[0] != NULL && strncmp(arguments[0], "--", 2) == 0; arguments += 2) {
+        if (arguments[1] == NULL)
+            die("%s needs a value", arguments[0]);
+        if (strcmp(arguments[0], "--memory-mb") == 0)
+            options.memory_mb = number(arguments[1]);
+        else if (strcmp(arguments[0], "--vcpus") == 0)
+            options.vcpus = number(arguments[1]);
+        else if (strcmp(arguments[0], "--stop-after-ms") == 0)
+            options.stop_after_ms = number(arguments[1]);
+        else if (strcmp(arguments[0], "--grace-ms") == 0)
+            options.grace_ms = number(arguments[1]);
+        else if (strcmp(arguments[0], "--env") == 0 && options.envc < 256)
+            options.environment[options.envc++] = arguments[1];
+        else
+            die("unknown option %s", arguments[0]);
+    }
+    unsigned argc = 0;
+    while (arguments[argc] != NULL)
+        argc++;
+    if (argc == 0 || options.vcpus == 0 || options.vcpus > MAX_VCPUS || options.memory_mb == 0)
+        die("run needs an ELF file, 1 to %d vCPUs and some memory", MAX_VCPUS);
+
+    static struct vm vm;
+    struct image image = read_image(arguments[0]);
+    sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_kick }, NULL);
+    init_vm(&vm, stdout);
+    create(&vm, &image, options.memory_mb, (unsigned)options.vcpus, arguments, argc, options.environment, options.envc);
+
+    pthread_t helper;
+    for (unsigned i = 0; i < vm.vcpus; i++)
+        start_thread(run_to_the_end, &vm.vcpu[i], &vm.vcpu[i].thread);
+    start_thread(read_input, &vm, &helper);
+    if (options.stop_after_ms != UINT64_MAX)
+        start_thread(stop_in_time, &vm, &helper);
+    pthread_join(vm.vcpu[0].thread, NULL);
+    return 0;
+}
+
+/* ---- Measures --------------------------------------------------------------------------------------------------- */
+
+static int command_exit_roundtrip(const char *path, char *count)
+{
+    char *output, *arguments[] = { (char *)path, count };
+    size_t size;
+    static struct vm vm;
+    struct image image = read_image(path);
+    init_vm(&vm, open_memstream(&output, &size));
+    create(&vm, &image, 64 + (number(count) >> 18), 1, arguments, 2, NULL, 0);
+    while (run_vcpu(&vm.vcpu[0]) == MAIN_REACHED)
+        ;
+    fclose(vm.console);
+
+    uint64_t khz, cycles, samples = 0;
+    char *line = strtok(output, "\n");
+    if (line == NULL || sscanf(line, "tsc_khz=%lu", &khz) != 1 || khz == 0)
+        die("%s does not behave like exits.elf", path);
+    while ((line = strtok(NULL, "\n")) != NULL && sscanf(line, "%lu", &cycles) == 1) {
+        printf("%lu\n", (uint64_t)((unsigned __int128)cycles * 1000000 / khz));
+        samples++;
+    }
+    if (line == NULL || strcmp(line, "done") != 0 || samples != number(count))
+        die("%s ended after %lu samples with stop code 0x%08X", path, samples, vm.stop_code);
+    return 0;
+}
+
+static int command_boot(const char *path, uint64_t memory_mb, uint64_t count)
+{
+    char *arguments[] = { (char *)path };
+    struct image image = read_image(path);
+    static struct vm vm;
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+    for (uint64_t i = 0; i < count; i++) {
+        memset(&vm, 0, sizeof vm);
+        init_vm(&vm, stdout);
+        uint64_t start = now_ns();
+        create(&vm, &image, memory_mb, 1, arguments, 1, NULL, 0);
+        enum outcome outcome = run_vcpu(&vm.vcpu[0]);
+        elapsed[i] = now_ns() - start;
+        if (outcome != MAIN_REACHED)
+            die("%s did not reach main: stop code 0x%08X", path, vm.stop_code);
+        destroy(&vm);
+    }
+    for (uint64_t i = 0; i < count; i++)
+        printf("%lu\n", elapsed[i]);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    open_host();
+    if (argc >= 3 && strcmp(argv[1], "run") == 0)
+        return command_run(argv + 2);
+    if (argc == 4 && strcmp(argv[1], "exit-roundtrip") == 0)
+        return command_exit_roundtrip(argv[2], argv[3]);
+    if (argc == 5 && strcmp(argv[1], "boot") == 0)
+        return command_boot(argv[2], number(argv[3]), number(argv[4]));
+    fprintf(stderr, "usage: floor run [--memory-mb N] [--vcpus N] [--env NAME=value]... [--stop-after-ms N] [--grace-ms N]"
+                    " ELF [ARGUMENT]...\n"
+                    "       floor exit-roundtrip ELF COUNT\n"
+                    "       floor boot ELF MEMORY_MB COUNT\n");
+    return 2;
+}

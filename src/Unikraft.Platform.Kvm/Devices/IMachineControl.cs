@@ -1,0 +1,22 @@
+using Unikraft.Platform.Hypervisors;
+
+namespace Unikraft.Platform.Kvm.Devices;
+
+/// <summary>What a device can do to the machine it is in.</summary>
+internal interface IMachineControl
+{
+    /// <summary>Ends the machine. The first call decides how.</summary>
+    void End(MachineExit exit);
+
+    /// <summary>Lets a vCPU sleep until an event of the mask is pending or the clock reaches the deadline, and then finishes its call.</summary>
+    void BeginWait(int vcpu, ulong deadline, uint mask);
+
+    /// <summary>Makes the wake event pending at a vCPU.</summary>
+    void Wake(int vcpu);
+
+    /// <summary>Makes events pending at all vCPUs.</summary>
+    void Raise(uint events);
+
+    /// <summary>Makes events no longer pending.</summary>
+    void Lower(uint events);
+}

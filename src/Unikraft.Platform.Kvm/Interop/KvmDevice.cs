@@ -1,0 +1,58 @@
+using System.Runtime.InteropServices;
+
+namespace Unikraft.Platform.Kvm.Interop;
+
+/// <summary><c>/dev/kvm</c>, open.</summary>
+internal sealed class KvmDevice : IDisposable
+{
+    internal const string Path = "/dev/kvm";
+
+    private readonly DescriptorHandle _descriptor;
+    private readonly KvmCpuid2 _supportedCpuid;
+
+    private KvmDevice(DescriptorHandle descriptor)
+    {
+        _descriptor = descriptor;
+        RunPageSize = HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetVcpuMmapSize, 0), "KVM_GET_VCPU_MMAP_SIZE");
+        _supportedCpuid.Nent = KvmCpuid2.Capacity;
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetSupportedCpuid, ref _supportedCpuid), "KVM_GET_SUPPORTED_CPUID");
+    }
+
+    /// <summary>The size of the page shared with the kernel for each vCPU.</summary>
+    internal int RunPageSize { get; }
+
+    /// <summary>What KVM can offer a guest, asked for once.</summary>
+    internal ref readonly KvmCpuid2 SupportedCpuid => ref _supportedCpuid;
+
+    internal static KvmDevice Open() =>
+        new(new DescriptorHandle(HostError.Check(Libc.Open(Path, Libc.OpenReadWrite | Libc.OpenCloseOnExec), $"Opening {Path}")));
+
+    /// <summary>Asks for the version of the API and the value of capabilities without keeping the device open.</summary>
+    internal static (int ApiVersion, int[] Values) Query(string path, ReadOnlySpan<int> capabilities)
+    {
+        using DescriptorHandle descriptor =
+            new(HostError.Check(Libc.Open(path, Libc.OpenReadWrite | Libc.OpenCloseOnExec), $"Opening {path}"));
+        int version = HostError.Check(KvmIoctl.Call(descriptor, KvmConstants.GetApiVersion, 0), "KVM_GET_API_VERSION");
+        int[] values = new int[capabilities.Length];
+        for (int i = 0; i < values.Length; i++)
+        {
+            values[i] = HostError.Check(KvmIoctl.Call(descriptor, KvmConstants.CheckExtension, capabilities[i]), "KVM_CHECK_EXTENSION");
+        }
+
+        return (version, values);
+    }
+
+    internal KvmVm CreateVm()
+    {
+        int result;
+        do
+        {
+            result = KvmIoctl.Call(_descriptor, KvmConstants.CreateVm, 0);
+        }
+        while (result < 0 && Marshal.GetLastPInvokeError() == Libc.ErrnoInterrupted);
+
+        return new KvmVm(this, new DescriptorHandle(HostError.Check(result, "KVM_CREATE_VM")));
+    }
+
+    public void Dispose() => _descriptor.Dispose();
+}

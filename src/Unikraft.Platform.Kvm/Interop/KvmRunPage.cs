@@ -1,0 +1,82 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Unikraft.Platform.Kvm.Interop;
+
+/// <summary>
+/// <c>struct kvm_run</c>: the page that a vCPU shares with the kernel. Accessed field by field, never copied, because the kernel writes to it.
+/// </summary>
+internal sealed unsafe class KvmRunPage : SafeHandle
+{
+    internal const int ImmediateExitOffset = 1;
+    internal const int ExitReasonOffset = 8;
+    internal const int MmioAddressOffset = 32;
+    internal const int MmioDataOffset = 40;
+    internal const int MmioLengthOffset = 48;
+    internal const int MmioIsWriteOffset = 52;
+    internal const int InternalSuberrorOffset = 32;
+    internal const int FailEntryReasonOffset = 32;
+
+    private const int MmioDataCapacity = 8;
+
+    private readonly nuint _size;
+    private readonly byte* _page;
+
+    internal KvmRunPage(DescriptorHandle vcpu, int size)
+        : base(invalidHandleValue: -1, ownsHandle: true)
+    {
+        _size = (nuint)size;
+        bool added = false;
+        try
+        {
+            vcpu.DangerousAddRef(ref added);
+            SetHandle(Libc.MemoryMap(
+                address: 0,
+                _size,
+                Libc.ProtectionRead | Libc.ProtectionWrite,
+                Libc.MapShared,
+                (int)vcpu.DangerousGetHandle(),
+                offset: 0));
+        }
+        finally
+        {
+            if (added)
+            {
+                vcpu.DangerousRelease();
+            }
+        }
+
+        if (IsInvalid)
+        {
+            throw HostError.Last("Mapping struct kvm_run");
+        }
+
+        _page = (byte*)handle;
+    }
+
+    public override bool IsInvalid => handle == -1;
+
+    /// <summary>When set, KVM_RUN completes what is pending and returns without entering the guest.</summary>
+    internal bool ImmediateExit
+    {
+        set => Volatile.Write(ref _page[ImmediateExitOffset], value ? (byte)1 : (byte)0);
+    }
+
+    internal uint ExitReason => Read<uint>(ExitReasonOffset);
+
+    internal ulong MmioAddress => Read<ulong>(MmioAddressOffset);
+
+    internal bool MmioIsWrite => Read<byte>(MmioIsWriteOffset) != 0;
+
+    /// <summary>The bytes that the guest wrote, or the place for those it reads. Never longer than the field, whatever the length says.</summary>
+    internal Span<byte> MmioData => new(_page + MmioDataOffset, (int)Math.Min(Read<uint>(MmioLengthOffset), MmioDataCapacity));
+
+    internal uint InternalSuberror => Read<uint>(InternalSuberrorOffset);
+
+    internal ulong FailEntryReason => Read<ulong>(FailEntryReasonOffset);
+
+    protected override bool ReleaseHandle() => Libc.MemoryUnmap(handle, _size) == 0;
+
+    private T Read<T>(int offset)
+        where T : unmanaged => Unsafe.ReadUnaligned<T>(_page + offset);
+}

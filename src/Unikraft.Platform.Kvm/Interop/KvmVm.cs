@@ -1,0 +1,76 @@
+using Unikraft.Platform.Kvm.Memory;
+
+namespace Unikraft.Platform.Kvm.Interop;
+
+/// <summary>A KVM virtual machine with one memory slot whose dirty pages are logged from the beginning.</summary>
+internal sealed class KvmVm : IDisposable
+{
+    private readonly KvmDevice _device;
+    private readonly DescriptorHandle _descriptor;
+
+    internal KvmVm(KvmDevice device, DescriptorHandle descriptor)
+    {
+        _device = device;
+        _descriptor = descriptor;
+        try
+        {
+            // Reading the log must not re-protect pages: that part is left to KVM_CLEAR_DIRTY_LOG, while the guest runs.
+            KvmEnableCap capability = new() { Cap = KvmConstants.CapManualDirtyLogProtect2 };
+            capability.Args[0] = KvmConstants.DirtyLogManualProtectEnable;
+            HostError.Check(
+                KvmIoctl.Call(_descriptor, KvmConstants.EnableCap, ref capability),
+                "KVM_ENABLE_CAP(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)");
+        }
+        catch
+        {
+            _descriptor.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Puts guest memory at guest physical address 0. It must stay mapped for as long as a vCPU can run.</summary>
+    internal void SetMemory(GuestMemory memory)
+    {
+        KvmUserspaceMemoryRegion region = new()
+        {
+            Flags = KvmConstants.MemLogDirtyPages,
+            MemorySize = (ulong)memory.Size,
+            UserspaceAddr = (ulong)memory.DangerousGetHandle(),
+        };
+        HostError.Check(
+            KvmIoctl.Call(_descriptor, KvmConstants.SetUserMemoryRegion, ref region),
+            "KVM_SET_USER_MEMORY_REGION");
+    }
+
+    /// <summary>Creates a vCPU. To be called on the thread that is going to run it.</summary>
+    internal KvmVcpu CreateVcpu(int index)
+    {
+        DescriptorHandle vcpu = new(HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CreateVcpu, index), "KVM_CREATE_VCPU"));
+        return new KvmVcpu(_device, vcpu, index);
+    }
+
+    /// <summary>Reads the log of the pages that vCPUs wrote. Nothing is cleared.</summary>
+    internal unsafe void GetDirtyLog(Span<ulong> bitmap)
+    {
+        fixed (ulong* first = bitmap)
+        {
+            KvmDirtyLog log = new() { DirtyBitmap = (nint)first };
+            HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetDirtyLog, ref log), "KVM_GET_DIRTY_LOG");
+        }
+    }
+
+    /// <summary>Clears pages from the log and protects them, so that the next write to each is logged again.</summary>
+    /// <param name="bitmap">The pages, relative to <paramref name="firstPage"/>.</param>
+    /// <param name="firstPage">A multiple of 64.</param>
+    /// <param name="pages">A multiple of 64, unless the range ends with the memory.</param>
+    internal unsafe void ClearDirtyLog(ReadOnlySpan<ulong> bitmap, long firstPage, int pages)
+    {
+        fixed (ulong* first = bitmap)
+        {
+            KvmClearDirtyLog log = new() { FirstPage = (ulong)firstPage, NumPages = (uint)pages, DirtyBitmap = (nint)first };
+            HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.ClearDirtyLog, ref log), "KVM_CLEAR_DIRTY_LOG");
+        }
+    }
+
+    public void Dispose() => _descriptor.Dispose();
+}

@@ -1,0 +1,14 @@
+namespace Unikraft.Platform.Kvm;
+
+/// <summary>Options of the KVM backend.</summary>
+public sealed class KvmOptions
+{
+    /// <summary>The default of <see cref="KickSignalOffset"/>.</summary>
+    public const int DefaultKickSignalOffset = 6;
+
+    /// <summary>
+    /// Which real-time signal makes a vCPU leave the guest, counted from SIGRTMIN. 1 to 29; 0 belongs to the .NET runtime. All
+    /// platforms of a process use the same one. Default: 6.
+    /// </summary>
+    public int KickSignalOffset { get; set; } = DefaultKickSignalOffset;
+}

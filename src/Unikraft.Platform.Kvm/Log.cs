@@ -1,0 +1,19 @@
+using Microsoft.Extensions.Logging;
+
+namespace Unikraft.Platform.Kvm;
+
+/// <summary>The log messages of the backend. Event ids 2000 to 2999.</summary>
+internal static partial class Log
+{
+    [LoggerMessage(2000, LogLevel.Information, "Opened the KVM backend: {Description}")]
+    internal static partial void Opened(ILogger logger, string description);
+
+    [LoggerMessage(2001, LogLevel.Debug, "Made machine {Name} with {Vcpus} vCPUs and {MemoryMb} MiB")]
+    internal static partial void Booted(ILogger logger, string name, int vcpus, int memoryMb);
+
+    [LoggerMessage(2002, LogLevel.Debug, "Restored machine {Uuid} from a snapshot of depth {Depth}")]
+    internal static partial void Restored(ILogger logger, Guid uuid, int depth);
+
+    [LoggerMessage(2003, LogLevel.Warning, "Folding the memory layers of a snapshot failed; loading it is slower than it could be")]
+    internal static partial void FoldingFailed(ILogger logger, Exception error);
+}

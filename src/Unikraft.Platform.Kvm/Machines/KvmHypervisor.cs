@@ -1,0 +1,84 @@
+using Microsoft.Extensions.Logging;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Boot;
+using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
+
+namespace Unikraft.Platform.Kvm.Machines;
+
+/// <summary>The KVM backend.</summary>
+internal sealed class KvmHypervisor : IHypervisor
+{
+    private const int MinMemoryMb = 2;
+    private const int MaxMemoryMb = 64 << 10;
+
+    private readonly KvmHost _host;
+    private readonly ILogger _logger;
+
+    internal KvmHypervisor(KvmOptions options, HypervisorContext context)
+    {
+        KvmSupport support = KvmProbe.Check();
+        if (!support.IsUsable)
+        {
+            throw new HypervisorUnavailableException(support.Message);
+        }
+
+        _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
+        KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
+        _host = new KvmHost(KvmDevice.Open(), kickSignal, context.TimeProvider, new StagingPool(), _logger);
+        Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
+        Log.Opened(_logger, support.Message);
+    }
+
+    public HypervisorInfo Info { get; }
+
+    public async ValueTask<IVirtualMachine> CreateAsync(
+        MachineConfiguration configuration,
+        IMachineMonitor monitor,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(configuration);
+        ArgumentNullException.ThrowIfNull(monitor);
+        if (configuration.Vcpus is < 1 or > FlatGuestLayout.MaxVcpus)
+        {
+            throw new InvalidRequestException($"A machine has 1 to {FlatGuestLayout.MaxVcpus} vCPUs, not {configuration.Vcpus}.");
+        }
+
+        if (configuration.MemoryMb is < MinMemoryMb or > MaxMemoryMb)
+        {
+            throw new InvalidRequestException($"A machine has {MinMemoryMb} to {MaxMemoryMb} MiB of memory, not {configuration.MemoryMb}.");
+        }
+
+        KvmMachine machine = await KvmMachine
+            .BootAsync(_host, configuration, monitor, cancellationToken)
+            .ConfigureAwait(false);
+        Log.Booted(_logger, configuration.Name, configuration.Vcpus, configuration.MemoryMb);
+        return machine;
+    }
+
+    public async ValueTask<IVirtualMachine> RestoreAsync(
+        IMachineSnapshot snapshot,
+        Guid uuid,
+        IMachineMonitor monitor,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(monitor);
+        if (snapshot is not KvmSnapshot own)
+        {
+            throw new ArgumentException("The snapshot was not taken by the KVM backend.", nameof(snapshot));
+        }
+
+        KvmMachine machine = await KvmMachine
+            .RestoreAsync(_host, own, uuid, monitor, cancellationToken)
+            .ConfigureAwait(false);
+        Log.Restored(_logger, uuid, own.Depth);
+        return machine;
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        _host.Dispose();
+        return ValueTask.CompletedTask;
+    }
+}

@@ -1,0 +1,289 @@
+using System.Globalization;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Boot;
+using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Vcpus;
+
+namespace Unikraft.Platform.Kvm.Machines;
+
+/// <summary>A flat guest on KVM: memory, vCPUs, devices and their life together.</summary>
+internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
+{
+    private readonly GuestMemory _memory;
+    private readonly KvmVm _vm;
+    private readonly RunControl _control;
+    private readonly PlatformDevice _platform;
+    private readonly FaultDevice _faults;
+    private readonly Vcpu[] _vcpus;
+    private readonly LiveCapture _capture;
+    private readonly Lazy<Task> _disposal;
+    private int _started;
+
+    private KvmMachine(Parts parts, KvmHost host, IMachineMonitor monitor)
+    {
+        _memory = parts.Memory;
+        _vm = parts.Vm;
+        _disposal = new Lazy<Task>(DisposeCoreAsync);
+        GuestClock clock = new(host.TimeProvider, parts.Origin?.Device.Monotonic ?? 0);
+        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events));
+        _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
+        _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
+
+        MmioBus bus = new();
+        bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);
+        bus.Attach(FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, _faults);
+        VcpuEnvironment environment = new(_vm, _control, bus, _platform, _faults, host.KickSignal, host.TimeProvider);
+
+        _vcpus = new Vcpu[parts.Layout.Vcpus];
+        for (int i = 0; i < _vcpus.Length; i++)
+        {
+            string name = string.Create(CultureInfo.InvariantCulture, $"vcpu{i} {parts.Name}");
+            _vcpus[i] = new Vcpu(i, environment, parts.Initialize, name);
+            if (parts.Origin is { } origin)
+            {
+                _vcpus[i].Restore(origin.Vcpus[i]);
+            }
+        }
+
+        _control.SetVcpus(_vcpus);
+        _capture = new LiveCapture(
+            environment,
+            new DirtyTracker(_vm, _memory),
+            host.StagingPool,
+            host.Logger,
+            _memory,
+            parts.Layout,
+            parts.Origin?.ShareMemory());
+    }
+
+    public Task<MachineExit> Exited => _control.Exited;
+
+    public bool HasReachedMain => _platform.HasReachedMain;
+
+    public long Exits => _vcpus.Sum(static vcpu => vcpu.Exits);
+
+    public long PrivateBytes => _memory.CountPrivateBytes();
+
+    /// <summary>Guest memory, for tests that look at it or damage it.</summary>
+    internal GuestMemory Memory => _memory;
+
+    /// <summary>Boots an image.</summary>
+    internal static async ValueTask<KvmMachine> BootAsync(
+        KvmHost host,
+        MachineConfiguration configuration,
+        IMachineMonitor monitor,
+        CancellationToken cancellationToken)
+    {
+        string name = configuration.Image.Name;
+        ElfImage image = ElfImage.Parse(name, await configuration.Image.ReadAsync(cancellationToken).ConfigureAwait(false));
+        FlatGuestLayout layout = new(image, (long)configuration.MemoryMb << 20, configuration.Vcpus);
+        GuestStrings strings = GuestStrings.From(configuration);
+
+        return await MakeAsync(
+            host,
+            layout,
+            configuration.Name,
+            origin: null,
+            (vcpu, index) => FlatGuestLoader.Enter(vcpu, index, image, layout),
+            parts => new KvmMachine(parts, host, monitor),
+            machine => FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name),
+            cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Makes a machine that continues from a snapshot.</summary>
+    internal static ValueTask<KvmMachine> RestoreAsync(
+        KvmHost host,
+        KvmSnapshot snapshot,
+        Guid uuid,
+        IMachineMonitor monitor,
+        CancellationToken cancellationToken) => MakeAsync(
+            host,
+            snapshot.Layout,
+            uuid.ToString("D"),
+            snapshot,
+            (vcpu, index) => snapshot.Vcpus[index].Restore(vcpu),
+            parts => new KvmMachine(parts, host, monitor),
+            machine =>
+            {
+                using (PageMap map = snapshot.ShareMemory())
+                {
+                    machine._memory.Install(map);
+                }
+
+                InfoPage.WriteIdentity(machine._memory, uuid);
+                machine._control.Lower(GuestEvents.StopRequested);
+                machine._platform.Restore(snapshot.Device);
+            },
+            cancellationToken);
+
+    public ValueTask StartAsync(CancellationToken cancellationToken = default)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        ObjectDisposedException.ThrowIf(_disposal.IsValueCreated, this);
+        if (Interlocked.Exchange(ref _started, 1) != 0)
+        {
+            throw new InvalidOperationException("The machine was started before.");
+        }
+
+        _control.Release();
+        return ValueTask.CompletedTask;
+    }
+
+    public async ValueTask PauseAsync(CancellationToken cancellationToken = default)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        _control.Hold();
+        try
+        {
+            await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            _control.Release();
+            throw;
+        }
+    }
+
+    public void Resume() => _control.Release();
+
+    public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        if (Volatile.Read(ref _started) == 0)
+        {
+            throw new InvalidOperationException("The machine has not been started.");
+        }
+
+        return await _capture.CaptureAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    public void RequestStop() => _control.Raise(GuestEvents.StopRequested);
+
+    public void KillApp()
+    {
+        _faults.ExpectKill();
+        _control.RequestNmi(vcpu: 0);
+    }
+
+    public void Kill() => _control.End(new MachineExit.Killed());
+
+    public ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken = default) =>
+        _platform.Input.WriteAsync(input, cancellationToken);
+
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => this as TFeature;
+
+    public ValueTask DisposeAsync() => new(_disposal.Value);
+
+    private static async ValueTask<KvmMachine> MakeAsync(
+        KvmHost host,
+        FlatGuestLayout layout,
+        string name,
+        KvmSnapshot? origin,
+        Action<KvmVcpu, int> initialize,
+        Func<Parts, KvmMachine> construct,
+        Action<KvmMachine> load,
+        CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        KvmMachine machine = Construct(host, layout, name, origin, initialize, construct);
+        try
+        {
+            // The threads make their vCPUs while this one fills the memory.
+            machine.StartThreads();
+            machine._vm.SetMemory(machine._memory);
+            load(machine);
+            await machine._control.WhenParked().ConfigureAwait(false);
+            if (machine._control.HasEnded)
+            {
+                MachineExit exit = await machine.Exited.ConfigureAwait(false);
+                throw exit is MachineExit.Failed failed
+                    ? new HypervisorException($"The machine could not be made: {failed.Error.Message}", failed.Error)
+                    : new MachineExitedException(exit);
+            }
+
+            cancellationToken.ThrowIfCancellationRequested();
+            return machine;
+        }
+        catch
+        {
+            await machine.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private static KvmMachine Construct(
+        KvmHost host,
+        FlatGuestLayout layout,
+        string name,
+        KvmSnapshot? origin,
+        Action<KvmVcpu, int> initialize,
+        Func<Parts, KvmMachine> construct)
+    {
+        GuestMemory? memory = null;
+        KvmVm? vm = null;
+        try
+        {
+            memory = new GuestMemory(layout.MemorySize);
+            vm = host.Device.CreateVm();
+            return construct(new Parts(memory, vm, layout, name, origin, initialize));
+        }
+        catch
+        {
+            vm?.Dispose();
+            memory?.Dispose();
+            throw;
+        }
+    }
+
+    private void StartThreads()
+    {
+        int started = 0;
+        try
+        {
+            for (; started < _vcpus.Length; started++)
+            {
+                _vcpus[started].Start();
+            }
+        }
+        catch (Exception error)
+        {
+            // Threads that do not exist cannot report that they have ended.
+            _control.End(new MachineExit.Failed(error));
+            for (; started < _vcpus.Length; started++)
+            {
+                _control.OnFinished();
+            }
+
+            throw new HypervisorException("The host refused a thread for a vCPU.", error);
+        }
+    }
+
+    private async Task DisposeCoreAsync()
+    {
+        Kill();
+        _platform.Input.Close();
+        await Exited.ConfigureAwait(false);
+        await _capture.CloseAsync().ConfigureAwait(false);
+        foreach (Vcpu vcpu in _vcpus)
+        {
+            vcpu.Join();
+        }
+
+        _vm.Dispose();
+        _memory.Dispose();
+        _capture.Dispose();
+    }
+
+    /// <summary>What a machine is made of.</summary>
+    private sealed record Parts(
+        GuestMemory Memory,
+        KvmVm Vm,
+        FlatGuestLayout Layout,
+        string Name,
+        KvmSnapshot? Origin,
+        Action<KvmVcpu, int> Initialize);
+}

@@ -1,0 +1,158 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Unikraft.Platform.Kvm.Interop;
+
+namespace Unikraft.Platform.Kvm.Memory;
+
+/// <summary>
+/// The RAM of a guest: one private mapping at guest physical address 0. Owned by a handle that outlives every vCPU.
+/// </summary>
+/// <remarks>
+/// The only way to guest memory for the rest of the backend. Every access is checked against the size, every write is recorded in
+/// <see cref="WrittenByHost"/>, because KVM's dirty log does not see the writes of the host. The guest may write at any moment: what
+/// is read twice may differ.
+/// </remarks>
+internal sealed unsafe class GuestMemory : SafeHandle
+{
+    /// <summary>Runs of this many pages are mapped from their layer, shorter ones are copied: a mapping costs about as much as copying them.</summary>
+    internal const int MapThreshold = 16;
+
+    /// <summary>The most mappings one guest may take of <c>vm.max_map_count</c> (65,530 for the process by default).</summary>
+    private const int MaxMappings = 4096;
+
+    internal GuestMemory(long size)
+        : base(invalidHandleValue: -1, ownsHandle: true)
+    {
+        Size = size;
+        Pages = (int)(size >> PageSize.Shift);
+        SetHandle(Libc.MemoryMap(
+            address: 0,
+            (nuint)size,
+            Libc.ProtectionRead | Libc.ProtectionWrite,
+            Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve,
+            descriptor: -1,
+            offset: 0));
+        if (IsInvalid)
+        {
+            throw HostError.Last($"Reserving {size >> 20} MiB of guest memory");
+        }
+
+        // Advice only: a core dump without guest memory is smaller, not more correct.
+        _ = Libc.MemoryAdvise(handle, (nuint)size, Libc.AdviseDontDump);
+        WrittenByHost = new PageBitmap(Pages);
+    }
+
+    public override bool IsInvalid => handle == -1;
+
+    internal long Size { get; }
+
+    internal int Pages { get; }
+
+    /// <summary>The pages that the host wrote on behalf of the guest.</summary>
+    internal PageBitmap WrittenByHost { get; }
+
+    /// <summary>Bytes of guest memory to read.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not all in guest memory.</exception>
+    internal ReadOnlySpan<byte> Read(long address, int length) => Slice(address, length);
+
+    /// <summary>Reads a value once.</summary>
+    internal T Read<T>(long address)
+        where T : unmanaged => MemoryMarshal.Read<T>(Slice(address, Unsafe.SizeOf<T>()));
+
+    internal void Write(long address, ReadOnlySpan<byte> bytes)
+    {
+        bytes.CopyTo(Slice(address, bytes.Length));
+        MarkWritten(address, bytes.Length);
+    }
+
+    internal void Write<T>(long address, T value)
+        where T : unmanaged
+    {
+        MemoryMarshal.Write(Slice(address, Unsafe.SizeOf<T>()), in value);
+        MarkWritten(address, Unsafe.SizeOf<T>());
+    }
+
+    /// <summary>Lets the host fill a range, for example from a generator of random bytes.</summary>
+    /// <returns>The number of bytes filled, as <paramref name="fill"/> tells.</returns>
+    internal int Fill<TState>(long address, int length, TState state, Func<Span<byte>, TState, int> fill)
+    {
+        int filled = fill(Slice(address, length), state);
+        MarkWritten(address, filled);
+        return filled;
+    }
+
+    /// <summary>The bytes of a run of pages, at most <see cref="PageExtent.MaxLength"/> of them, for copying them into a layer.</summary>
+    internal ReadOnlySpan<byte> PageRun(int firstPage, int pages) => Slice((long)firstPage << PageSize.Shift, pages << PageSize.Shift);
+
+    /// <summary>Puts the pages of a chain of layers into memory that is still all zero.</summary>
+    internal void Install(PageMap map)
+    {
+        int threshold = MapThreshold;
+        while (map.CountExtents(threshold) > MaxMappings)
+        {
+            threshold *= 2;
+        }
+
+        foreach (PageExtent extent in map.Extents)
+        {
+            long offset = (long)extent.Start << PageSize.Shift;
+            int length = extent.Length << PageSize.Shift;
+            if (extent.Length >= threshold)
+            {
+                extent.Layer.Map(handle + (nint)offset, offset, length);
+            }
+            else
+            {
+                extent.Layer.Read(Slice(offset, length), offset);
+            }
+        }
+    }
+
+    /// <summary>Counts the bytes that are this guest's alone, by the kernel's own account of the mapping.</summary>
+    internal long CountPrivateBytes()
+    {
+        // AddressStart-AddressEnd opens the entry of a mapping; "Private_Dirty: N kB" is one of its lines.
+        const string PrivateDirty = "Private_Dirty:";
+        ulong start = (ulong)handle;
+        ulong end = start + (ulong)Size;
+        long kilobytes = 0;
+        bool mine = false;
+        foreach (string line in File.ReadLines("/proc/self/smaps"))
+        {
+            int dash = line.IndexOf('-', StringComparison.Ordinal);
+            if (dash > 0 && ulong.TryParse(line.AsSpan(0, dash), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong address))
+            {
+                mine = address >= start && address < end;
+            }
+            else if (mine && line.StartsWith(PrivateDirty, StringComparison.Ordinal))
+            {
+                ReadOnlySpan<char> number = line.AsSpan(PrivateDirty.Length).Trim();
+                kilobytes += long.Parse(number[..number.IndexOf(' ')], CultureInfo.InvariantCulture);
+            }
+        }
+
+        return kilobytes << 10;
+    }
+
+    protected override bool ReleaseHandle() => Libc.MemoryUnmap(handle, (nuint)Size) == 0;
+
+    private void MarkWritten(long address, int length)
+    {
+        // After the write: a collector that misses the mark copies the new bytes or sees the mark next time.
+        int last = (int)((address + length - 1) >> PageSize.Shift);
+        for (int page = (int)(address >> PageSize.Shift); page <= last; page++)
+        {
+            WrittenByHost.SetConcurrently(page);
+        }
+    }
+
+    private Span<byte> Slice(long address, int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        ArgumentOutOfRangeException.ThrowIfNegative(address);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(address, Size - length);
+        ObjectDisposedException.ThrowIf(IsClosed, this);
+        return new Span<byte>((byte*)handle + address, length);
+    }
+}

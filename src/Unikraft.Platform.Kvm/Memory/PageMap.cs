@@ -1,0 +1,221 @@
+using System.Buffers;
+
+namespace Unikraft.Platform.Kvm.Memory;
+
+/// <summary>
+/// Where every page of a snapshot comes from: a chain of layers, flattened. Immutable; holds its layers.
+/// </summary>
+internal sealed class PageMap : IDisposable
+{
+    private readonly PageExtent[] _extents;
+    private readonly HashSet<MemoryLayer> _layers;
+    private int _disposed;
+
+    private PageMap(PageExtent[] extents, long ownBytes, int depth)
+    {
+        _extents = extents;
+        OwnBytes = ownBytes;
+        Depth = depth;
+        _layers = [];
+        try
+        {
+            foreach (PageExtent extent in extents)
+            {
+                if (!_layers.Contains(extent.Layer))
+                {
+                    extent.Layer.AddReference();
+                    _layers.Add(extent.Layer);
+                }
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The extents, by ascending page, without overlap. A page in none of them is zero.</summary>
+    internal ReadOnlySpan<PageExtent> Extents => _extents;
+
+    /// <summary>Bytes stored by the newest layer.</summary>
+    internal long OwnBytes { get; }
+
+    /// <summary>The number of snapshots this one builds on, itself included.</summary>
+    internal int Depth { get; }
+
+    /// <summary>Puts a layer on top of a map.</summary>
+    /// <param name="parent">The map; <see langword="null"/> for memory that is all zero.</param>
+    /// <param name="layer">The layer. The new map takes its own reference.</param>
+    /// <param name="stored">The pages that the layer holds.</param>
+    /// <param name="zero">The pages that are zero from now on.</param>
+    internal static PageMap Overlay(PageMap? parent, MemoryLayer layer, PageBitmap stored, PageBitmap zero)
+    {
+        List<PageExtent> merged = [];
+        int position = 0;
+        while (position < stored.Pages)
+        {
+            bool hasStored = stored.NextRun(position, out int storedStart, out int storedLength);
+            bool hasZero = zero.NextRun(position, out int zeroStart, out int zeroLength);
+            if (!hasStored && !hasZero)
+            {
+                break;
+            }
+
+            (int start, int length, MemoryLayer? source) = hasStored && (!hasZero || storedStart < zeroStart)
+                ? (storedStart, storedLength, layer)
+                : (zeroStart, zeroLength, null);
+            AppendParent(merged, parent, position, start);
+            if (source is not null)
+            {
+                Append(merged, start, length, source);
+            }
+
+            position = start + length;
+        }
+
+        AppendParent(merged, parent, position, stored.Pages);
+        return new PageMap([.. merged], layer.StoredBytes, (parent?.Depth ?? 0) + 1);
+    }
+
+    /// <summary>The number of pages that loading has to copy one by one, because they do not lie together.</summary>
+    internal int ScatteredPages
+    {
+        get
+        {
+            int pages = 0;
+            foreach (PageExtent extent in _extents)
+            {
+                pages += extent.Length < GuestMemory.MapThreshold ? extent.Length : 0;
+            }
+
+            return pages;
+        }
+    }
+
+    /// <summary>Copies everything into one layer, so that it lies together again.</summary>
+    /// <param name="pages">The number of pages of the guest.</param>
+    internal PageMap Fold(int pages)
+    {
+        const int BufferPages = 256;
+        using LayerWriter writer = new(pages);
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(BufferPages << PageSize.Shift);
+        try
+        {
+            foreach (PageExtent extent in _extents)
+            {
+                for (int page = extent.Start; page < extent.End; page += BufferPages)
+                {
+                    int count = Math.Min(BufferPages, extent.End - page);
+                    Span<byte> content = buffer.AsSpan(0, count << PageSize.Shift);
+                    extent.Layer.Read(content, (long)page << PageSize.Shift);
+                    writer.Store(page, content);
+                }
+            }
+
+            return writer.Seal(parent: null);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    /// <summary>Makes the same map on top of a folded ancestor.</summary>
+    /// <param name="ancestor">This map, or one that it was made from by overlays.</param>
+    /// <param name="folded">The fold of that.</param>
+    internal PageMap Rebase(PageMap ancestor, PageMap folded)
+    {
+        // A page that still comes from a layer of the ancestor is as the ancestor had it, and the fold has it at the same place.
+        MemoryLayer layer = folded._extents[0].Layer;
+        List<PageExtent> rebased = new(_extents.Length);
+        foreach (PageExtent extent in _extents)
+        {
+            Append(rebased, extent.Start, extent.Length, ancestor._layers.Contains(extent.Layer) ? layer : extent.Layer);
+        }
+
+        return new PageMap([.. rebased], OwnBytes, Depth);
+    }
+
+    /// <summary>Another holder of the same map.</summary>
+    internal PageMap Share() => new(_extents, OwnBytes, Depth);
+
+    /// <summary>The number of extents of a layer that have at least a length.</summary>
+    internal int CountExtents(int minimumLength)
+    {
+        int count = 0;
+        foreach (PageExtent extent in _extents)
+        {
+            count += extent.Length >= minimumLength ? 1 : 0;
+        }
+
+        return count;
+    }
+
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) == 0)
+        {
+            foreach (MemoryLayer layer in _layers)
+            {
+                layer.Release();
+            }
+        }
+    }
+
+    private static void AppendParent(List<PageExtent> merged, PageMap? parent, int from, int to)
+    {
+        if (parent is null || from >= to)
+        {
+            return;
+        }
+
+        for (int i = parent.IndexOfFirstEndingAfter(from); i < parent._extents.Length && parent._extents[i].Start < to; i++)
+        {
+            PageExtent extent = parent._extents[i];
+            int start = Math.Max(extent.Start, from);
+            Append(merged, start, Math.Min(extent.End, to) - start, extent.Layer);
+        }
+    }
+
+    private static void Append(List<PageExtent> merged, int start, int length, MemoryLayer layer)
+    {
+        while (length > 0)
+        {
+            int part = length;
+            if (merged.Count > 0 && merged[^1] is var last && last.End == start && last.Layer == layer && last.Length < PageExtent.MaxLength)
+            {
+                part = Math.Min(length, PageExtent.MaxLength - last.Length);
+                merged[^1] = last with { Length = last.Length + part };
+            }
+            else
+            {
+                part = Math.Min(length, PageExtent.MaxLength);
+                merged.Add(new PageExtent(start, part, layer));
+            }
+
+            start += part;
+            length -= part;
+        }
+    }
+
+    private int IndexOfFirstEndingAfter(int page)
+    {
+        int low = 0;
+        int high = _extents.Length;
+        while (low < high)
+        {
+            int middle = (low + high) >>> 1;
+            if (_extents[middle].End > page)
+            {
+                high = middle;
+            }
+            else
+            {
+                low = middle + 1;
+            }
+        }
+
+        return low;
+    }
+}

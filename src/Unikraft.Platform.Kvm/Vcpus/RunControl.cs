@@ -1,0 +1,341 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Devices;
+
+namespace Unikraft.Platform.Kvm.Vcpus;
+
+/// <summary>
+/// Decides, for all vCPUs of a machine together, whether they run: holds, cuts, sleeps and the end.
+/// </summary>
+/// <remarks>
+/// One lock, the gate, guards everything here and is never held across a KVM call or the work of a cut. A vCPU thread takes
+/// it only after its attention flag was raised, so that an exit of the guest costs no lock. The kick is free of races by its order: under the
+/// gate the flag is raised, then <c>immediate_exit</c> is set, then the signal is sent; the thread clears <c>immediate_exit</c> before it
+/// looks at the flag.
+/// </remarks>
+internal sealed class RunControl : IMachineControl
+{
+    private readonly object _gate = new();
+    private readonly TaskCompletionSource<MachineExit> _exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly List<TaskCompletionSource> _parkWaiters = [];
+    private readonly GuestClock _clock;
+    private readonly Action<uint> _publishEvents;
+    private Vcpu[] _vcpus = [];
+    private MachineExit? _exit;
+    private Cut? _cut;
+    private uint _events;
+
+    /// <summary>The reasons to stand still. A new machine is held until it is started.</summary>
+    private int _holds = 1;
+    private int _parked;
+    private int _finished;
+
+    /// <param name="clock">The clock that sleeps are measured by.</param>
+    /// <param name="publishEvents">Tells the guest which events are pending. Called under the gate, never after the end.</param>
+    internal RunControl(GuestClock clock, Action<uint> publishEvents)
+    {
+        _clock = clock;
+        _publishEvents = publishEvents;
+    }
+
+    internal Task<MachineExit> Exited => _exited.Task;
+
+    /// <summary>Whether the end was decided; <see cref="Exited"/> completes when the last vCPU has heard of it.</summary>
+    internal bool HasEnded
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _exit is not null;
+            }
+        }
+    }
+
+    /// <summary>Names the vCPUs, before the first of them runs.</summary>
+    internal void SetVcpus(Vcpu[] vcpus) => _vcpus = vcpus;
+
+    /// <summary>Adds a reason to stand still.</summary>
+    internal void Hold()
+    {
+        lock (_gate)
+        {
+            _holds++;
+            KickAll();
+        }
+    }
+
+    /// <summary>Takes a reason to stand still away.</summary>
+    internal void Release()
+    {
+        lock (_gate)
+        {
+            if (_holds == 0)
+            {
+                throw new InvalidOperationException("The machine is not paused.");
+            }
+
+            _holds--;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>Completes when all vCPUs stand still, or the machine has ended.</summary>
+    internal Task WhenParked()
+    {
+        lock (_gate)
+        {
+            if (_exit is not null || _parked == _vcpus.Length)
+            {
+                return Task.CompletedTask;
+            }
+
+            TaskCompletionSource waiter = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            _parkWaiters.Add(waiter);
+            return waiter.Task;
+        }
+    }
+
+    /// <summary>Asks for a cut. There is at most one at a time.</summary>
+    internal void Request(Cut cut)
+    {
+        lock (_gate)
+        {
+            if (_exit is { } exit)
+            {
+                cut.Fail(new MachineExitedException(exit));
+                return;
+            }
+
+            cut.RequestedAt = _clock.TimeProvider.GetTimestamp();
+            _cut = cut;
+            _holds++;
+            KickAll();
+        }
+    }
+
+    /// <summary>Makes a vCPU take a non-maskable interrupt, also when it sleeps.</summary>
+    internal void RequestNmi(int vcpu)
+    {
+        lock (_gate)
+        {
+            _vcpus[vcpu].RequestNmi();
+            Kick(_vcpus[vcpu]);
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    public void End(MachineExit exit)
+    {
+        lock (_gate)
+        {
+            if (_exit is not null)
+            {
+                return;
+            }
+
+            _exit = exit;
+            KickAll();
+            foreach (TaskCompletionSource waiter in _parkWaiters)
+            {
+                waiter.SetResult();
+            }
+
+            _parkWaiters.Clear();
+            // A cut that is being worked on completes by itself; one that is still waiting for a vCPU never will.
+            if (_cut is { } cut && cut.Saved < _vcpus.Length)
+            {
+                _cut = null;
+                cut.Fail(new MachineExitedException(exit));
+            }
+        }
+    }
+
+    public void BeginWait(int vcpu, ulong deadline, uint mask) => _vcpus[vcpu].Wait = new VcpuWait(deadline, mask);
+
+    public void Wake(int vcpu)
+    {
+        lock (_gate)
+        {
+            _vcpus[vcpu].IsWakePending = true;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    public void Raise(uint events) => ChangeEvents(set: events, clear: 0);
+
+    public void Lower(uint events) => ChangeEvents(set: 0, clear: events);
+
+    /// <summary>Lets sleeping vCPUs look at the clock.</summary>
+    internal void OnTimer()
+    {
+        lock (_gate)
+        {
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    /// <summary>From now on the vCPU can be kicked.</summary>
+    internal void OnReady(Vcpu vcpu, VcpuKick kick)
+    {
+        lock (_gate)
+        {
+            vcpu.Kick = kick;
+        }
+    }
+
+    /// <summary>The vCPU is about to be closed and its thread to end, whose number may then be given to another one.</summary>
+    internal void OnUnkickable(Vcpu vcpu)
+    {
+        lock (_gate)
+        {
+            vcpu.Kick = null;
+        }
+    }
+
+    /// <summary>A vCPU is closed. The last one ends the machine for good.</summary>
+    internal void OnFinished()
+    {
+        bool last;
+        lock (_gate)
+        {
+            last = ++_finished == _vcpus.Length;
+        }
+
+        if (last)
+        {
+            _exited.SetResult(_exit!);
+        }
+    }
+
+    /// <summary>Answers a raised attention flag: stands still as long as there is a reason to.</summary>
+    /// <returns>False when the machine has ended.</returns>
+    internal bool Attend(Vcpu vcpu)
+    {
+        lock (_gate)
+        {
+            vcpu.NeedsAttention = false;
+            if (_exit is null && _holds > 0)
+            {
+                Park(vcpu);
+            }
+
+            return _exit is null;
+        }
+    }
+
+    /// <summary>Sleeps until the wait of a vCPU is over or it needs attention.</summary>
+    /// <param name="vcpu">The vCPU.</param>
+    /// <param name="events">The events that ended the wait; 0 when the deadline did.</param>
+    /// <returns>Whether the wait is over.</returns>
+    internal bool Sleep(Vcpu vcpu, out uint events)
+    {
+        VcpuWait wait = vcpu.Wait!.Value;
+        lock (_gate)
+        {
+            while (true)
+            {
+                events = (_events | (vcpu.IsWakePending ? GuestEvents.Wake : 0)) & wait.Mask;
+                if (vcpu.NeedsAttention)
+                {
+                    return false;
+                }
+
+                ulong now = _clock.Monotonic;
+                if (events != 0 || now >= wait.Deadline)
+                {
+                    vcpu.IsWakePending &= (events & GuestEvents.Wake) == 0;
+                    vcpu.Wait = null;
+                    vcpu.DisarmTimer();
+                    return true;
+                }
+
+                if (wait.Deadline != ulong.MaxValue)
+                {
+                    vcpu.ArmTimer(wait.Deadline - now);
+                }
+
+                Monitor.Wait(_gate);
+            }
+        }
+    }
+
+    private void Park(Vcpu vcpu)
+    {
+        _parked++;
+        if (_parked == _vcpus.Length)
+        {
+            foreach (TaskCompletionSource waiter in _parkWaiters)
+            {
+                waiter.SetResult();
+            }
+
+            _parkWaiters.Clear();
+        }
+
+        while (_exit is null && _holds > 0)
+        {
+            if (_cut is { } cut && vcpu.LastCut != cut)
+            {
+                Serve(cut, vcpu);
+            }
+            else
+            {
+                Monitor.Wait(_gate);
+            }
+        }
+
+        _parked--;
+    }
+
+    /// <summary>Stores the state of a vCPU; the last one does the work of the cut and releases all.</summary>
+    private void Serve(Cut cut, Vcpu vcpu)
+    {
+        vcpu.LastCut = cut;
+        Monitor.Exit(_gate);
+        vcpu.Save(cut.StateOf(vcpu.Index));
+        Monitor.Enter(_gate);
+        if (_cut != cut || ++cut.Saved < _vcpus.Length)
+        {
+            return;
+        }
+
+        // The hold of the cut keeps all vCPUs where they are while the gate is open.
+        Monitor.Exit(_gate);
+        cut.Execute();
+        Monitor.Enter(_gate);
+        _cut = null;
+        _holds--;
+        cut.ReleasedAt = _clock.TimeProvider.GetTimestamp();
+        Monitor.PulseAll(_gate);
+        cut.Complete();
+    }
+
+    private void ChangeEvents(uint set, uint clear)
+    {
+        lock (_gate)
+        {
+            if (_exit is null)
+            {
+                _events = _events & ~clear | set;
+                _publishEvents(_events);
+                Monitor.PulseAll(_gate);
+            }
+        }
+    }
+
+    private void KickAll()
+    {
+        foreach (Vcpu vcpu in _vcpus)
+        {
+            Kick(vcpu);
+        }
+
+        Monitor.PulseAll(_gate);
+    }
+
+    private static void Kick(Vcpu vcpu)
+    {
+        vcpu.NeedsAttention = true;
+        vcpu.Kick?.Send();
+    }
+}

@@ -1,0 +1,266 @@
+using System.Globalization;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Interop;
+
+namespace Unikraft.Platform.Kvm.Vcpus;
+
+/// <summary>A vCPU and the thread that runs it. KVM wants all calls for a vCPU to come from the thread that created it.</summary>
+internal sealed class Vcpu : IMmioInitiator
+{
+    private const int ThreadStackSize = 256 << 10;
+    private static readonly TimeSpan TimerResolution = TimeSpan.FromMilliseconds(1);
+
+    private readonly VcpuEnvironment _environment;
+    private readonly RunControl _control;
+    private readonly Action<KvmVcpu, int> _initialize;
+    private readonly Thread _thread;
+    private readonly Lazy<ITimer> _timer;
+    private KvmVcpu? _kvm;
+    private long _exits;
+    private volatile bool _needsAttention;
+    private volatile bool _isNmiRequested;
+    private bool _isExitPending;
+
+    /// <param name="index">The number of the vCPU, from 0.</param>
+    /// <param name="environment">What it shares with the other vCPUs of the machine.</param>
+    /// <param name="initialize">Brings the vCPU into its first state. Called on its thread.</param>
+    /// <param name="name">The name of the thread.</param>
+    internal Vcpu(int index, VcpuEnvironment environment, Action<KvmVcpu, int> initialize, string name)
+    {
+        Index = index;
+        _environment = environment;
+        _control = environment.Control;
+        _initialize = initialize;
+        _thread = new Thread(Main, ThreadStackSize) { IsBackground = true, Name = name, };
+        _timer = new Lazy<ITimer>(() => environment.TimeProvider.CreateTimer(
+            static control => ((RunControl)control!).OnTimer(),
+            _control,
+            Timeout.InfiniteTimeSpan,
+            Timeout.InfiniteTimeSpan));
+    }
+
+    public int Index { get; }
+
+    public ulong StackPointer
+    {
+        get
+        {
+            KvmRegs regs = default;
+            _kvm!.Get(ref regs);
+            return regs.Rsp;
+        }
+    }
+
+    public ulong FaultAddress
+    {
+        get
+        {
+            KvmSregs sregs = default;
+            _kvm!.Get(ref sregs);
+            return sregs.Cr2;
+        }
+    }
+
+    /// <summary>How often the guest was left.</summary>
+    internal long Exits => Volatile.Read(ref _exits);
+
+    /// <summary>Whether the thread has to look at the run control before it enters the guest again.</summary>
+    internal bool NeedsAttention
+    {
+        get => _needsAttention;
+        set => _needsAttention = value;
+    }
+
+    /// <summary>How to kick the vCPU, as long as it can be. Guarded by the gate.</summary>
+    internal VcpuKick? Kick { get; set; }
+
+    /// <summary>The sleep the vCPU is in. Belongs to its thread.</summary>
+    internal VcpuWait? Wait { get; set; }
+
+    /// <summary>Whether the wake event is pending. Guarded by the gate.</summary>
+    internal bool IsWakePending { get; set; }
+
+    /// <summary>The last cut that the vCPU took part in. Guarded by the gate.</summary>
+    internal Cut? LastCut { get; set; }
+
+    internal void Start() => _thread.Start();
+
+    /// <summary>Waits for the thread to be gone, once the machine has ended.</summary>
+    internal void Join() => _thread.Join();
+
+    internal void RequestNmi() => _isNmiRequested = true;
+
+    /// <summary>Stores the state, on the thread of the vCPU.</summary>
+    internal void Save(VcpuState state) => state.Save(_kvm!, Wait, IsWakePending);
+
+    /// <summary>Puts back the part of the state that is not KVM's.</summary>
+    internal void Restore(VcpuState state) => (Wait, IsWakePending) = (state.Wait, state.IsWakePending);
+
+    internal void ArmTimer(ulong nanoseconds)
+    {
+        // Beyond what a timer can take, waking up early and sleeping on is all the same.
+        TimeSpan due = TimeSpan.FromTicks((long)Math.Min(nanoseconds / TimeSpan.NanosecondsPerTick, (ulong)TimeSpan.TicksPerDay));
+        _timer.Value.Change(due < TimerResolution ? TimerResolution : due, Timeout.InfiniteTimeSpan);
+    }
+
+    internal void DisarmTimer()
+    {
+        if (_timer.IsValueCreated)
+        {
+            _timer.Value.Change(Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
+        }
+    }
+
+    private void Main()
+    {
+        try
+        {
+            using KvmVcpu kvm = _environment.Vm.CreateVcpu(Index);
+            try
+            {
+                _kvm = kvm;
+                _initialize(kvm, Index);
+                _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
+                _needsAttention = true;
+                RunLoop(kvm);
+            }
+            finally
+            {
+                _control.OnUnkickable(this);
+            }
+        }
+#pragma warning disable CA1031 // An exception that leaves the thread would end the host's process; here it ends the machine.
+        catch (Exception error)
+#pragma warning restore CA1031
+        {
+            _control.End(new MachineExit.Failed(error));
+        }
+        finally
+        {
+            DisposeTimer();
+            _control.OnFinished();
+        }
+    }
+
+    private void RunLoop(KvmVcpu kvm)
+    {
+        while (true)
+        {
+            if (_needsAttention)
+            {
+                CompletePendingExit(kvm);
+                if (!_control.Attend(this))
+                {
+                    return;
+                }
+
+                if (_isNmiRequested)
+                {
+                    _isNmiRequested = false;
+                    Wait = null;
+                    kvm.InjectNmi();
+                }
+
+                continue;
+            }
+
+            if (Wait is not null)
+            {
+                if (!_control.Sleep(this, out uint events))
+                {
+                    continue;
+                }
+
+                _environment.Platform.FinishWait(Index, events);
+            }
+
+            if (kvm.Run())
+            {
+                HandleExit(kvm.RunPage);
+            }
+            else
+            {
+                ClearImmediateExit(kvm.RunPage);
+            }
+        }
+    }
+
+    private static void ClearImmediateExit(KvmRunPage page)
+    {
+        page.ImmediateExit = false;
+
+        // Against the order of the kicker: cleared first, then the flag is read.
+        Interlocked.MemoryBarrier();
+    }
+
+    /// <summary>Lets KVM finish the instruction that left the guest, so that the registers are those after it.</summary>
+    private void CompletePendingExit(KvmVcpu kvm)
+    {
+        KvmRunPage page = kvm.RunPage;
+        while (_isExitPending)
+        {
+            page.ImmediateExit = true;
+            _isExitPending = false;
+            if (kvm.Run())
+            {
+                HandleExit(page);
+            }
+        }
+
+        ClearImmediateExit(page);
+    }
+
+    private void HandleExit(KvmRunPage page)
+    {
+        Volatile.Write(ref _exits, _exits + 1);
+        _isExitPending = false;
+        switch (page.ExitReason)
+        {
+            case KvmConstants.ExitMmio:
+                _isExitPending = true;
+                if (page.MmioIsWrite)
+                {
+                    _environment.Bus.Write(this, page.MmioAddress, page.MmioData);
+                }
+                else
+                {
+                    _environment.Bus.Read(this, page.MmioAddress, page.MmioData);
+                }
+
+                break;
+            case KvmConstants.ExitIntr:
+                break;
+            case KvmConstants.ExitShutdown:
+                _control.End(new MachineExit.TripleFault(_environment.Faults.TripleFault));
+                break;
+            case KvmConstants.ExitInternalError when page.InternalSuberror == KvmConstants.InternalErrorEmulation:
+                KvmRegs regs = default;
+                _kvm!.Get(ref regs);
+                _environment.Faults.OnEmulationFailure(this, regs.Rip, regs.Rsp);
+                break;
+            default:
+                _control.End(new MachineExit.Failed(new HypervisorException(Describe(page))));
+                break;
+        }
+    }
+
+    private string Describe(KvmRunPage page) => page.ExitReason switch
+    {
+        KvmConstants.ExitInternalError => string.Create(
+            CultureInfo.InvariantCulture,
+            $"KVM reports an internal error of vCPU {Index}, suberror {page.InternalSuberror}."),
+        KvmConstants.ExitFailEntry => string.Create(
+            CultureInfo.InvariantCulture,
+            $"The CPU refused to enter the guest on vCPU {Index}, hardware reason 0x{page.FailEntryReason:x}."),
+        uint reason => string.Create(CultureInfo.InvariantCulture, $"vCPU {Index} left the guest for the unexpected reason {reason}."),
+    };
+
+    private void DisposeTimer()
+    {
+        if (_timer.IsValueCreated)
+        {
+            _timer.Value.Dispose();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Interop;
+
+namespace Unikraft.Platform.Kvm.Vcpus;
+
+/// <summary>What the vCPUs of a machine share.</summary>
+internal sealed record VcpuEnvironment(
+    KvmVm Vm,
+    RunControl Control,
+    MmioBus Bus,
+    PlatformDevice Platform,
+    FaultDevice Faults,
+    KickSignal KickSignal,
+    TimeProvider TimeProvider);
