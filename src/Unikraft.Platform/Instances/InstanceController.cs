@@ -385,7 +385,10 @@ internal sealed class InstanceController
                     ThrowIfClosed();
                 }
 
-                throw new WrongStateException($"Instance '{_identity.Name}' was stopped while it was starting", InstanceState.Stopped);
+                if (run.NoRestart)
+                {
+                    throw new WrongStateException($"Instance '{_identity.Name}' was stopped while it was starting", InstanceState.Stopped);
+                }
             }
 
             throw;
