@@ -72,6 +72,8 @@ public abstract partial class PlatformContract
         await Instances.DeleteAsync("inst2").Guarded();
         Assert.Equal(["chk3", "chk2", "chk1"], Instances.GetHistory(branch.Uuid).Select(entry => entry.Name));
         Assert.Equal(["chk2", "chk1"], Checkpoints.GetHistory("chk3").Select(entry => entry.Name));
+        Instance inst3 = await LoadAsync("chk3");
+        Assert.Equal(["chk3", "chk2", "chk1"], Instances.GetHistory(inst3.Uuid).Select(entry => entry.Name));
     }
 
     [ContractFact]
