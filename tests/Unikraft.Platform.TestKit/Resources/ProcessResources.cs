@@ -1,0 +1,170 @@
+using System.Globalization;
+using System.Text;
+
+namespace Unikraft.Platform.TestKit;
+
+/// <summary>What this process holds at one moment: file descriptors, memory mappings and threads, by kind.</summary>
+/// <remarks>
+/// Counted from <c>/proc/self</c>. The runtime itself maps memory and starts pool threads when it likes. So what belongs to the runtime is left out as far
+/// as it can be told apart, and <see cref="AssertNoGrowthAsync"/> repeats an action so often that a leak outweighs the rest.
+/// </remarks>
+public sealed class ProcessResources
+{
+    private readonly SortedDictionary<string, int> _descriptors = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, int> _mappings = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, int> _threads = new(StringComparer.Ordinal);
+
+    private ProcessResources()
+    {
+    }
+
+    /// <summary>The number of open file descriptors.</summary>
+    public int FileDescriptors => _descriptors.Values.Sum();
+
+    /// <summary>The number of memory mappings.</summary>
+    public int Mappings => _mappings.Values.Sum();
+
+    /// <summary>The number of threads.</summary>
+    public int Threads => _threads.Values.Sum();
+
+    /// <summary>The size of all mappings in bytes, reserved address space included.</summary>
+    public long MappedBytes { get; private set; }
+
+    /// <summary>Counts.</summary>
+    public static ProcessResources Capture()
+    {
+        ProcessResources resources = new();
+        foreach (string descriptor in Directory.EnumerateFileSystemEntries("/proc/self/fd"))
+        {
+            // The descriptor of the enumeration itself is gone by the time it is looked at.
+            if (new FileInfo(descriptor).LinkTarget is { } target && !target.StartsWith("/proc/", StringComparison.Ordinal))
+            {
+                Count(resources._descriptors, WithoutNumber(target));
+            }
+        }
+
+        foreach (string line in File.ReadLines("/proc/self/maps"))
+        {
+            string[] fields = line.Split(' ', 6, StringSplitOptions.RemoveEmptyEntries);
+            string[] range = fields[0].Split('-');
+            resources.MappedBytes += long.Parse(range[1], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture)
+                - long.Parse(range[0], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+            Count(resources._mappings, fields.Length > 5 ? WithoutNumber(fields[5]) : "anonymous");
+        }
+
+        foreach (string thread in Directory.EnumerateDirectories("/proc/self/task"))
+        {
+            if (TryReadName(thread) is { } name)
+            {
+                Count(resources._threads, name);
+            }
+        }
+
+        return resources;
+    }
+
+    /// <summary>Fails when more of anything is held now than before, of what the runtime does not take for itself.</summary>
+    /// <param name="before">What was held before.</param>
+    /// <param name="tolerance">How many more of a kind are accepted. Default: none.</param>
+    public static void AssertNoGrowth(ProcessResources before, int tolerance = 0)
+    {
+        ArgumentNullException.ThrowIfNull(before);
+        string growth = Capture().DescribeGrowth(before, tolerance, withRuntime: false);
+        Assert.True(growth.Length == 0, $"Resources were leaked:\n{growth}");
+    }
+
+    /// <summary>Runs an action again and again, and fails when it leaves a descriptor, mapping or thread of any kind behind each time.</summary>
+    /// <param name="action">What must not leak.</param>
+    /// <param name="rounds">How often to run it after the first time, which does not count. At least 4. Default: 16.</param>
+    /// <param name="bytesPerRound">
+    /// The size of the memory the action maps: when given, address space must not grow by that much in every round. Adjacent mappings
+    /// without a name count as one, so this finds what counting does not.
+    /// </param>
+    public static async Task AssertNoGrowthAsync(Func<Task> action, int rounds = 16, long bytesPerRound = 0)
+    {
+        ArgumentNullException.ThrowIfNull(action);
+        ArgumentOutOfRangeException.ThrowIfLessThan(rounds, 4);
+        await action();
+        ProcessResources before = Capture();
+        for (int round = 0; round < rounds; round++)
+        {
+            await action();
+        }
+
+        ProcessResources after = Capture();
+        string growth = after.DescribeGrowth(before, tolerance: rounds / 2, withRuntime: true);
+        Assert.True(growth.Length == 0, $"Resources were leaked in {rounds} rounds:\n{growth}");
+        if (bytesPerRound > 0)
+        {
+            long bytes = after.MappedBytes - before.MappedBytes;
+            Assert.True(
+                bytes < rounds * bytesPerRound * 3 / 4,
+                $"Address space grew by {bytes} bytes in {rounds} rounds of {bytesPerRound} bytes.");
+        }
+    }
+
+    /// <summary>All kinds with their counts, one a line.</summary>
+    public override string ToString()
+    {
+        StringBuilder text = new();
+        foreach ((string what, SortedDictionary<string, int> counts) in Kinds())
+        {
+            foreach ((string kind, int count) in counts)
+            {
+                text.Append(CultureInfo.InvariantCulture, $"{what} {kind}: {count}\n");
+            }
+        }
+
+        return text.ToString();
+    }
+
+    private string DescribeGrowth(ProcessResources before, int tolerance, bool withRuntime)
+    {
+        StringBuilder text = new();
+        foreach (((string what, SortedDictionary<string, int> now), (_, SortedDictionary<string, int> then)) in Kinds().Zip(before.Kinds()))
+        {
+            foreach ((string kind, int count) in now)
+            {
+                int old = then.GetValueOrDefault(kind);
+                if (count > old + tolerance && (withRuntime ? !IsLoadedCode(kind) : !BelongsToRuntime(kind)))
+                {
+                    text.Append(CultureInfo.InvariantCulture, $"  {what} {kind}: {old} -> {count}\n");
+                }
+            }
+        }
+
+        return text.ToString();
+    }
+
+    private IEnumerable<(string What, SortedDictionary<string, int> Counts)> Kinds() =>
+        [("descriptor", _descriptors), ("mapping", _mappings), ("thread", _threads)];
+
+    private static bool IsLoadedCode(string kind) =>
+        kind.EndsWith(".dll", StringComparison.Ordinal) || kind.Contains(".so", StringComparison.Ordinal)
+        || kind.StartsWith("/memfd:doublemapper", StringComparison.Ordinal);
+
+    private static bool BelongsToRuntime(string kind) =>
+        IsLoadedCode(kind) || kind is "anonymous" or "[heap]" or "[stack]" || kind.StartsWith(".NET ", StringComparison.Ordinal);
+
+    private static void Count(SortedDictionary<string, int> counts, string kind) => counts[kind] = counts.GetValueOrDefault(kind) + 1;
+
+    /// <summary><c>socket:[1234]</c> and <c>socket:[1235]</c> are of one kind.</summary>
+    private static string WithoutNumber(string target)
+    {
+        int bracket = target.IndexOf(":[", StringComparison.Ordinal);
+        return bracket > 0 && target.EndsWith(']') && char.IsAsciiDigit(target[bracket + 2]) ? target[..bracket] : target;
+    }
+
+    private static string? TryReadName(string thread)
+    {
+        try
+        {
+            return File.ReadAllText(Path.Combine(thread, "comm")).TrimEnd('\n');
+        }
+        catch (IOException)
+        {
+            // The thread ended while it was looked at, so it does not count.
+            return null;
+        }
+    }
+}
