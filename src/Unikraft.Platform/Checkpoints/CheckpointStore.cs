@@ -1,0 +1,165 @@
+using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Instances;
+using Unikraft.Platform.Resources;
+
+namespace Unikraft.Platform.Checkpoints;
+
+internal sealed class CheckpointStore(
+    PlatformContext platform,
+    ResourceRegistry<InstanceController> instances,
+    ResourceRegistry<StoredCheckpoint> checkpoints) : ICheckpointStore
+{
+    public async Task<Checkpoint> CreateAsync(CreateCheckpointRequest request, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        Durations.RequireTimeout(request.WaitTimeout);
+
+        InstanceController source = instances.Find(request.From);
+        ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
+        CloneSource clone;
+        try
+        {
+            clone = source.BeginClone(ClonePurpose.Checkpoint);
+        }
+        catch
+        {
+            checkpoints.Remove(identity);
+            throw;
+        }
+
+        StoredCheckpoint checkpoint = new(identity, clone, platform.Rundown.Closing);
+        checkpoints.Add(identity, checkpoint);
+        if (clone.Machine is null)
+        {
+            checkpoint.CompleteStopped(clone.Snapshot);
+            Announce(checkpoint, source);
+            return checkpoint.Describe();
+        }
+
+        checkpoint.Capture = CaptureAsync(checkpoint, source, clone);
+        if (request.WaitTimeout is not { } timeout)
+        {
+            return checkpoint.Describe();
+        }
+
+        try
+        {
+            return await AwaitReadyAsync(checkpoint, timeout, cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            checkpoints.Remove(identity);
+            await checkpoint.DeleteAsync().ConfigureAwait(false);
+            source.RemoveCheckpoint(checkpoint.Reference);
+            throw;
+        }
+    }
+
+    public Task<Checkpoint> WaitAsync(NameOrUuid checkpoint, TimeSpan? timeout = null, CancellationToken cancellationToken = default)
+    {
+        StoredCheckpoint found = Find(checkpoint);
+        Durations.RequireTimeout(timeout);
+        cancellationToken.ThrowIfCancellationRequested();
+        return AwaitReadyAsync(found, timeout ?? Timeout.InfiniteTimeSpan, cancellationToken);
+    }
+
+    public Checkpoint Get(NameOrUuid checkpoint) => Find(checkpoint).Describe();
+
+    public IReadOnlyList<Checkpoint> List()
+    {
+        platform.Rundown.ThrowIfClosed();
+        return [.. checkpoints.List().Select(checkpoint => checkpoint.Describe())];
+    }
+
+    public IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid checkpoint) => Find(checkpoint).Ancestors;
+
+    public async Task DeleteAsync(NameOrUuid checkpoint, CancellationToken cancellationToken = default)
+    {
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        StoredCheckpoint found = checkpoints.Find(checkpoint);
+        if (!checkpoints.Remove(found.Identity))
+        {
+            throw checkpoints.NotFound(checkpoint);
+        }
+
+        await found.DeleteAsync().ConfigureAwait(false);
+        platform.Logger.CheckpointDeleted(found.Identity.Name, found.Identity.Uuid);
+    }
+
+    /// <summary>Lets go of all snapshots. No operation runs any more.</summary>
+    public async Task CloseAllAsync()
+    {
+        foreach (StoredCheckpoint checkpoint in checkpoints.List())
+        {
+            checkpoints.Remove(checkpoint.Identity);
+            await checkpoint.DeleteAsync().ConfigureAwait(false);
+        }
+    }
+
+    private async Task CaptureAsync(StoredCheckpoint checkpoint, InstanceController source, CloneSource clone)
+    {
+        // The caller is told at once that the checkpoint is starting; the scope keeps disposal from overtaking the capture.
+        using Rundown.Scope? scope = platform.Rundown.TryEnter();
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        ResourceIdentity identity = checkpoint.Identity;
+        try
+        {
+            SnapshotReference snapshot =
+                await source.CaptureAsync(clone, ClonePurpose.Checkpoint, checkpoint.Abandoned).ConfigureAwait(false);
+            source.AddCheckpoint(checkpoint.Reference);
+            checkpoint.CompleteCaptured(snapshot);
+            Announce(checkpoint, source: null);
+        }
+        catch (Exception error)
+        {
+            checkpoints.Remove(identity);
+            checkpoint.Fail(ToFailure(error, identity));
+            if (error is not OperationCanceledException)
+            {
+                platform.Logger.CheckpointFailed(error, identity.Name, identity.Uuid, clone.Identity.Name);
+            }
+        }
+    }
+
+    private void Announce(StoredCheckpoint checkpoint, InstanceController? source)
+    {
+        source?.AddCheckpoint(checkpoint.Reference);
+        Checkpoint ready = checkpoint.Describe();
+        platform.Logger.CheckpointReady(ready.Name, ready.Uuid, ready.SourceUuid.ToString(), ready.StoredBytes, ready.Pause);
+    }
+
+    private Exception ToFailure(Exception error, ResourceIdentity identity) => error switch
+    {
+        OperationCanceledException when platform.Rundown.Closing.IsCancellationRequested =>
+            new ObjectDisposedException(nameof(IUnikraftPlatform)),
+        OperationCanceledException => checkpoints.NotFound(identity.Name),
+        WrongStateException or ResourceNotFoundException or ObjectDisposedException => error,
+        PlatformException known =>
+            new PlatformException(known.Code, $"Failed to allocate checkpoint: {known.Message}", known),
+        _ => new HypervisorException($"Failed to allocate checkpoint: {error.Message}", error),
+    };
+
+    private async Task<Checkpoint> AwaitReadyAsync(StoredCheckpoint checkpoint, TimeSpan timeout, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await checkpoint.Ready.WaitAsync(timeout, platform.TimeProvider, cancellationToken).ConfigureAwait(false);
+        }
+        catch (TimeoutException)
+        {
+            throw new PlatformException(
+                PlatformErrorCode.TimedOut,
+                $"Operation timed out: checkpoint '{checkpoint.Identity.Name}' is in state 'starting', not 'checkpoint'");
+        }
+    }
+
+    private StoredCheckpoint Find(NameOrUuid checkpoint)
+    {
+        platform.Rundown.ThrowIfClosed();
+        return checkpoints.Find(checkpoint);
+    }
+}

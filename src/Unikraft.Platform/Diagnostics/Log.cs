@@ -1,0 +1,76 @@
+using Microsoft.Extensions.Logging;
+
+namespace Unikraft.Platform.Diagnostics;
+
+/// <summary>Everything the platform logs. Event ids 1000 to 1099: the platform; 1100 to 1199: instances; 1200 to 1299: checkpoints.</summary>
+internal static partial class Log
+{
+    [LoggerMessage(1000, LogLevel.Information, "Platform ready on {Hypervisor}: {Description}")]
+    public static partial void PlatformReady(this ILogger logger, string hypervisor, string description);
+
+    [LoggerMessage(1001, LogLevel.Information, "Stopping all {Count} instances")]
+    public static partial void StoppingAll(this ILogger logger, int count);
+
+    [LoggerMessage(1002, LogLevel.Warning, "No more time for stopping: force-stopping what still runs")]
+    public static partial void ForceStoppingAll(this ILogger logger);
+
+    [LoggerMessage(1100, LogLevel.Information, "Instance {Name} ({Uuid}) created from {Source}")]
+    public static partial void InstanceCreated(this ILogger logger, string name, Guid uuid, string source);
+
+    [LoggerMessage(1101, LogLevel.Information, "Instance {Name} ({Uuid}) running after {BootTime}")]
+    public static partial void InstanceRunning(this ILogger logger, string name, Guid uuid, TimeSpan bootTime);
+
+    [LoggerMessage(1102, LogLevel.Warning, "Instance {Name} ({Uuid}) failed to start")]
+    public static partial void InstanceStartFailed(this ILogger logger, Exception error, string name, Guid uuid);
+
+    [LoggerMessage(1103, LogLevel.Information, "Instance {Name} ({Uuid}) stopped: reason {StopReason}, exit code {ExitCode}, stop code {StopCode}")]
+    public static partial void InstanceStopped(
+        this ILogger logger,
+        string name,
+        Guid uuid,
+        string stopReason,
+        int? exitCode,
+        StopCode? stopCode);
+
+    [LoggerMessage(1104, LogLevel.Warning, "Instance {Name} ({Uuid}) crashed: reason {StopReason}, {StopCode}, {Fault}")]
+    public static partial void InstanceCrashed(
+        this ILogger logger,
+        string name,
+        Guid uuid,
+        string stopReason,
+        string? stopCode,
+        GuestFault? fault);
+
+    [LoggerMessage(1105, LogLevel.Error, "The machine of instance {Name} ({Uuid}) failed")]
+    public static partial void MachineFailed(this ILogger logger, Exception error, string name, Guid uuid);
+
+    [LoggerMessage(1106, LogLevel.Warning, "Instance {Name} ({Uuid}) did not shut down within its grace period: its app is killed")]
+    public static partial void KillingApp(this ILogger logger, string name, Guid uuid);
+
+    [LoggerMessage(1107, LogLevel.Warning, "The kernel of instance {Name} ({Uuid}) did not kill its app: the machine is killed")]
+    public static partial void KillingMachine(this ILogger logger, string name, Guid uuid);
+
+    [LoggerMessage(1108, LogLevel.Information, "Instance {Name} ({Uuid}) restarts after {Delay}, attempt {Attempt}")]
+    public static partial void RestartScheduled(this ILogger logger, string name, Guid uuid, TimeSpan delay, int attempt);
+
+    [LoggerMessage(1109, LogLevel.Error, "Freeing the machine of instance {Name} ({Uuid}) failed")]
+    public static partial void TeardownFailed(this ILogger logger, Exception error, string name, Guid uuid);
+
+    [LoggerMessage(1110, LogLevel.Information, "Instance {Name} ({Uuid}) deleted")]
+    public static partial void InstanceDeleted(this ILogger logger, string name, Guid uuid);
+
+    [LoggerMessage(1200, LogLevel.Information, "Checkpoint {Name} ({Uuid}) of instance {Source} ready: {StoredBytes} bytes, pause {Pause}")]
+    public static partial void CheckpointReady(
+        this ILogger logger,
+        string name,
+        Guid uuid,
+        string source,
+        long storedBytes,
+        TimeSpan? pause);
+
+    [LoggerMessage(1201, LogLevel.Warning, "Checkpoint {Name} ({Uuid}) of instance {Source} failed")]
+    public static partial void CheckpointFailed(this ILogger logger, Exception error, string name, Guid uuid, string source);
+
+    [LoggerMessage(1202, LogLevel.Information, "Checkpoint {Name} ({Uuid}) deleted")]
+    public static partial void CheckpointDeleted(this ILogger logger, string name, Guid uuid);
+}

@@ -1,0 +1,83 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using Unikraft.Platform.Resources;
+
+namespace Unikraft.Platform.Diagnostics;
+
+/// <summary>The metrics and traces of one platform.</summary>
+internal sealed class Telemetry : IDisposable
+{
+    private static readonly string? Version = typeof(Telemetry).Assembly.GetName().Version?.ToString(fieldCount: 3);
+
+    // Shared by all platforms of the process: listeners select sources by name.
+    private static readonly ActivitySource Activities = new(TelemetryNames.Source, Version);
+
+    private readonly Histogram<double> _startDuration;
+    private readonly Histogram<double> _checkpointPause;
+    private readonly Counter<long> _stops;
+    private readonly Counter<long> _restarts;
+
+    public Telemetry()
+    {
+        Meter = new Meter(TelemetryNames.Source, Version);
+        _startDuration = Meter.CreateHistogram<double>(
+            TelemetryNames.InstanceStartDuration,
+            unit: "s",
+            description: "From the request to start until the app reached its main entry point or, restored, its vCPUs ran.");
+        _checkpointPause = Meter.CreateHistogram<double>(
+            TelemetryNames.CheckpointPause,
+            unit: "s",
+            description: "How long a running instance stood still for a snapshot.");
+        _stops = Meter.CreateCounter<long>(TelemetryNames.InstanceStops, unit: "{stop}", description: "Instances that stopped.");
+        _restarts = Meter.CreateCounter<long>(
+            TelemetryNames.InstanceRestarts,
+            unit: "{restart}",
+            description: "Restarts by the restart policy.");
+    }
+
+    public Meter Meter { get; }
+
+    /// <summary>Reports how many instances there are in each state, and how many checkpoints.</summary>
+    public void Observe(Func<IReadOnlyList<Instance>> instances, Func<int> checkpoints)
+    {
+        Meter.CreateObservableUpDownCounter(
+            TelemetryNames.Instances,
+            () => instances().CountBy(instance => instance.State).Select(count => new Measurement<long>(
+                count.Value,
+                new KeyValuePair<string, object?>(TelemetryNames.StateTag, count.Key.ToText()))),
+            unit: "{instance}",
+            description: "Instances by state.");
+        Meter.CreateObservableUpDownCounter(
+            TelemetryNames.Checkpoints,
+            () => (long)checkpoints(),
+            unit: "{checkpoint}",
+            description: "Checkpoints, those in the making included.");
+    }
+
+    public void Started(TimeSpan bootTime, bool restored) => _startDuration.Record(
+        bootTime.TotalSeconds,
+        new KeyValuePair<string, object?>(
+            TelemetryNames.StartKindTag,
+            restored ? TelemetryNames.RestoreStart : TelemetryNames.BootStart));
+
+    public void Stopped(StopReason reason) =>
+        _stops.Add(1, new KeyValuePair<string, object?>(TelemetryNames.StopReasonTag, reason.ToMask()));
+
+    public void Restarted() => _restarts.Add(1);
+
+    public void Paused(TimeSpan pause) => _checkpointPause.Record(pause.TotalSeconds);
+
+    [System.Diagnostics.CodeAnalysis.SuppressMessage(
+        "Performance",
+        "CA1822:Mark members as static",
+        Justification = "Callers see one telemetry, whichever part of it is shared.")]
+    public Activity? Begin(string activity, ResourceIdentity identity)
+    {
+        Activity? begun = Activities.StartActivity(activity);
+        begun?.SetTag(TelemetryNames.NameTag, identity.Name);
+        begun?.SetTag(TelemetryNames.UuidTag, identity.Uuid);
+        return begun;
+    }
+
+    public void Dispose() => Meter.Dispose();
+}

@@ -1,0 +1,29 @@
+namespace Unikraft.Platform;
+
+/// <summary>Which durations callers may give.</summary>
+internal static class Durations
+{
+    private static readonly TimeSpan MaxGracePeriod = TimeSpan.FromHours(24);
+
+    // What a timer can hold.
+    private static readonly TimeSpan MaxTimeout = TimeSpan.FromMilliseconds(uint.MaxValue - 1);
+
+    public static bool IsGracePeriod(TimeSpan period) =>
+        period == Timeout.InfiniteTimeSpan || (period >= TimeSpan.Zero && period <= MaxGracePeriod);
+
+    public static void RequireGracePeriod(TimeSpan? period)
+    {
+        if (period is { } given && !IsGracePeriod(given))
+        {
+            throw new InvalidRequestException($"The grace period {given} is out of range: 0 to 24 hours, or Timeout.InfiniteTimeSpan.");
+        }
+    }
+
+    public static void RequireTimeout(TimeSpan? timeout)
+    {
+        if (timeout is { } given && given != Timeout.InfiniteTimeSpan && (given < TimeSpan.Zero || given > MaxTimeout))
+        {
+            throw new InvalidRequestException($"The timeout {given} is out of range: 0 to 49 days, or Timeout.InfiniteTimeSpan.");
+        }
+    }
+}

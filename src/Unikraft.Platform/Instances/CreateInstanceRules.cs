@@ -1,0 +1,85 @@
+namespace Unikraft.Platform.Instances;
+
+/// <summary>What a request to create an instance may say.</summary>
+internal static class CreateInstanceRules
+{
+    /// <exception cref="InvalidRequestException">The request contradicts itself or is out of range.</exception>
+    public static void Require(CreateInstanceRequest request, HypervisorInfo hypervisor)
+    {
+        if (request.BranchFrom is not null)
+        {
+            RequireUnset(request.Image is not null, "Cannot specify 'image' when 'branch_from' is set");
+            RequireUnset(request.Checkpoint is not null, "Cannot specify 'checkpoint' when 'branch_from' is set");
+            RequireInherited(request, "branching from an existing instance");
+        }
+        else if (request.Checkpoint is not null)
+        {
+            RequireUnset(request.Image is not null, "Cannot specify 'image' when 'checkpoint' is set");
+            RequireInherited(request, "creating an instance from a checkpoint");
+        }
+        else if (request.Image is null)
+        {
+            throw new InvalidRequestException("Specify exactly one of 'image', 'branch_from' and 'checkpoint'");
+        }
+
+        RequireRange("memory_mb", request.MemoryMb, hypervisor.MinMemoryMb, hypervisor.MaxMemoryMb, hypervisor);
+        RequireRange("vcpus", request.Vcpus, 1, hypervisor.MaxVcpus, hypervisor);
+        RequireArgs(request.Args ?? []);
+        RequireEnv(request.Env ?? new Dictionary<string, string>(StringComparer.Ordinal));
+        RequireUnset(!Enum.IsDefined(request.RestartPolicy), $"'{request.RestartPolicy}' is not a restart policy");
+        Durations.RequireTimeout(request.WaitTimeout);
+        RequireUnset(request.WaitTimeout is not null && !request.Autostart, "Cannot wait for an instance that is not started: set 'autostart'");
+    }
+
+    private static void RequireInherited(CreateInstanceRequest request, string when)
+    {
+        RequireUnset(request.Args is not null, $"Cannot specify 'args' when {when}");
+        RequireUnset(request.Env is not null, $"Cannot specify 'env' when {when}");
+        RequireUnset(request.MemoryMb is not null, $"Cannot specify 'memory_mb' when {when}");
+        RequireUnset(request.Vcpus is not null, $"Cannot specify 'vcpus' when {when}");
+    }
+
+    private static void RequireUnset(bool isSet, string message)
+    {
+        if (isSet)
+        {
+            throw new InvalidRequestException(message);
+        }
+    }
+
+    private static void RequireRange(string field, int? value, int min, int max, HypervisorInfo hypervisor)
+    {
+        if (value < min || value > max)
+        {
+            throw new InvalidRequestException($"'{field}' is {value}; allowed is {min} to {max} on '{hypervisor.Name}'");
+        }
+    }
+
+    // Arguments and environment reach the guest as NUL-terminated strings.
+    private static void RequireArgs(IReadOnlyList<string> args)
+    {
+        for (int i = 0; i < args.Count; i++)
+        {
+            if (args[i] is not { } arg || arg.Contains('\0', StringComparison.Ordinal))
+            {
+                throw new InvalidRequestException($"'args[{i}]' is null or contains a NUL character");
+            }
+        }
+    }
+
+    private static void RequireEnv(IReadOnlyDictionary<string, string> env)
+    {
+        foreach ((string name, string value) in env)
+        {
+            if (name.Length == 0 || name.AsSpan().ContainsAny('=', '\0'))
+            {
+                throw new InvalidRequestException($"'env' has the name '{name}': it must not be empty nor contain '=' or NUL");
+            }
+
+            if (value is null || value.Contains('\0', StringComparison.Ordinal))
+            {
+                throw new InvalidRequestException($"'env' has a value for '{name}' that is null or contains a NUL character");
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+using System.Collections.Immutable;
+using System.Diagnostics;
+using Unikraft.Platform.Checkpoints;
+using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Resources;
+
+namespace Unikraft.Platform.Instances;
+
+internal sealed class InstanceManager(
+    PlatformContext platform,
+    ResourceRegistry<InstanceController> instances,
+    ResourceRegistry<StoredCheckpoint> checkpoints) : IInstanceManager
+{
+    private readonly Lock _lock = new();
+
+    // All that may hold a machine: also those which are being created and cannot be found yet, or are being deleted and cannot be found any more.
+    private readonly HashSet<InstanceController> _live = [];
+
+    public async Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        CreateInstanceRules.Require(request, platform.Hypervisor.Info);
+
+        InstanceController? source = request.BranchFrom is { } branchFrom ? instances.Find(branchFrom) : null;
+        StoredCheckpoint? checkpoint = request.Checkpoint is { } reference ? checkpoints.Find(reference) : null;
+        ResourceIdentity identity = instances.Reserve(
+            request.Name,
+            source?.Identity.Name ?? checkpoint?.Identity.Name ?? ResourceName.OfImage(request.Image!));
+        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CreateActivity, identity);
+
+        InstanceController? instance = null;
+        Func<TimeSpan, CancellationToken, Task<Instance>>? running;
+        try
+        {
+            instance = await MakeAsync(identity, request, source, checkpoint, cancellationToken).ConfigureAwait(false);
+            running = request.WaitTimeout is null ? null : instance.ExpectRunning();
+            if (request.Autostart)
+            {
+                await instance.StartAsync(cancellationToken).ConfigureAwait(false);
+            }
+
+            cancellationToken.ThrowIfCancellationRequested();
+            instances.Add(identity, instance);
+        }
+        catch
+        {
+            if (instance is not null)
+            {
+                await CloseAsync(instance).ConfigureAwait(false);
+            }
+
+            instances.Remove(identity);
+            throw;
+        }
+
+        checkpoint?.CountLoad();
+        platform.Logger.InstanceCreated(identity.Name, identity.Uuid, instance.Describe().Origin?.Name ?? request.Image!.Name);
+        if (running is null)
+        {
+            return instance.Describe();
+        }
+
+        try
+        {
+            return await running(request.WaitTimeout!.Value, cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            instances.Remove(identity);
+            await CloseAsync(instance).ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    public async Task<Instance> StartAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
+    {
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        InstanceController found = instances.Find(instance);
+        await found.StartAsync(cancellationToken).ConfigureAwait(false);
+        return found.Describe();
+    }
+
+    public Task<Instance> StopAsync(NameOrUuid instance, StopRequest? request = null, CancellationToken cancellationToken = default)
+    {
+        platform.Rundown.ThrowIfClosed();
+        if (request is { Force: true, GracePeriod: not null })
+        {
+            throw new InvalidRequestException("Cannot combine a forced stop with a grace period");
+        }
+
+        Durations.RequireGracePeriod(request?.GracePeriod);
+        return instances.Find(instance).StopAsync(
+            StopInitiator.User,
+            request?.Force ?? false,
+            request?.GracePeriod ?? platform.Settings.StopGracePeriod,
+            cancellationToken);
+    }
+
+    public Task<Instance> WaitAsync(
+        NameOrUuid instance,
+        InstanceState state,
+        TimeSpan? timeout = null,
+        CancellationToken cancellationToken = default)
+    {
+        platform.Rundown.ThrowIfClosed();
+        Durations.RequireTimeout(timeout);
+        if (!Enum.IsDefined(state))
+        {
+            throw new InvalidRequestException($"'{state}' is not an instance state");
+        }
+
+        cancellationToken.ThrowIfCancellationRequested();
+        return instances.Find(instance).WaitAsync(state, timeout, cancellationToken);
+    }
+
+    public async Task<Instance> DeleteAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
+    {
+        platform.Rundown.ThrowIfClosed();
+        cancellationToken.ThrowIfCancellationRequested();
+        InstanceController found = instances.Find(instance);
+        if (!instances.Remove(found.Identity))
+        {
+            throw instances.NotFound(instance);
+        }
+
+        Instance before = found.Describe();
+        await CloseAsync(found).ConfigureAwait(false);
+        platform.Logger.InstanceDeleted(before.Name, before.Uuid);
+        return before;
+    }
+
+    public Instance Get(NameOrUuid instance) => Find(instance).Describe();
+
+    public IReadOnlyList<Instance> List()
+    {
+        platform.Rundown.ThrowIfClosed();
+        return [.. instances.List().Select(instance => instance.Describe())];
+    }
+
+    public IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid instance) => Find(instance).History;
+
+    public LogOutput ReadLog(NameOrUuid instance, LogRange? range = null) => Find(instance).Log.Read(range);
+
+    public IInstanceConsole AttachConsole(NameOrUuid instance, ConsoleOptions? options = null) =>
+        new InstanceConsole(Find(instance), options?.FromStart ?? false);
+
+    /// <summary>Stops all instances on behalf of the platform, and waits until nothing of their machines is left.</summary>
+    /// <param name="cancellationToken">When cancelled, what still runs is force-stopped.</param>
+    public async Task StopAllAsync(CancellationToken cancellationToken)
+    {
+        IReadOnlyList<InstanceController> live = Live();
+        platform.Logger.StoppingAll(live.Count);
+        Task regular = Task.WhenAll(live.Select(instance => instance.ShutDownAsync(force: false)));
+        try
+        {
+            await regular.WaitAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            platform.Logger.ForceStoppingAll();
+            await Task.WhenAll(live.Select(instance => instance.ShutDownAsync(force: true))).ConfigureAwait(false);
+            await regular.ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Ends all instances for good.</summary>
+    public Task CloseAllAsync() => Task.WhenAll(Live().Select(instance => instance.CloseAsync(
+        StopInitiator.Platform,
+        static () => new ObjectDisposedException(nameof(IUnikraftPlatform)))));
+
+    private InstanceController Find(NameOrUuid instance)
+    {
+        platform.Rundown.ThrowIfClosed();
+        return instances.Find(instance);
+    }
+
+    private async Task<InstanceController> MakeAsync(
+        ResourceIdentity identity,
+        CreateInstanceRequest request,
+        InstanceController? source,
+        StoredCheckpoint? checkpoint,
+        CancellationToken cancellationToken)
+    {
+        Blueprint blueprint = (source, checkpoint) switch
+        {
+            (not null, _) => await BranchAsync(source, cancellationToken).ConfigureAwait(false),
+            (_, not null) => checkpoint.Load(),
+            _ => new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []),
+        };
+        InstanceController instance = new(platform, identity, blueprint, request.RestartPolicy);
+        lock (_lock)
+        {
+            _live.Add(instance);
+        }
+
+        return instance;
+    }
+
+    private async Task<Blueprint> BranchAsync(InstanceController source, CancellationToken cancellationToken)
+    {
+        CloneSource clone = source.BeginClone(ClonePurpose.Branch);
+        SnapshotReference? snapshot = clone.Snapshot;
+        if (clone.Machine is not null)
+        {
+            snapshot = await platform.CancelOnCloseAsync(
+                token => source.CaptureAsync(clone, ClonePurpose.Branch, token),
+                cancellationToken).ConfigureAwait(false);
+        }
+
+        InstanceOrigin origin = new(InstanceOriginKind.Branch, clone.Identity.Uuid, clone.Identity.Name);
+        return new Blueprint(clone.Configuration, snapshot, origin, clone.History);
+    }
+
+    private InstanceConfiguration ConfigurationOf(CreateInstanceRequest request) => new(
+        request.Image!,
+        request.Vcpus ?? platform.Settings.DefaultVcpus,
+        request.MemoryMb ?? platform.Settings.DefaultMemoryMb,
+        [.. request.Args ?? []],
+        new Dictionary<string, string>(request.Env ?? ImmutableDictionary<string, string>.Empty, StringComparer.Ordinal).AsReadOnly());
+
+    private async Task CloseAsync(InstanceController instance)
+    {
+        NameOrUuid uuid = instance.Identity.Uuid;
+        await instance.CloseAsync(StopInitiator.User, () => instances.NotFound(uuid)).ConfigureAwait(false);
+        lock (_lock)
+        {
+            _live.Remove(instance);
+        }
+    }
+
+    private IReadOnlyList<InstanceController> Live()
+    {
+        lock (_lock)
+        {
+            return [.. _live];
+        }
+    }
+}

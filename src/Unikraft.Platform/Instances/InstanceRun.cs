@@ -1,0 +1,66 @@
+using Unikraft.Platform.Hypervisors;
+
+namespace Unikraft.Platform.Instances;
+
+/// <summary>One life of an instance, from a start to the end of its machine.</summary>
+/// <remarks>Mutable members are guarded by the lock of the instance, but for what the vCPU thread sets.</remarks>
+internal sealed class InstanceRun(InstanceController instance, TimeProvider timeProvider) : IMachineMonitor, IThreadPoolWorkItem, IDisposable
+{
+    private readonly CancellationTokenSource _abandoned = new();
+    private long _mainTimestamp;
+    private volatile bool _mainReached;
+
+    public DateTimeOffset StartedAt { get; } = timeProvider.GetUtcNow();
+
+    public long StartTimestamp { get; } = timeProvider.GetTimestamp();
+
+    /// <summary>Cancelled when a stop comes before the vCPUs run.</summary>
+    public CancellationToken Abandoned => _abandoned.Token;
+
+    /// <summary>The machine, as soon as there is one.</summary>
+    public IVirtualMachine? Machine { get; set; }
+
+    /// <summary>The machine once its vCPUs run: from then on stops go to it.</summary>
+    public StopEscalation? Escalation { get; set; }
+
+    public StopInitiator Initiator { get; set; }
+
+    /// <summary>The grace period of a regular stop that came before the vCPUs ran.</summary>
+    public TimeSpan? StopWhenStarted { get; set; }
+
+    public bool Forced { get; set; }
+
+    /// <summary>A manual stop rules a restart out, even one that came when the machine had just ended by itself.</summary>
+    public bool NoRestart { get; set; }
+
+    public TimeSpan? BootTime { get; set; }
+
+    /// <summary>When the app reached its main entry point; 0 until then.</summary>
+    public long? RunningSince { get; set; }
+
+    /// <summary>Completes when the instance is stopped.</summary>
+    public TaskCompletionSource Ended { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>Completes when nothing of the machine is left.</summary>
+    public TaskCompletionSource TornDown { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>When main was reached, as the vCPU thread saw it.</summary>
+    public long? MainTimestamp => _mainReached ? _mainTimestamp : null;
+
+    /// <summary>Gives the start up. Runs no callback on the caller's thread, so that it may be called under a lock.</summary>
+    public Task AbandonAsync() => _abandoned.CancelAsync();
+
+    public void OnConsoleOutput(ReadOnlySpan<byte> output) => instance.Log.Append(output);
+
+    public void OnMainReached()
+    {
+        _mainTimestamp = timeProvider.GetTimestamp();
+        _mainReached = true;
+        // The state change takes a lock and wakes waiters: neither is for the thread of a vCPU.
+        ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+    }
+
+    void IThreadPoolWorkItem.Execute() => instance.OnMainReached(this);
+
+    public void Dispose() => _abandoned.Dispose();
+}

@@ -1,0 +1,16 @@
+namespace Unikraft.Platform.Instances;
+
+/// <summary>A restart sequence under way. Guarded by the lock of the instance.</summary>
+internal sealed class RestartSequence(int attempt)
+{
+    /// <summary>Counts the restarts of the sequence, from 1.</summary>
+    public int Attempt { get; } = attempt;
+
+    /// <summary>When the next restart occurs; <see langword="null"/> when it is not being waited for.</summary>
+    public DateTimeOffset? NextAt { get; set; }
+
+    /// <summary>Whether the restart is due or waited for, and has not begun.</summary>
+    public bool IsPending { get; set; } = true;
+
+    public ITimer? Timer { get; set; }
+}

@@ -1,0 +1,20 @@
+namespace Unikraft.Platform;
+
+/// <summary>The settings of a platform. Read and validated once, when the platform is built.</summary>
+public sealed class PlatformOptions
+{
+    /// <summary>
+    /// How long a guest has for shutting down when it is asked to, before its kernel kills the app. Default: 5 s. 0 kills at once;
+    /// <see cref="Timeout.InfiniteTimeSpan"/> waits for ever. Otherwise at most 24 hours.
+    /// </summary>
+    public TimeSpan StopGracePeriod { get; set; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>How many bytes of console output are kept for each instance. Default: 1 MiB. From 4 KiB to 1 GiB.</summary>
+    public int LogCapacityBytes { get; set; } = 1 << 20;
+
+    /// <summary>The memory in MiB of an instance whose request does not say. Default: 128. At least 1.</summary>
+    public int DefaultMemoryMb { get; set; } = 128;
+
+    /// <summary>The number of vCPUs of an instance whose request does not say. Default: 1. From 1 to 256.</summary>
+    public int DefaultVcpus { get; set; } = 1;
+}

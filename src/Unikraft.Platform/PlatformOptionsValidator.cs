@@ -1,0 +1,39 @@
+using Microsoft.Extensions.Options;
+
+namespace Unikraft.Platform;
+
+internal sealed class PlatformOptionsValidator : IValidateOptions<PlatformOptions>
+{
+    private const int MinLogCapacity = 4 << 10;
+    private const int MaxLogCapacity = 1 << 30;
+    private const int MaxVcpus = 256;
+
+    public ValidateOptionsResult Validate(string? name, PlatformOptions options)
+    {
+        List<string> failures = [];
+        if (!Durations.IsGracePeriod(options.StopGracePeriod))
+        {
+            failures.Add(Message(nameof(options.StopGracePeriod), options.StopGracePeriod, "0 to 24 hours, or Timeout.InfiniteTimeSpan"));
+        }
+
+        if (options.LogCapacityBytes is < MinLogCapacity or > MaxLogCapacity)
+        {
+            failures.Add(Message(nameof(options.LogCapacityBytes), options.LogCapacityBytes, $"{MinLogCapacity} to {MaxLogCapacity}"));
+        }
+
+        if (options.DefaultMemoryMb < 1)
+        {
+            failures.Add(Message(nameof(options.DefaultMemoryMb), options.DefaultMemoryMb, "1 or more"));
+        }
+
+        if (options.DefaultVcpus is < 1 or > MaxVcpus)
+        {
+            failures.Add(Message(nameof(options.DefaultVcpus), options.DefaultVcpus, $"1 to {MaxVcpus}"));
+        }
+
+        return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);
+    }
+
+    private static string Message(string option, object value, string allowed) =>
+        FormattableString.Invariant($"{nameof(PlatformOptions)}.{option} is {value}; allowed is {allowed}.");
+}

@@ -1,0 +1,8 @@
+namespace Unikraft.Platform;
+
+/// <summary>The options as they were when the platform was built.</summary>
+internal sealed record PlatformSettings(TimeSpan StopGracePeriod, int LogCapacityBytes, int DefaultMemoryMb, int DefaultVcpus)
+{
+    public static PlatformSettings From(PlatformOptions options) =>
+        new(options.StopGracePeriod, options.LogCapacityBytes, options.DefaultMemoryMb, options.DefaultVcpus);
+}

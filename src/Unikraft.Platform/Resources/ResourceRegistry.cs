@@ -1,0 +1,92 @@
+using System.Diagnostics.CodeAnalysis;
+
+namespace Unikraft.Platform.Resources;
+
+/// <summary>All instances or all checkpoints: finds them by name and UUID, and keeps names unique.</summary>
+/// <remarks>
+/// A name is reserved before its resource is made, so that of two requests for one name the second fails before anything is done for it.
+/// The resource can be found once it is added.
+/// </remarks>
+/// <typeparam name="T">The resource.</typeparam>
+/// <param name="kind">What the resource is called in errors: <c>instance</c>.</param>
+/// <param name="kindWithArticle">The same with an indefinite article: <c>An instance</c>.</param>
+/// <param name="timeProvider">The clock.</param>
+internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, TimeProvider timeProvider)
+    where T : class
+{
+    private readonly Lock _lock = new();
+    private readonly Dictionary<string, Guid> _names = new(StringComparer.Ordinal);
+    private readonly Dictionary<Guid, (ResourceIdentity Identity, T Resource)> _resources = [];
+    private long _lastOrder;
+
+    /// <summary>Reserves a name, or a generated one when none is requested.</summary>
+    /// <exception cref="InvalidRequestException">The requested name breaks the rules.</exception>
+    /// <exception cref="NameConflictException">The requested name is taken.</exception>
+    public ResourceIdentity Reserve(string? requested, string baseName)
+    {
+        if (requested is not null)
+        {
+            ResourceName.Require(requested);
+        }
+
+        DateTimeOffset now = timeProvider.GetUtcNow();
+        Guid uuid = Guid.CreateVersion7(now);
+        lock (_lock)
+        {
+            string name = requested ?? ResourceName.Generate(baseName);
+            while (!_names.TryAdd(name, uuid))
+            {
+                name = requested is null ? ResourceName.Generate(baseName) : throw new NameConflictException(kindWithArticle, requested);
+            }
+
+            return new ResourceIdentity(uuid, name, now, ++_lastOrder);
+        }
+    }
+
+    public void Add(ResourceIdentity identity, T resource)
+    {
+        lock (_lock)
+        {
+            _resources.Add(identity.Uuid, (identity, resource));
+        }
+    }
+
+    /// <summary>Frees the name; the resource cannot be found any more.</summary>
+    /// <returns>Whether the resource could be found until now.</returns>
+    public bool Remove(ResourceIdentity identity)
+    {
+        lock (_lock)
+        {
+            if (_names.TryGetValue(identity.Name, out Guid holder) && holder == identity.Uuid)
+            {
+                _names.Remove(identity.Name);
+            }
+
+            return _resources.Remove(identity.Uuid);
+        }
+    }
+
+    /// <exception cref="ResourceNotFoundException">There is none.</exception>
+    public T Find(NameOrUuid reference) => TryFind(reference, out T? resource) ? resource : throw NotFound(reference);
+
+    public ResourceNotFoundException NotFound(NameOrUuid reference) => new(kind, reference);
+
+    /// <summary>All resources, oldest first.</summary>
+    public IReadOnlyList<T> List()
+    {
+        lock (_lock)
+        {
+            return [.. _resources.Values.OrderBy(entry => entry.Identity.Order).Select(entry => entry.Resource)];
+        }
+    }
+
+    private bool TryFind(NameOrUuid reference, [NotNullWhen(true)] out T? resource)
+    {
+        lock (_lock)
+        {
+            Guid uuid = reference.Uuid ?? _names.GetValueOrDefault(reference.Name!);
+            resource = _resources.TryGetValue(uuid, out var entry) ? entry.Resource : null;
+            return resource is not null;
+        }
+    }
+}

@@ -1,0 +1,83 @@
+using Microsoft.Extensions.Logging;
+using Unikraft.Platform.Checkpoints;
+using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Instances;
+using Unikraft.Platform.Resources;
+
+namespace Unikraft.Platform;
+
+internal sealed class UnikraftPlatform : IUnikraftPlatform
+{
+    private readonly PlatformContext _context;
+    private readonly InstanceManager _instances;
+    private readonly CheckpointStore _checkpoints;
+    private readonly Lock _lock = new();
+    private Task? _disposal;
+
+    /// <param name="options">Validated options.</param>
+    /// <param name="timeProvider">The clock.</param>
+    /// <param name="loggerFactory">Where to log.</param>
+    /// <param name="hypervisorFactory">Makes the backend.</param>
+    public UnikraftPlatform(
+        PlatformOptions options,
+        TimeProvider timeProvider,
+        ILoggerFactory loggerFactory,
+        Func<HypervisorContext, IHypervisor> hypervisorFactory)
+    {
+        IHypervisor hypervisor = hypervisorFactory(new HypervisorContext(timeProvider, loggerFactory));
+        _context = new PlatformContext(
+            hypervisor,
+            PlatformSettings.From(options),
+            timeProvider,
+            loggerFactory.CreateLogger(TelemetryNames.Source),
+            new Telemetry(),
+            new Rundown());
+        ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider);
+        ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider);
+        _instances = new InstanceManager(_context, instances, checkpoints);
+        _checkpoints = new CheckpointStore(_context, instances, checkpoints);
+        _context.Telemetry.Observe(
+            () => [.. instances.List().Select(instance => instance.Describe())],
+            () => checkpoints.List().Count);
+        _context.Logger.PlatformReady(hypervisor.Info.Name, hypervisor.Info.Description);
+    }
+
+    public IInstanceManager Instances => _instances;
+
+    public ICheckpointStore Checkpoints => _checkpoints;
+
+    public HypervisorInfo Hypervisor => _context.Hypervisor.Info;
+
+    internal Telemetry Telemetry => _context.Telemetry;
+
+    public async Task StopAllAsync(CancellationToken cancellationToken = default)
+    {
+        using Rundown.Scope scope = _context.Rundown.Enter();
+        await _instances.StopAllAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        lock (_lock)
+        {
+            return new ValueTask(_disposal ??= DisposeOnceAsync());
+        }
+    }
+
+    private async Task DisposeOnceAsync()
+    {
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+
+        // Killing the machines is what ends a regular stop that is under way, so it comes before waiting for operations.
+        Task drained = _context.Rundown.CloseAsync();
+        await _instances.CloseAllAsync().ConfigureAwait(false);
+        await drained.ConfigureAwait(false);
+        // What was created meanwhile.
+        await _instances.CloseAllAsync().ConfigureAwait(false);
+        await _checkpoints.CloseAllAsync().ConfigureAwait(false);
+        await _context.Hypervisor.DisposeAsync().ConfigureAwait(false);
+        _context.Telemetry.Dispose();
+        _context.Rundown.Dispose();
+    }
+}
