@@ -184,7 +184,7 @@ public sealed class ElfImageTests
             byte[] original = originals[round % originals.Length];
             byte[] image = original[..Math.Min(original.Length, random.Next(8) == 0 ? random.Next(original.Length) : 4096)];
             int headers = Math.Min(image.Length, ElfBuilder.HeaderSize + 6 * ElfBuilder.ProgramHeaderSize);
-            for (int changes = random.Next(1, 5); changes > 0 && headers >= 8; changes--)
+            for (int changes = random.Next(1, 5); changes > 0 && headers >= 16; changes--)
             {
                 // Behind the magic number: without it nothing else is looked at.
                 int at = random.Next(4, headers - 8 + 1);

@@ -14,7 +14,7 @@ internal sealed record CounterLine(string Nonce, int Tick, string Generation, IR
             fields["nonce"],
             int.Parse(fields["tick"], CultureInfo.InvariantCulture),
             fields["gen"],
-            fields.TryGetValue("cpus", out string? cpus)
+            fields.TryGetValue("cpus", out string? cpus) && cpus.Length > 0
                 ? [.. cpus.Split(',').Select(count => long.Parse(count, CultureInfo.InvariantCulture))]
                 : []);
     }
