@@ -121,26 +121,26 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine was started before.");
         }
 
-        _control.Release();
+        _control.Start();
         return ValueTask.CompletedTask;
     }
 
     public async ValueTask PauseAsync(CancellationToken cancellationToken = default)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        _control.Hold();
+        _control.Pause();
         try
         {
             await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
         }
         catch
         {
-            _control.Release();
+            _control.Resume();
             throw;
         }
     }
 
-    public void Resume() => _control.Release();
+    public void Resume() => _control.Resume();
 
     public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default)
     {

@@ -24,8 +24,9 @@ internal sealed class RunControl : IMachineControl
     private Cut? _cut;
     private uint _events;
 
-    /// <summary>The reasons to stand still. A new machine is held until it is started.</summary>
+    /// <summary>The reasons to stand still: the pauses, a cut, and that the machine has not been started.</summary>
     private int _holds = 1;
+    private int _pauses;
     private int _parked;
     private int _finished;
 
@@ -54,28 +55,38 @@ internal sealed class RunControl : IMachineControl
     /// <summary>Names the vCPUs, before the first of them runs.</summary>
     internal void SetVcpus(Vcpu[] vcpus) => _vcpus = vcpus;
 
-    /// <summary>Adds a reason to stand still.</summary>
-    internal void Hold()
+    /// <summary>Lets a new machine run. To be called once.</summary>
+    internal void Start()
     {
         lock (_gate)
         {
+            ReleaseHold();
+        }
+    }
+
+    /// <summary>Adds a pause.</summary>
+    internal void Pause()
+    {
+        lock (_gate)
+        {
+            _pauses++;
             _holds++;
             KickAll();
         }
     }
 
-    /// <summary>Takes a reason to stand still away.</summary>
-    internal void Release()
+    /// <summary>Takes a pause away, and nothing but a pause.</summary>
+    internal void Resume()
     {
         lock (_gate)
         {
-            if (_holds == 0)
+            if (_pauses == 0)
             {
                 throw new InvalidOperationException("The machine is not paused.");
             }
 
-            _holds--;
-            Monitor.PulseAll(_gate);
+            _pauses--;
+            ReleaseHold();
         }
     }
 
@@ -304,10 +315,15 @@ internal sealed class RunControl : IMachineControl
         cut.Execute();
         Monitor.Enter(_gate);
         _cut = null;
-        _holds--;
         cut.ReleasedAt = _clock.TimeProvider.GetTimestamp();
-        Monitor.PulseAll(_gate);
+        ReleaseHold();
         cut.Complete();
+    }
+
+    private void ReleaseHold()
+    {
+        _holds--;
+        Monitor.PulseAll(_gate);
     }
 
     private void ChangeEvents(uint set, uint clear)
