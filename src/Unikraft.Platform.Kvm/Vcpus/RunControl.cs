@@ -303,11 +303,25 @@ internal sealed class RunControl : IMachineControl
     {
         vcpu.LastCut = cut;
         Monitor.Exit(_gate);
-        vcpu.Save(cut.StateOf(vcpu.Index));
-        Monitor.Enter(_gate);
+        try
+        {
+            vcpu.Save(cut.StateOf(vcpu.Index));
+        }
+        finally
+        {
+            // Also on the way out with an error, which a gate that is not held would replace by its own.
+            Monitor.Enter(_gate);
+        }
+
         if (_cut != cut || ++cut.Saved < _vcpus.Length)
         {
             return;
+        }
+
+        // Not before: a vCPU that still ran may have woken one that had stored its state already.
+        foreach (Vcpu parked in _vcpus)
+        {
+            cut.StateOf(parked.Index).IsWakePending = parked.IsWakePending;
         }
 
         // The hold of the cut keeps all vCPUs where they are while the gate is open.
