@@ -28,7 +28,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _vm = parts.Vm;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
         GuestClock clock = new(timeProvider, parts.Origin?.Device.Monotonic ?? 0);
-        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events));
+        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events), () => _platform!.Input.Close());
         _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
 
@@ -258,7 +258,6 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private async Task DisposeCoreAsync()
     {
         Kill();
-        _platform.Input.Close();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
         foreach (Vcpu vcpu in _vcpus)

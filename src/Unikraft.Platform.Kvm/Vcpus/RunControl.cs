@@ -19,6 +19,7 @@ internal sealed class RunControl : IMachineControl
     private readonly List<TaskCompletionSource> _parkWaiters = [];
     private readonly GuestClock _clock;
     private readonly Action<uint> _publishEvents;
+    private readonly Action _ended;
     private Vcpu[] _vcpus = [];
     private MachineExit? _exit;
     private Cut? _cut;
@@ -32,10 +33,12 @@ internal sealed class RunControl : IMachineControl
 
     /// <param name="clock">The clock that sleeps are measured by.</param>
     /// <param name="publishEvents">Tells the guest which events are pending. Called under the gate, never after the end.</param>
-    internal RunControl(GuestClock clock, Action<uint> publishEvents)
+    /// <param name="ended">Called when the last vCPU is closed, before <see cref="Exited"/> completes.</param>
+    internal RunControl(GuestClock clock, Action<uint> publishEvents, Action ended)
     {
         _clock = clock;
         _publishEvents = publishEvents;
+        _ended = ended;
     }
 
     internal Task<MachineExit> Exited => _exited.Task;
@@ -214,6 +217,7 @@ internal sealed class RunControl : IMachineControl
 
         if (last)
         {
+            _ended();
             _exited.SetResult(_exit!);
         }
     }
