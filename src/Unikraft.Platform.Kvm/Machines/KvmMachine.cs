@@ -41,7 +41,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         for (int i = 0; i < _vcpus.Length; i++)
         {
             string name = string.Create(CultureInfo.InvariantCulture, $"vcpu{i} {parts.Name}");
-            _vcpus[i] = new Vcpu(i, environment, parts.Initialize, name);
+            _vcpus[i] = new Vcpu(i, environment, Initialize, name);
             if (parts.Origin is { } origin)
             {
                 _vcpus[i].Restore(origin.Vcpus[i]);
@@ -50,6 +50,17 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
         _control.SetVcpus(_vcpus);
         _capture = new LiveCapture(environment, new DirtyTracker(_vm, _memory), _memory, parts.Layout, parts.Origin?.Memory.Share());
+
+        void Initialize(KvmVcpu vcpu, int index)
+        {
+            parts.Initialize(vcpu, index);
+
+            // A restored guest finds the frequency in its memory.
+            if (index == 0 && parts.Origin is null)
+            {
+                InfoPage.WriteTscKhz(_memory, vcpu.GetTscKhz());
+            }
+        }
     }
 
     public Task<MachineExit> Exited => _control.Exited;
