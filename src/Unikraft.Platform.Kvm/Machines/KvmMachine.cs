@@ -27,13 +27,8 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _memory = parts.Memory;
         _vm = parts.Vm;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
-<<<<<<< HEAD
-        GuestClock clock = new(timeProvider, parts.Origin?.Device.Monotonic ?? 0);
-        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events), () => _platform!.Input.Close());
-=======
         GuestClock clock = new(host.TimeProvider, parts.Origin?.Device.Monotonic ?? 0);
-        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events));
->>>>>>> 3b44e13b9a80e65aed5f08ca86a7cefb8919d95a
+        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events), () => _platform!.Input.Close());
         _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
 
@@ -54,8 +49,14 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         }
 
         _control.SetVcpus(_vcpus);
-<<<<<<< HEAD
-        _capture = new LiveCapture(environment, new DirtyTracker(_vm, _memory), _memory, parts.Layout, parts.Origin?.Memory.Share());
+        _capture = new LiveCapture(
+            environment,
+            new DirtyTracker(_vm, _memory),
+            host.StagingPool,
+            host.Logger,
+            _memory,
+            parts.Layout,
+            parts.Origin?.ShareMemory());
 
         void Initialize(KvmVcpu vcpu, int index)
         {
@@ -67,16 +68,6 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 InfoPage.WriteTscKhz(_memory, vcpu.GetTscKhz());
             }
         }
-=======
-        _capture = new LiveCapture(
-            environment,
-            new DirtyTracker(_vm, _memory),
-            host.StagingPool,
-            host.Logger,
-            _memory,
-            parts.Layout,
-            parts.Origin?.ShareMemory());
->>>>>>> 3b44e13b9a80e65aed5f08ca86a7cefb8919d95a
     }
 
     public Task<MachineExit> Exited => _control.Exited;
