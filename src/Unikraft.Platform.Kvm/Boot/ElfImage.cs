@@ -189,14 +189,14 @@ internal sealed class ElfImage
         ulong address = BinaryPrimitives.ReadUInt64LittleEndian(header[16..]);
         ulong fileSize = BinaryPrimitives.ReadUInt64LittleEndian(header[32..]);
         ulong memorySize = BinaryPrimitives.ReadUInt64LittleEndian(header[40..]);
-        if (memorySize == 0)
-        {
-            return null;
-        }
-
         if (fileSize > memorySize)
         {
             throw Malformed(name, $"has a segment at 0x{address:x} with more bytes in the file ({fileSize}) than in memory ({memorySize})");
+        }
+
+        if (memorySize == 0)
+        {
+            return null;
         }
 
         // Bounded one by one, so that no sum can overflow.

@@ -85,8 +85,14 @@ internal sealed class FlatGuestLayout
     internal bool IsHeapWindow(ulong address) => address >= (ulong)MemorySize && address < HeapWindowEnd;
 
     /// <summary>Whether the guest itself may use a range of memory, so that the platform may use it on the guest's behalf.</summary>
+    /// <remarks>A range of no bytes is accessible at any address, also at one that is no memory.</remarks>
     internal bool IsAccessible(ulong address, ulong length, bool write)
     {
+        if (length == 0)
+        {
+            return true;
+        }
+
         if (address >= (ulong)MemorySize || length > (ulong)MemorySize - address)
         {
             return false;
@@ -112,7 +118,7 @@ internal sealed class FlatGuestLayout
             }
         }
 
-        return length == 0;
+        return false;
     }
 
     private readonly record struct Range(long Start, long End, bool IsWritable);

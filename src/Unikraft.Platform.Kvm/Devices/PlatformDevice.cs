@@ -221,7 +221,11 @@ internal sealed class PlatformDevice : IMmioDevice
             return;
         }
 
-        _monitor.OnConsoleOutput(_memory.Read((long)block.Argument0, (int)length));
+        if (length > 0)
+        {
+            _monitor.OnConsoleOutput(_memory.Read((long)block.Argument0, (int)length));
+        }
+
         Respond(vcpu, status: 0, length);
     }
 
@@ -234,7 +238,9 @@ internal sealed class PlatformDevice : IMmioDevice
             return;
         }
 
-        int read = _memory.Fill((long)block.Argument0, (int)length, Input, static (bytes, input) => input.Read(bytes));
+        int read = length == 0
+            ? 0
+            : _memory.Fill((long)block.Argument0, (int)length, Input, static (bytes, input) => input.Read(bytes));
         Respond(vcpu, status: 0, (ulong)read);
     }
 
@@ -250,11 +256,15 @@ internal sealed class PlatformDevice : IMmioDevice
         }
         else
         {
-            _memory.Fill((long)block.Argument0, (int)block.Argument1, 0, static (bytes, _) =>
+            if (block.Argument1 > 0)
             {
-                RandomNumberGenerator.Fill(bytes);
-                return bytes.Length;
-            });
+                _memory.Fill((long)block.Argument0, (int)block.Argument1, 0, static (bytes, _) =>
+                {
+                    RandomNumberGenerator.Fill(bytes);
+                    return bytes.Length;
+                });
+            }
+
             Respond(vcpu, status: 0, block.Argument1);
         }
     }

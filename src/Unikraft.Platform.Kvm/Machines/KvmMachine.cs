@@ -28,7 +28,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _vm = parts.Vm;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
         GuestClock clock = new(host.TimeProvider, parts.Origin?.Device.Monotonic ?? 0);
-        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events));
+        _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events), () => _platform!.Input.Close());
         _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
 
@@ -41,7 +41,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         for (int i = 0; i < _vcpus.Length; i++)
         {
             string name = string.Create(CultureInfo.InvariantCulture, $"vcpu{i} {parts.Name}");
-            _vcpus[i] = new Vcpu(i, environment, parts.Initialize, name);
+            _vcpus[i] = new Vcpu(i, environment, Initialize, name);
             if (parts.Origin is { } origin)
             {
                 _vcpus[i].Restore(origin.Vcpus[i]);
@@ -57,6 +57,17 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             _memory,
             parts.Layout,
             parts.Origin?.ShareMemory());
+
+        void Initialize(KvmVcpu vcpu, int index)
+        {
+            parts.Initialize(vcpu, index);
+
+            // A restored guest finds the frequency in its memory.
+            if (index == 0 && parts.Origin is null)
+            {
+                InfoPage.WriteTscKhz(_memory, vcpu.GetTscKhz());
+            }
+        }
     }
 
     public Task<MachineExit> Exited => _control.Exited;
@@ -128,26 +139,26 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine was started before.");
         }
 
-        _control.Release();
+        _control.Start();
         return ValueTask.CompletedTask;
     }
 
     public async ValueTask PauseAsync(CancellationToken cancellationToken = default)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        _control.Hold();
+        _control.Pause();
         try
         {
             await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
         }
         catch
         {
-            _control.Release();
+            _control.Resume();
             throw;
         }
     }
 
-    public void Resume() => _control.Release();
+    public void Resume() => _control.Resume();
 
     public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default)
     {
@@ -265,7 +276,6 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private async Task DisposeCoreAsync()
     {
         Kill();
-        _platform.Input.Close();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
         foreach (Vcpu vcpu in _vcpus)

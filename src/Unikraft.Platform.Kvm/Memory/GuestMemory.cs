@@ -21,21 +21,33 @@ internal sealed unsafe class GuestMemory : SafeHandle
     /// <summary>The most mappings one guest may take of <c>vm.max_map_count</c> (65,530 for the process by default).</summary>
     private const int MaxMappings = 4096;
 
+    /// <summary>The memory begins at a multiple of this, and at least one page on either side of it stays inaccessible.</summary>
+    private const int LargePage = 2 << 20;
+
+    private readonly nint _reservation;
+
     internal GuestMemory(long size)
         : base(invalidHandleValue: -1, ownsHandle: true)
     {
         Size = size;
         Pages = (int)(size >> PageSize.Shift);
-        SetHandle(Libc.MemoryMap(
-            address: 0,
-            (nuint)size,
-            Libc.ProtectionRead | Libc.ProtectionWrite,
-            Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve,
-            descriptor: -1,
-            offset: 0));
+
+        // Without a border the kernel would make one mapping of two neighbours, and count their pages together.
+        _reservation = Reserve(address: 0, ReservedSize, Libc.ProtectionNone);
+        if (_reservation != -1)
+        {
+            SetHandle(Reserve((_reservation + LargePage) & -LargePage, (nuint)size, Libc.ProtectionRead | Libc.ProtectionWrite, Libc.MapFixed));
+        }
+
         if (IsInvalid)
         {
-            throw HostError.Last($"Reserving {size >> 20} MiB of guest memory");
+            HypervisorException error = HostError.Last($"Reserving {size >> 20} MiB of guest memory");
+            if (_reservation != -1)
+            {
+                _ = Libc.MemoryUnmap(_reservation, ReservedSize);
+            }
+
+            throw error;
         }
 
         // Advice only: a core dump without guest memory is smaller, not more correct.
@@ -48,6 +60,8 @@ internal sealed unsafe class GuestMemory : SafeHandle
     internal long Size { get; }
 
     internal int Pages { get; }
+
+    private nuint ReservedSize => (nuint)Size + 2 * LargePage;
 
     /// <summary>The pages that the host wrote on behalf of the guest.</summary>
     internal PageBitmap WrittenByHost { get; }
@@ -109,11 +123,17 @@ internal sealed unsafe class GuestMemory : SafeHandle
         }
     }
 
-    /// <summary>Counts the bytes that are this guest's alone, by the kernel's own account of the mapping.</summary>
+    /// <summary>Counts the bytes that are this guest's alone, by the kernel's own account of the mapping. 0 when the memory is gone.</summary>
     internal long CountPrivateBytes()
     {
-        // AddressStart-AddressEnd opens the entry of a mapping; "Private_Dirty: N kB" is one of its lines.
-        const string PrivateDirty = "Private_Dirty:";
+        // AddressStart-AddressEnd opens the entry of a mapping; "Anonymous: N kB" is one of its lines. A page of a layer that only one
+        // guest has mapped so far would count as private, but not as anonymous.
+        const string Anonymous = "Anonymous:";
+        if (IsClosed)
+        {
+            return 0;
+        }
+
         ulong start = (ulong)handle;
         ulong end = start + (ulong)Size;
         long kilobytes = 0;
@@ -125,9 +145,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
             {
                 mine = address >= start && address < end;
             }
-            else if (mine && line.StartsWith(PrivateDirty, StringComparison.Ordinal))
+            else if (mine && line.StartsWith(Anonymous, StringComparison.Ordinal))
             {
-                ReadOnlySpan<char> number = line.AsSpan(PrivateDirty.Length).Trim();
+                ReadOnlySpan<char> number = line.AsSpan(Anonymous.Length).Trim();
                 kilobytes += long.Parse(number[..number.IndexOf(' ')], CultureInfo.InvariantCulture);
             }
         }
@@ -135,7 +155,15 @@ internal sealed unsafe class GuestMemory : SafeHandle
         return kilobytes << 10;
     }
 
-    protected override bool ReleaseHandle() => Libc.MemoryUnmap(handle, (nuint)Size) == 0;
+    protected override bool ReleaseHandle() => Libc.MemoryUnmap(_reservation, ReservedSize) == 0;
+
+    private static nint Reserve(nint address, nuint length, int protection, int flags = 0) => Libc.MemoryMap(
+        address,
+        length,
+        protection,
+        Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve | flags,
+        descriptor: -1,
+        offset: 0);
 
     private void MarkWritten(long address, int length)
     {

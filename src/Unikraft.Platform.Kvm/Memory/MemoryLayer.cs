@@ -23,9 +23,19 @@ internal sealed class MemoryLayer
     /// <summary>Bytes of memory that the layer holds.</summary>
     internal long StoredBytes { get; }
 
+    /// <exception cref="ObjectDisposedException">The last reference is gone, and the layer with it.</exception>
     internal void AddReference()
     {
-        ObjectDisposedException.ThrowIf(Interlocked.Increment(ref _references) <= 1, this);
+        // Counted up from 1 or more only: a refused attempt must not bring the layer back to life.
+        int references = Volatile.Read(ref _references);
+        int seen;
+        do
+        {
+            ObjectDisposedException.ThrowIf(references == 0, this);
+            seen = references;
+            references = Interlocked.CompareExchange(ref _references, seen + 1, seen);
+        }
+        while (references != seen);
     }
 
     internal void Release()

@@ -131,7 +131,12 @@ internal sealed class PageMap : IDisposable
     }
 
     /// <summary>Another holder of the same map.</summary>
-    internal PageMap Share() => new(_extents, OwnBytes, Depth);
+    /// <exception cref="ObjectDisposedException">The map was disposed of, even if others still hold its layers.</exception>
+    internal PageMap Share()
+    {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        return new PageMap(_extents, OwnBytes, Depth);
+    }
 
     /// <summary>The number of extents of a layer that have at least a length.</summary>
     internal int CountExtents(int minimumLength)

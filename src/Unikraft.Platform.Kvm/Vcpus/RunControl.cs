@@ -19,22 +19,26 @@ internal sealed class RunControl : IMachineControl
     private readonly List<TaskCompletionSource> _parkWaiters = [];
     private readonly GuestClock _clock;
     private readonly Action<uint> _publishEvents;
+    private readonly Action _ended;
     private Vcpu[] _vcpus = [];
     private MachineExit? _exit;
     private Cut? _cut;
     private uint _events;
 
-    /// <summary>The reasons to stand still. A new machine is held until it is started.</summary>
+    /// <summary>The reasons to stand still: the pauses, a cut, and that the machine has not been started.</summary>
     private int _holds = 1;
+    private int _pauses;
     private int _parked;
     private int _finished;
 
     /// <param name="clock">The clock that sleeps are measured by.</param>
     /// <param name="publishEvents">Tells the guest which events are pending. Called under the gate, never after the end.</param>
-    internal RunControl(GuestClock clock, Action<uint> publishEvents)
+    /// <param name="ended">Called when the last vCPU is closed, before <see cref="Exited"/> completes.</param>
+    internal RunControl(GuestClock clock, Action<uint> publishEvents, Action ended)
     {
         _clock = clock;
         _publishEvents = publishEvents;
+        _ended = ended;
     }
 
     internal Task<MachineExit> Exited => _exited.Task;
@@ -54,28 +58,38 @@ internal sealed class RunControl : IMachineControl
     /// <summary>Names the vCPUs, before the first of them runs.</summary>
     internal void SetVcpus(Vcpu[] vcpus) => _vcpus = vcpus;
 
-    /// <summary>Adds a reason to stand still.</summary>
-    internal void Hold()
+    /// <summary>Lets a new machine run. To be called once.</summary>
+    internal void Start()
     {
         lock (_gate)
         {
+            ReleaseHold();
+        }
+    }
+
+    /// <summary>Adds a pause.</summary>
+    internal void Pause()
+    {
+        lock (_gate)
+        {
+            _pauses++;
             _holds++;
             KickAll();
         }
     }
 
-    /// <summary>Takes a reason to stand still away.</summary>
-    internal void Release()
+    /// <summary>Takes a pause away, and nothing but a pause.</summary>
+    internal void Resume()
     {
         lock (_gate)
         {
-            if (_holds == 0)
+            if (_pauses == 0)
             {
                 throw new InvalidOperationException("The machine is not paused.");
             }
 
-            _holds--;
-            Monitor.PulseAll(_gate);
+            _pauses--;
+            ReleaseHold();
         }
     }
 
@@ -203,6 +217,7 @@ internal sealed class RunControl : IMachineControl
 
         if (last)
         {
+            _ended();
             _exited.SetResult(_exit!);
         }
     }
@@ -292,11 +307,25 @@ internal sealed class RunControl : IMachineControl
     {
         vcpu.LastCut = cut;
         Monitor.Exit(_gate);
-        vcpu.Save(cut.StateOf(vcpu.Index));
-        Monitor.Enter(_gate);
+        try
+        {
+            vcpu.Save(cut.StateOf(vcpu.Index));
+        }
+        finally
+        {
+            // Also on the way out with an error, which a gate that is not held would replace by its own.
+            Monitor.Enter(_gate);
+        }
+
         if (_cut != cut || ++cut.Saved < _vcpus.Length)
         {
             return;
+        }
+
+        // Not before: a vCPU that still ran may have woken one that had stored its state already.
+        foreach (Vcpu parked in _vcpus)
+        {
+            cut.StateOf(parked.Index).IsWakePending = parked.IsWakePending;
         }
 
         // The hold of the cut keeps all vCPUs where they are while the gate is open.
@@ -304,10 +333,15 @@ internal sealed class RunControl : IMachineControl
         cut.Execute();
         Monitor.Enter(_gate);
         _cut = null;
-        _holds--;
         cut.ReleasedAt = _clock.TimeProvider.GetTimestamp();
-        Monitor.PulseAll(_gate);
+        ReleaseHold();
         cut.Complete();
+    }
+
+    private void ReleaseHold()
+    {
+        _holds--;
+        Monitor.PulseAll(_gate);
     }
 
     private void ChangeEvents(uint set, uint clear)

@@ -92,7 +92,7 @@ internal sealed class Vcpu : IMmioInitiator
     internal void RequestNmi() => _isNmiRequested = true;
 
     /// <summary>Stores the state, on the thread of the vCPU.</summary>
-    internal void Save(VcpuState state) => state.Save(_kvm!, Wait, IsWakePending);
+    internal void Save(VcpuState state) => state.Save(_kvm!, Wait);
 
     /// <summary>Puts back the part of the state that is not KVM's.</summary>
     internal void Restore(VcpuState state) => (Wait, IsWakePending) = (state.Wait, state.IsWakePending);

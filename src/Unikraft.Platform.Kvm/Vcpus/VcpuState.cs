@@ -20,11 +20,11 @@ internal sealed class VcpuState
     /// <summary>The call that the vCPU sleeps in, if it does.</summary>
     internal VcpuWait? Wait { get; private set; }
 
-    /// <summary>Whether the wake event was pending.</summary>
-    internal bool IsWakePending { get; private set; }
+    /// <summary>Whether the wake event was pending. Known only when all vCPUs stand still, and set then.</summary>
+    internal bool IsWakePending { get; set; }
 
     /// <summary>Takes the state. On the thread of the vCPU, with no exit of it pending.</summary>
-    internal void Save(KvmVcpu vcpu, VcpuWait? wait, bool isWakePending)
+    internal void Save(KvmVcpu vcpu, VcpuWait? wait)
     {
         vcpu.Get(ref _regs);
         vcpu.Get(ref _sregs);
@@ -35,7 +35,6 @@ internal sealed class VcpuState
         _lstar = vcpu.GetMsr(Lstar);
         _timeStampCounter = vcpu.GetMsr(TimeStampCounter);
         Wait = wait;
-        IsWakePending = isWakePending;
     }
 
     /// <summary>Gives the state to a new vCPU. The order matters: paging before extended state, all of it before events.</summary>

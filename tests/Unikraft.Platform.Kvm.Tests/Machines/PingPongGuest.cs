@@ -1,0 +1,39 @@
+using Unikraft.Platform.Kvm.Tests.Boot;
+
+namespace Unikraft.Platform.Kvm.Tests.Machines;
+
+/// <summary>Two vCPUs that wake each other in turn, and print "ping" every 16 rounds. Uses no memory but its call blocks.</summary>
+internal static class PingPongGuest
+{
+    internal static byte[] Image => ElfBuilder.Program(
+    [
+        0x48, 0x89, 0xF3,                                           // mov rbx, rsi
+        0x41, 0x89, 0xDC,                                           // mov r12d, ebx
+        0x41, 0xC1, 0xE4, 0x06,                                     // shl r12d, 6
+        0x41, 0x81, 0xC4, 0x00, 0xC0, 0x0F, 0x00,                   // add r12d, 0xFC000         its call block
+        0x41, 0x89, 0xDD,                                           // mov r13d, ebx
+        0x41, 0x83, 0xF5, 0x01,                                     // xor r13d, 1               the other vCPU
+        0x85, 0xDB,                                                 // test ebx, ebx
+        0x75, 0x4D,                                                 // jnz wait
+        0x41, 0xC7, 0x04, 0x24, 0x0A, 0x00, 0x00, 0x00,             // serve: op = WAKE
+        0x4D, 0x89, 0x6C, 0x24, 0x08,                               // arg[0] = r13
+        0xC7, 0x04, 0x25, 0x08, 0xE0, 0x0F, 0x00, 0, 0, 0, 0,       // doorbell
+        0x85, 0xDB,                                                 // test ebx, ebx
+        0x74, 0x31,                                                 // jz wait
+        0x41, 0xFF, 0xC6,                                           // inc r14d
+        0x41, 0xF6, 0xC6, 0x0F,                                     // test r14b, 15
+        0x75, 0x28,                                                 // jnz wait
+        0x41, 0xC7, 0x04, 0x24, 0x05, 0x00, 0x00, 0x00,             // op = CONSOLE_WRITE
+        0x48, 0x8D, 0x05, 0x41, 0x00, 0x00, 0x00,                   // lea rax, text
+        0x49, 0x89, 0x44, 0x24, 0x08,                               // arg[0] = rax
+        0x49, 0xC7, 0x44, 0x24, 0x10, 0x05, 0x00, 0x00, 0x00,       // arg[1] = 5
+        0xC7, 0x04, 0x25, 0x08, 0xE0, 0x0F, 0x00, 0, 0, 0, 0,       // doorbell
+        0x41, 0xC7, 0x04, 0x24, 0x07, 0x00, 0x00, 0x00,             // wait: op = WAIT
+        0x49, 0xC7, 0x44, 0x24, 0x08, 0xFF, 0xFF, 0xFF, 0xFF,       // arg[0] = never
+        0xB8, 0x00, 0x00, 0x00, 0x80,                               // mov eax, 1 << 31
+        0x49, 0x89, 0x44, 0x24, 0x10,                               // arg[1] = event WAKE
+        0xC7, 0x04, 0x25, 0x08, 0xE0, 0x0F, 0x00, 0, 0, 0, 0,       // doorbell
+        0xEB, 0x8B,                                                 // jmp serve
+        0x70, 0x69, 0x6E, 0x67, 0x0A,                               // text: "ping\n"
+    ]).Build();
+}

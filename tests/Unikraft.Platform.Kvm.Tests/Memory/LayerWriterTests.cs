@@ -1,0 +1,237 @@
+using Unikraft.Platform.Kvm.Memory;
+
+namespace Unikraft.Platform.Kvm.Tests.Memory;
+
+public sealed class LayerWriterTests
+{
+    private const int Pages = 300;
+
+    [Fact]
+    public void Pages_of_zeroes_take_no_room()
+    {
+        using GuestMemory memory = NewMemory();
+        memory.Write(5 * PageSize.Bytes + 100, 1);
+        using LayerWriter writer = new(Pages);
+        writer.Copy(memory, All());
+        using PageMap map = writer.Seal(null);
+
+        PageExtent extent = Assert.Single(map.Extents.ToArray());
+        Assert.Equal((5, 1), (extent.Start, extent.Length));
+        Assert.Equal(PageSize.Bytes, map.OwnBytes);
+        Assert.Equal(1, map.Depth);
+    }
+
+    [Fact]
+    public void Of_a_page_taken_twice_the_last_content_counts()
+    {
+        using GuestMemory memory = NewMemory();
+        PageBitmap pages = Only(1, 2, 3);
+        memory.Write(1 * PageSize.Bytes, 1);
+        memory.Write(2 * PageSize.Bytes, 2);
+        using LayerWriter writer = new(Pages);
+        writer.Copy(memory, pages);
+
+        memory.Write(1 * PageSize.Bytes, 100);
+        memory.Write(2 * PageSize.Bytes, 0);
+        memory.Write(3 * PageSize.Bytes, 300);
+        writer.Copy(memory, pages);
+        using PageMap map = writer.Seal(null);
+        using GuestMemory copy = NewMemory();
+        copy.Install(map);
+
+        Assert.Equal((100, 0, 300), (copy.Read<int>(PageSize.Bytes), copy.Read<int>(2 * PageSize.Bytes), copy.Read<int>(3 * PageSize.Bytes)));
+        Assert.Equal(2 * PageSize.Bytes, map.OwnBytes);
+    }
+
+    [Fact]
+    public void A_page_that_became_zero_hides_the_layer_below()
+    {
+        using GuestMemory memory = NewMemory();
+        memory.Write(7 * PageSize.Bytes, 7);
+        memory.Write(8 * PageSize.Bytes, 8);
+        using LayerWriter first = new(Pages);
+        first.Copy(memory, All());
+        using PageMap bottom = first.Seal(null);
+        memory.Write(7 * PageSize.Bytes, 0);
+        using LayerWriter second = new(Pages);
+        second.Copy(memory, Only(7));
+        using PageMap top = second.Seal(bottom);
+        using GuestMemory copy = NewMemory();
+        copy.Install(top);
+
+        Assert.Equal((0, 8), (copy.Read<int>(7 * PageSize.Bytes), copy.Read<int>(8 * PageSize.Bytes)));
+        Assert.Equal((0, 2), (top.OwnBytes, top.Depth));
+    }
+
+    [Fact]
+    public void Chains_restore_random_memory_byte_for_byte()
+    {
+        Random random = new(11);
+        using GuestMemory memory = NewMemory();
+        PageMap? map = null;
+        byte[] content = new byte[PageSize.Bytes];
+        for (int depth = 0; depth < 64; depth++)
+        {
+            // Long runs are mapped, short ones copied: both occur.
+            PageBitmap changed = new(Pages);
+            for (int runs = random.Next(1, 6); runs > 0; runs--)
+            {
+                int start = random.Next(Pages);
+                bool zero = random.Next(3) == 0;
+                for (int page = start; page < Math.Min(Pages, start + random.Next(1, 40)); page++)
+                {
+                    random.NextBytes(content);
+                    if (zero)
+                    {
+                        Array.Clear(content);
+                    }
+
+                    memory.Write((long)page << PageSize.Shift, content);
+                    changed.Set(page);
+                }
+            }
+
+            using LayerWriter writer = new(Pages);
+            writer.Copy(memory, changed);
+            PageMap next = writer.Seal(map);
+            map?.Dispose();
+            map = next;
+
+            using GuestMemory copy = NewMemory();
+            copy.Install(map);
+            Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(copy.Read(0, (int)copy.Size)), $"depth {depth}");
+            Assert.Equal(0, copy.WrittenByHost.Count());
+        }
+
+        map!.Dispose();
+    }
+
+    [Fact]
+    public void What_a_copy_writes_reaches_no_one_else()
+    {
+        using GuestMemory memory = NewMemory();
+        for (int page = 0; page < Pages; page++)
+        {
+            memory.Write((long)page << PageSize.Shift, page + 1);
+        }
+
+        using LayerWriter writer = new(Pages);
+        writer.Copy(memory, All());
+        PageMap map = writer.Seal(null);
+        using GuestMemory one = NewMemory();
+        using GuestMemory two = NewMemory();
+        one.Install(map);
+        two.Install(map);
+        map.Dispose();
+        for (int page = 0; page < Pages; page += 3)
+        {
+            one.Write((long)page << PageSize.Shift, -1);
+        }
+
+        for (int page = 0; page < Pages; page++)
+        {
+            Assert.Equal(page + 1, two.Read<int>((long)page << PageSize.Shift));
+            Assert.Equal(page + 1, memory.Read<int>((long)page << PageSize.Shift));
+        }
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(7)]
+    [InlineData(40)]
+    [InlineData(Pages)]
+    public void Staged_pages_are_those_of_the_moment_whether_they_fit_or_not(int capacity)
+    {
+        Random random = new(capacity);
+        using GuestMemory memory = NewMemory();
+        using StagingBuffer buffer = new(capacity);
+        PageBitmap changed = new(Pages);
+        byte[] content = new byte[PageSize.Bytes];
+        for (int page = 0; page < Pages; page++)
+        {
+            random.NextBytes(content);
+            if (random.Next(3) == 0)
+            {
+                Array.Clear(content);
+            }
+
+            if (random.Next(4) != 0)
+            {
+                memory.Write((long)page << PageSize.Shift, content);
+                changed.Set(page);
+            }
+        }
+
+        byte[] moment = memory.Read(0, (int)memory.Size).ToArray();
+        using LayerWriter writer = new(Pages);
+        writer.Copy(memory, All());
+        writer.Stage(memory, changed, buffer);
+        memory.Fill(0, (int)memory.Size, 0, static (bytes, _) =>
+        {
+            bytes.Fill(0xEE);
+            return bytes.Length;
+        });
+        writer.FlushStaged(changed);
+        using PageMap map = writer.Seal(null);
+        using GuestMemory copy = NewMemory();
+        copy.Install(map);
+
+        Assert.True(moment.AsSpan().SequenceEqual(copy.Read(0, moment.Length)));
+    }
+
+    [Fact]
+    public void A_folded_chain_holds_the_same_memory_in_one_layer()
+    {
+        Random random = new(5);
+        using GuestMemory memory = NewMemory();
+        PageMap? map = null;
+        for (int depth = 0; depth < 30; depth++)
+        {
+            PageBitmap changed = new(Pages);
+            for (int i = 0; i < 40; i++)
+            {
+                int page = random.Next(Pages);
+                memory.Write((long)page << PageSize.Shift, random.Next(4) == 0 ? 0 : depth);
+                changed.Set(page);
+            }
+
+            using LayerWriter writer = new(Pages);
+            writer.Copy(memory, changed);
+            PageMap next = writer.Seal(map);
+            map?.Dispose();
+            map = next;
+        }
+
+        using PageMap folded = map!.Fold(Pages);
+        map.Dispose();
+        using GuestMemory copy = NewMemory();
+        copy.Install(folded);
+
+        Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(copy.Read(0, (int)copy.Size)));
+        Assert.Single(folded.Extents.ToArray().Select(extent => extent.Layer).Distinct());
+    }
+
+    private static GuestMemory NewMemory() => new((long)Pages << PageSize.Shift);
+
+    private static PageBitmap All()
+    {
+        PageBitmap pages = new(Pages);
+        for (int page = 0; page < Pages; page++)
+        {
+            pages.Set(page);
+        }
+
+        return pages;
+    }
+
+    private static PageBitmap Only(params int[] numbers)
+    {
+        PageBitmap pages = new(Pages);
+        foreach (int page in numbers)
+        {
+            pages.Set(page);
+        }
+
+        return pages;
+    }
+}

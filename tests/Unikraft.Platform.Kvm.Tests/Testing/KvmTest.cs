@@ -1,0 +1,70 @@
+using Microsoft.Extensions.Logging.Abstractions;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Machines;
+
+namespace Unikraft.Platform.Kvm.Tests.Testing;
+
+/// <summary>A test on real KVM, with a hypervisor of its own.</summary>
+[RequiresKvm]
+public abstract class KvmTest : IAsyncDisposable
+{
+    private readonly Lazy<KvmHypervisor> _hypervisor = new(() =>
+        new KvmHypervisor(new KvmOptions(), new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance)));
+
+    private protected KvmHypervisor Hypervisor => _hypervisor.Value;
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_hypervisor.IsValueCreated)
+        {
+            await _hypervisor.Value.DisposeAsync();
+        }
+
+        GC.SuppressFinalize(this);
+    }
+
+    private protected static MachineConfiguration Configuration(GuestImage image, int vcpus, int memoryMb, params string[] args) => new()
+    {
+        Uuid = Guid.NewGuid(),
+        Name = "guest",
+        Image = image,
+        Vcpus = vcpus,
+        MemoryMb = memoryMb,
+        Args = args,
+    };
+
+    /// <summary>A machine that has not been started.</summary>
+    private protected async Task<TestMachine> CreateAsync(string guest, int vcpus, int memoryMb, params string[] args) =>
+        await CreateAsync(Configuration(GuestImages.Get(guest), vcpus, memoryMb, args));
+
+    private protected async Task<TestMachine> CreateAsync(MachineConfiguration configuration)
+    {
+        RecordingMonitor monitor = new();
+        return new TestMachine(await Hypervisor.CreateAsync(configuration, monitor).Guarded(), monitor);
+    }
+
+    /// <summary>A machine with one vCPU that has reached its main entry point.</summary>
+    private protected Task<TestMachine> BootAsync(string guest, params string[] args) => BootAsync(guest, 1, 32, args);
+
+    private protected async Task<TestMachine> BootAsync(string guest, int vcpus, int memoryMb, params string[] args)
+    {
+        TestMachine machine = await CreateAsync(guest, vcpus, memoryMb, args);
+        await machine.Machine.StartAsync();
+        await machine.Monitor.MainReached;
+        return machine;
+    }
+
+    /// <summary>A machine restored and started.</summary>
+    private protected async Task<TestMachine> RestoreAsync(IMachineSnapshot snapshot)
+    {
+        TestMachine machine = await RestoreWithoutStartAsync(snapshot);
+        await machine.Machine.StartAsync();
+        return machine;
+    }
+
+    private protected async Task<TestMachine> RestoreWithoutStartAsync(IMachineSnapshot snapshot, Guid? uuid = null)
+    {
+        RecordingMonitor monitor = new();
+        return new TestMachine(await Hypervisor.RestoreAsync(snapshot, uuid ?? Guid.NewGuid(), monitor).Guarded(), monitor);
+    }
+}
