@@ -82,8 +82,8 @@ internal sealed unsafe class GuestMemory : SafeHandle
         return filled;
     }
 
-    /// <summary>The bytes of one page, for copying it into a layer.</summary>
-    internal ReadOnlySpan<byte> Page(int page) => Slice((long)page << PageSize.Shift, PageSize.Bytes);
+    /// <summary>The bytes of a run of pages, at most <see cref="PageExtent.MaxLength"/> of them, for copying them into a layer.</summary>
+    internal ReadOnlySpan<byte> PageRun(int firstPage, int pages) => Slice((long)firstPage << PageSize.Shift, pages << PageSize.Shift);
 
     /// <summary>Puts the pages of a chain of layers into memory that is still all zero.</summary>
     internal void Install(PageMap map)

@@ -17,22 +17,34 @@ internal sealed class LiveCapture : IDisposable
     /// <summary>A guest that writes as fast as it is copied gains nothing from more rounds.</summary>
     private const int MaxRounds = 6;
 
+    /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
+    private const int MaxStaged = 1 << 16;
+
     private readonly RunControl _control;
     private readonly PlatformDevice _device;
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
     private readonly TimeProvider _timeProvider;
     private readonly DirtyTracker _tracker;
+    private readonly StagingPool _stagingPool;
     private readonly SemaphoreSlim _busy = new(1, 1);
     private PageMap? _base;
 
     /// <param name="parts">The machine.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>.</param>
+    /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
-    internal LiveCapture(VcpuEnvironment parts, DirtyTracker tracker, GuestMemory memory, FlatGuestLayout layout, PageMap? baseMap)
+    internal LiveCapture(
+        VcpuEnvironment parts,
+        DirtyTracker tracker,
+        StagingPool stagingPool,
+        GuestMemory memory,
+        FlatGuestLayout layout,
+        PageMap? baseMap)
     {
+        _stagingPool = stagingPool;
         _control = parts.Control;
         _device = parts.Platform;
         _timeProvider = parts.TimeProvider;
@@ -74,13 +86,15 @@ internal sealed class LiveCapture : IDisposable
     private async Task<KvmSnapshot> CaptureCoreAsync(CancellationToken cancellationToken)
     {
         using LayerWriter writer = new(_memory.Pages);
+        StagingBuffer? staging = null;
         try
         {
             int previous = int.MaxValue;
+            int pages = 0;
             for (int round = 0; round < MaxRounds; round++)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                int pages = _tracker.TakeRound(writer);
+                pages = _tracker.TakeRound(writer);
                 if (pages <= ResidueTarget || pages > previous / 4 * 3)
                 {
                     break;
@@ -96,14 +110,18 @@ internal sealed class LiveCapture : IDisposable
                 states[i] = new VcpuState();
             }
 
+            // The guest does not write faster than before: twice the last round is room enough.
+            staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * pages));
+            StagingBuffer buffer = staging;
             PlatformDeviceState? device = null;
             Cut cut = new(states, () =>
             {
-                _tracker.TakeResidue(writer);
+                _tracker.StageResidue(writer, buffer);
                 device = _device.Save();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);
+            _tracker.FlushResidue(writer);
 
             PageMap map = writer.Seal(_base);
             _base?.Dispose();
@@ -120,6 +138,13 @@ internal sealed class LiveCapture : IDisposable
         {
             _tracker.Rollback();
             throw;
+        }
+        finally
+        {
+            if (staging is not null)
+            {
+                _stagingPool.Return(staging);
+            }
         }
     }
 }
