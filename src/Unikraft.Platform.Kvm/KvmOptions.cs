@@ -11,4 +11,10 @@ public sealed class KvmOptions
     /// platforms of a process use the same one. Default: 6.
     /// </summary>
     public int KickSignalOffset { get; set; } = DefaultKickSignalOffset;
+
+    /// <summary>
+    /// Whether a guest of a few bytes is booted and snapshotted in the background when the first platform of a process is built, so that the JIT
+    /// compiler is done before the first real guest needs it. Takes some 100 ms of one processor. Default: true.
+    /// </summary>
+    public bool WarmUp { get; set; } = true;
 }

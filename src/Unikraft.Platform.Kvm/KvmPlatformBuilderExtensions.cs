@@ -8,6 +8,7 @@ namespace Unikraft.Platform;
 public static class KvmPlatformBuilderExtensions
 {
     /// <summary>Runs machines on <c>/dev/kvm</c>.</summary>
+    /// <typeparam name="TBuilder">The kind of builder.</typeparam>
     /// <param name="builder">The platform to be.</param>
     /// <param name="configure">Sets options.</param>
     /// <returns>The builder.</returns>
@@ -15,10 +16,11 @@ public static class KvmPlatformBuilderExtensions
     /// When the platform is built, an <see cref="OptionsValidationException"/> tells of wrong options and a
     /// <see cref="HypervisorUnavailableException"/> tells why KVM cannot be used; <see cref="KvmProbe.Check()"/> asks beforehand.
     /// </remarks>
-    public static IPlatformBuilder UseKvm(this IPlatformBuilder builder, Action<KvmOptions>? configure = null)
+    public static TBuilder UseKvm<TBuilder>(this TBuilder builder, Action<KvmOptions>? configure = null)
+        where TBuilder : IPlatformBuilder
     {
         ArgumentNullException.ThrowIfNull(builder);
-        return builder.UseHypervisor(context =>
+        builder.UseHypervisor(context =>
         {
             KvmOptions options = new();
             configure?.Invoke(options);
@@ -27,5 +29,6 @@ public static class KvmPlatformBuilderExtensions
                 ? new KvmHypervisor(options, context)
                 : throw new OptionsValidationException(nameof(KvmOptions), typeof(KvmOptions), result.Failures);
         });
+        return builder;
     }
 }

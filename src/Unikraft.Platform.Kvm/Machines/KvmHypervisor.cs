@@ -26,9 +26,13 @@ internal sealed class KvmHypervisor : IHypervisor
 
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _host = new KvmHost(KvmDevice.Open(), kickSignal, context.TimeProvider, new StagingPool());
+        _host = new KvmHost(KvmDevice.Open(), kickSignal, context.TimeProvider, new StagingPool(), _logger);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
+        if (options.WarmUp)
+        {
+            Rehearsal.BeginOnce(kickSignal, context.TimeProvider, _logger);
+        }
     }
 
     public HypervisorInfo Info { get; }

@@ -53,9 +53,10 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             environment,
             new DirtyTracker(_vm, _memory),
             host.StagingPool,
+            host.Logger,
             _memory,
             parts.Layout,
-            parts.Origin?.Memory.Share());
+            parts.Origin?.ShareMemory());
     }
 
     public Task<MachineExit> Exited => _control.Exited;
@@ -107,7 +108,11 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             parts => new KvmMachine(parts, host, monitor),
             machine =>
             {
-                machine._memory.Install(snapshot.Memory);
+                using (PageMap map = snapshot.ShareMemory())
+                {
+                    machine._memory.Install(map);
+                }
+
                 InfoPage.WriteIdentity(machine._memory, uuid);
                 machine._control.Lower(GuestEvents.StopRequested);
                 machine._platform.Restore(snapshot.Device);

@@ -16,7 +16,7 @@ namespace Unikraft.Platform.Kvm.Memory;
 internal sealed unsafe class GuestMemory : SafeHandle
 {
     /// <summary>Runs of this many pages are mapped from their layer, shorter ones are copied: a mapping costs about as much as copying them.</summary>
-    private const int MapThreshold = 16;
+    internal const int MapThreshold = 16;
 
     /// <summary>The most mappings one guest may take of <c>vm.max_map_count</c> (65,530 for the process by default).</summary>
     private const int MaxMappings = 4096;

@@ -73,6 +73,29 @@ internal sealed class LayerWriter : IDisposable
         }
     }
 
+    /// <summary>Stores a run of pages, parted where it changes between zeroes and content.</summary>
+    internal void Store(int firstPage, ReadOnlySpan<byte> content)
+    {
+        int pages = content.Length >> PageSize.Shift;
+        for (int start = 0; start < pages;)
+        {
+            bool isZero = IsZero(content, start);
+            int end = start + 1;
+            while (end < pages && IsZero(content, end) == isZero)
+            {
+                end++;
+            }
+
+            if (!isZero)
+            {
+                Write(content[(start << PageSize.Shift)..(end << PageSize.Shift)], (long)(firstPage + start) << PageSize.Shift);
+            }
+
+            Note(firstPage + start, firstPage + end, isZero);
+            start = end;
+        }
+    }
+
     /// <summary>Ends the building.</summary>
     /// <param name="parent">What the layer builds on; <see langword="null"/> for memory that was zero.</param>
     /// <returns>The map of parent and layer together, which holds the layer.</returns>
@@ -98,29 +121,6 @@ internal sealed class LayerWriter : IDisposable
         if (!_sealed)
         {
             _file.Dispose();
-        }
-    }
-
-    /// <summary>Stores a run of pages, parted where it changes between zeroes and content.</summary>
-    private void Store(int firstPage, ReadOnlySpan<byte> content)
-    {
-        int pages = content.Length >> PageSize.Shift;
-        for (int start = 0; start < pages;)
-        {
-            bool isZero = IsZero(content, start);
-            int end = start + 1;
-            while (end < pages && IsZero(content, end) == isZero)
-            {
-                end++;
-            }
-
-            if (!isZero)
-            {
-                Write(content[(start << PageSize.Shift)..(end << PageSize.Shift)], (long)(firstPage + start) << PageSize.Shift);
-            }
-
-            Note(firstPage + start, firstPage + end, isZero);
-            start = end;
         }
     }
 

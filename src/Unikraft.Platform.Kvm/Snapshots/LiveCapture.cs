@@ -1,3 +1,4 @@
+using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Memory;
@@ -17,6 +18,10 @@ internal sealed class LiveCapture : IDisposable
     /// <summary>A guest that writes as fast as it is copied gains nothing from more rounds.</summary>
     private const int MaxRounds = 6;
 
+    /// <summary>Chains are folded when more than these pages, and this share of the memory, lie scattered: loading would copy for milliseconds.</summary>
+    private const int MinScattered = 512;
+    private const int ScatteredShare = 32;
+
     /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
     private const int MaxStaged = 1 << 16;
 
@@ -27,12 +32,15 @@ internal sealed class LiveCapture : IDisposable
     private readonly TimeProvider _timeProvider;
     private readonly DirtyTracker _tracker;
     private readonly StagingPool _stagingPool;
+    private readonly ILogger _logger;
     private readonly SemaphoreSlim _busy = new(1, 1);
-    private PageMap? _base;
+    private readonly SharedPageMap _base;
+    private Task _folding = Task.CompletedTask;
 
     /// <param name="parts">The machine.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
+    /// <param name="logger">Where to log.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
@@ -40,18 +48,20 @@ internal sealed class LiveCapture : IDisposable
         VcpuEnvironment parts,
         DirtyTracker tracker,
         StagingPool stagingPool,
+        ILogger logger,
         GuestMemory memory,
         FlatGuestLayout layout,
         PageMap? baseMap)
     {
         _stagingPool = stagingPool;
+        _logger = logger;
         _control = parts.Control;
         _device = parts.Platform;
         _timeProvider = parts.TimeProvider;
         _tracker = tracker;
         _memory = memory;
         _layout = layout;
-        _base = baseMap;
+        _base = new SharedPageMap(baseMap);
     }
 
     /// <summary>Takes a snapshot.</summary>
@@ -75,12 +85,48 @@ internal sealed class LiveCapture : IDisposable
     }
 
     /// <summary>Waits for a snapshot under way, and refuses further ones.</summary>
-    internal Task CloseAsync() => _busy.WaitAsync();
+    internal async Task CloseAsync()
+    {
+        await _busy.WaitAsync().ConfigureAwait(false);
+        await _folding.ConfigureAwait(false);
+    }
 
     public void Dispose()
     {
-        _base?.Dispose();
+        _base.Dispose();
         _busy.Dispose();
+    }
+
+    /// <summary>Brings together what lies scattered, while everybody goes on: loading would have to copy it page by page.</summary>
+    private void BeginFolding(KvmSnapshot snapshot)
+    {
+        PageMap map = snapshot.ShareMemory();
+        if (_folding.IsCompleted && map.ScatteredPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
+        {
+            _folding = Task.Run(() => Fold(snapshot, map));
+        }
+        else
+        {
+            map.Dispose();
+        }
+    }
+
+    private void Fold(KvmSnapshot snapshot, PageMap map)
+    {
+        using (map)
+        {
+            try
+            {
+                using PageMap folded = map.Fold(_memory.Pages);
+                snapshot.Rebase(map, folded);
+                _base.Rebase(map, folded);
+            }
+            catch (HypervisorException error)
+            {
+                // Loading is slower then, and nothing else.
+                Log.FoldingFailed(_logger, error);
+            }
+        }
     }
 
     private async Task<KvmSnapshot> CaptureCoreAsync(CancellationToken cancellationToken)
@@ -123,16 +169,15 @@ internal sealed class LiveCapture : IDisposable
             await cut.Completion.ConfigureAwait(false);
             _tracker.FlushResidue(writer);
 
-            PageMap map = writer.Seal(_base);
-            _base?.Dispose();
-            _base = map;
-            _tracker.Commit();
-            return new KvmSnapshot(
-                map.Share(),
+            KvmSnapshot snapshot = new(
+                _base.Overlay(writer),
                 _layout,
                 states,
                 device!,
                 _timeProvider.GetElapsedTime(cut.RequestedAt, cut.ReleasedAt));
+            _tracker.Commit();
+            BeginFolding(snapshot);
+            return snapshot;
         }
         catch
         {
