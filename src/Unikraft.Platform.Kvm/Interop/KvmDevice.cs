@@ -9,6 +9,8 @@ internal sealed class KvmDevice : IDisposable
 
     private readonly DescriptorHandle _descriptor;
     private readonly KvmCpuid2 _supportedCpuid;
+    private readonly KvmVm _idleVm;
+    private readonly KvmVcpu _idleVcpu;
 
     private KvmDevice(DescriptorHandle descriptor)
     {
@@ -16,6 +18,19 @@ internal sealed class KvmDevice : IDisposable
         RunPageSize = HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetVcpuMmapSize, 0), "KVM_GET_VCPU_MMAP_SIZE");
         _supportedCpuid.Nent = KvmCpuid2.Capacity;
         HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetSupportedCpuid, ref _supportedCpuid), "KVM_GET_SUPPORTED_CPUID");
+
+        // The first vCPU of a host and the end of the last one make the kernel patch its own code, which takes longer than
+        // making the vCPU. One that never runs keeps that out of the way of every machine.
+        _idleVm = CreateVm();
+        try
+        {
+            _idleVcpu = _idleVm.CreateVcpu(index: 0);
+        }
+        catch
+        {
+            _idleVm.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The size of the page shared with the kernel for each vCPU.</summary>
@@ -24,8 +39,20 @@ internal sealed class KvmDevice : IDisposable
     /// <summary>What KVM can offer a guest, asked for once.</summary>
     internal ref readonly KvmCpuid2 SupportedCpuid => ref _supportedCpuid;
 
-    internal static KvmDevice Open() =>
-        new(new DescriptorHandle(HostError.Check(Libc.Open(Path, Libc.OpenReadWrite | Libc.OpenCloseOnExec), $"Opening {Path}")));
+    internal static KvmDevice Open()
+    {
+        DescriptorHandle descriptor =
+            new(HostError.Check(Libc.Open(Path, Libc.OpenReadWrite | Libc.OpenCloseOnExec), $"Opening {Path}"));
+        try
+        {
+            return new KvmDevice(descriptor);
+        }
+        catch
+        {
+            descriptor.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Asks for the version of the API and the value of capabilities without keeping the device open.</summary>
     internal static (int ApiVersion, int[] Values) Query(string path, ReadOnlySpan<int> capabilities)
@@ -54,5 +81,10 @@ internal sealed class KvmDevice : IDisposable
         return new KvmVm(this, new DescriptorHandle(HostError.Check(result, "KVM_CREATE_VM")));
     }
 
-    public void Dispose() => _descriptor.Dispose();
+    public void Dispose()
+    {
+        _idleVcpu.Dispose();
+        _idleVm.Dispose();
+        _descriptor.Dispose();
+    }
 }

@@ -1,0 +1,4 @@
+using BenchmarkDotNet.Running;
+using Unikraft.Platform.Benchmarks;
+
+BenchmarkSwitcher.FromAssembly(typeof(StopReasonBenchmarks).Assembly).Run(args);

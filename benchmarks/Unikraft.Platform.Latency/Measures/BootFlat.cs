@@ -1,0 +1,95 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Text.Json.Nodes;
+
+namespace Unikraft.Platform.Latency.Measures;
+
+/// <summary>
+/// Booting a flat guest by a call of the whole platform: until the guest has reached main, which is what the floor does as well, and until the
+/// caller knows, because the call has returned.
+/// </summary>
+internal sealed class BootFlat : IMeasure
+{
+    private const string Guest = "hello";
+
+    private static readonly int[] MemorySizes = [64, 256, 1024];
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
+
+    /// <summary>Boots before the first sample: enough for the runtime to compile everything on the way for good.</summary>
+    private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(2);
+
+    public string Name => "boot.flat";
+
+    public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        int samples = context.IsQuick ? 10 : 100;
+        GuestImage image = MeasureContext.Guest(Guest);
+        UnikraftPlatformBuilder builder = new();
+        MainReachedProbe probe = new(builder);
+        probe.UseKvm();
+        await using IUnikraftPlatform platform = builder.Build();
+
+        for (long start = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(start) < WarmUp;)
+        {
+            await BootAsync(platform, image, MemorySizes[0], probe, cancellationToken);
+        }
+
+        foreach (int memoryMb in MemorySizes)
+        {
+            List<double> returned = [];
+            (IReadOnlyList<double> reached, IReadOnlyList<double> floor) = await context.InterleaveAsync(
+                async (count, token) =>
+                {
+                    List<double> chunk = [];
+                    for (int i = 0; i < count; i++)
+                    {
+                        (double toMain, double toReturn) = await BootAsync(platform, image, memoryMb, probe, token);
+                        chunk.Add(toMain);
+                        returned.Add(toReturn);
+                    }
+
+                    return chunk;
+                },
+                count => ["boot", image.Name, Text(memoryMb), Text(count)],
+                samples,
+                cancellationToken);
+            Percentiles? floorPercentiles = floor.Count == 0 ? null : Percentiles.Of(floor);
+            yield return Row(Percentiles.Of(reached), floorPercentiles, memoryMb, "main reached");
+            yield return Row(Percentiles.Of(returned), floorPercentiles, memoryMb, "call returned");
+        }
+    }
+
+    private static async Task<(double ToMain, double ToReturn)> BootAsync(
+        IUnikraftPlatform platform,
+        GuestImage image,
+        int memoryMb,
+        MainReachedProbe probe,
+        CancellationToken cancellationToken)
+    {
+        CreateInstanceRequest request = new() { Image = image, MemoryMb = memoryMb, WaitTimeout = Patience };
+        long start = Stopwatch.GetTimestamp();
+        Instance instance = await platform.Instances.CreateAsync(request, cancellationToken);
+        double toReturn = Stopwatch.GetElapsedTime(start).TotalMicroseconds;
+        double toMain = Stopwatch.GetElapsedTime(start, probe.Timestamp).TotalMicroseconds;
+
+        // Waits until nothing of the machine is left, so that no teardown runs into the next boot.
+        await platform.Instances.DeleteAsync(instance.Uuid, cancellationToken);
+        return (toMain, toReturn);
+    }
+
+    private Measurement Row(Percentiles subject, Percentiles? floor, int memoryMb, string until) => Measurement.Of(
+        Name,
+        Measurement.Microseconds,
+        subject,
+        floor,
+        new JsonObject
+        {
+            ["memory_mb"] = memoryMb,
+            ["vcpus"] = 1,
+            ["until"] = until,
+            ["warm"] = "process, compiled code, image in memory; every machine, thread and page is new",
+        });
+
+    private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
+}
