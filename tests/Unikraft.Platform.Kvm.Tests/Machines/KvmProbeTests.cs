@@ -144,7 +144,7 @@ public sealed class KvmProbeTests
 
     [Fact]
     public void UseKvm_wants_a_builder() =>
-        Assert.Throws<ArgumentNullException>(() => KvmPlatformBuilderExtensions.UseKvm(null!));
+        Assert.Throws<ArgumentNullException>(() => KvmPlatformBuilderExtensions.UseKvm<IPlatformBuilder>(null!));
 
     internal static KvmHypervisor NewHypervisor(int offset = KvmOptions.DefaultKickSignalOffset) =>
         new(new KvmOptions { KickSignalOffset = offset }, new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance));
