@@ -13,4 +13,7 @@ internal static partial class Log
 
     [LoggerMessage(2002, LogLevel.Debug, "Restored machine {Uuid} from a snapshot of depth {Depth}")]
     internal static partial void Restored(ILogger logger, Guid uuid, int depth);
+
+    [LoggerMessage(2003, LogLevel.Warning, "Folding the memory layers of a snapshot failed; loading it is slower than it could be")]
+    internal static partial void FoldingFailed(ILogger logger, Exception error);
 }

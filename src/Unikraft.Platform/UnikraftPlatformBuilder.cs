@@ -14,7 +14,7 @@ namespace Unikraft.Platform;
 public sealed class UnikraftPlatformBuilder : IPlatformBuilder
 {
     internal const string NoHypervisor =
-        "No hypervisor was chosen. Call a backend's extension method on the platform builder, for example UseKvm() or UseInMemory().";
+        "No hypervisor was chosen. Call the extension method of a backend on the platform builder, for example UseInMemory().";
 
     private readonly PlatformOptions _options = new();
     private TimeProvider _timeProvider = TimeProvider.System;

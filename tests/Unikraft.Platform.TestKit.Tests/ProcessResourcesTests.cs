@@ -1,3 +1,4 @@
+using System.IO.MemoryMappedFiles;
 using Xunit.Sdk;
 
 namespace Unikraft.Platform.TestKit.Tests;
@@ -27,6 +28,42 @@ public sealed class ProcessResourcesTests
 
         Assert.Contains("descriptor /dev/null", error.Message, StringComparison.Ordinal);
         leaked.ForEach(file => file.Dispose());
+    }
+
+    [Fact]
+    public async Task What_grows_once_and_then_stays_is_no_leak()
+    {
+        List<FileStream> cache = [];
+        await ProcessResources.AssertNoGrowthAsync(() =>
+        {
+            if (cache.Count < 16)
+            {
+                cache.Add(File.OpenRead("/dev/zero"));
+            }
+
+            return Task.CompletedTask;
+        });
+        cache.ForEach(file => file.Dispose());
+    }
+
+    [Fact]
+    public async Task Memory_mapped_in_each_round_is_found_by_its_size()
+    {
+        List<MemoryMappedFile> leaked = [];
+        List<MemoryMappedViewAccessor> views = [];
+        const int Size = 1 << 22;
+        TrueException error = await Assert.ThrowsAsync<TrueException>(() => ProcessResources.AssertNoGrowthAsync(
+            () =>
+            {
+                leaked.Add(MemoryMappedFile.CreateNew(mapName: null, Size));
+                views.Add(leaked[^1].CreateViewAccessor());
+                return Task.CompletedTask;
+            },
+            bytesPerRound: Size));
+        views.ForEach(view => view.Dispose());
+        leaked.ForEach(file => file.Dispose());
+
+        Assert.Contains("address space", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]

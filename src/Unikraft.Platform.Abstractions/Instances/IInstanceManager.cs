@@ -15,7 +15,10 @@ public interface IInstanceManager
     /// <exception cref="InvalidRequestException">The request contradicts itself or is out of range.</exception>
     /// <exception cref="NameConflictException">The name is taken.</exception>
     /// <exception cref="ImageException">The image cannot be used.</exception>
-    /// <exception cref="WrongStateException">The source is in a state that branching does not support.</exception>
+    /// <exception cref="WrongStateException">
+    /// The source is in a state that branching does not support. Or the instance was stopped while it was created, and is gone. Or, with
+    /// <see cref="CreateInstanceRequest.WaitTimeout"/>, it stopped before it was running; then it stays.
+    /// </exception>
     /// <exception cref="PlatformException">
     /// <see cref="PlatformErrorCode.SnapshotPending"/>: the source has a snapshot in progress. Retry once it completes.
     /// </exception>

@@ -19,6 +19,7 @@ internal static partial class Libc
     internal const int MapFixed = 0x10;
     internal const int MapAnonymous = 0x20;
     internal const int MapNoReserve = 0x4000;
+    internal const int MapPopulate = 0x8000;
 
     internal const int AdviseDontDump = 16;
 
@@ -60,6 +61,9 @@ internal static partial class Libc
 
     [LibraryImport(Library, EntryPoint = "pread", SetLastError = true)]
     internal static partial nint ReadAt(DescriptorHandle descriptor, nint buffer, nuint length, long offset);
+
+    [LibraryImport(Library, EntryPoint = "pwrite", SetLastError = true)]
+    internal static partial nint WriteAt(DescriptorHandle descriptor, nint buffer, nuint length, long offset);
 
     [LibraryImport(Library, EntryPoint = "gettid")]
     internal static partial int GetThreadId();

@@ -2,6 +2,7 @@ using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
@@ -12,9 +13,7 @@ internal sealed class KvmHypervisor : IHypervisor
     private const int MinMemoryMb = 2;
     private const int MaxMemoryMb = 64 << 10;
 
-    private readonly KvmDevice _device;
-    private readonly KickSignal _kickSignal;
-    private readonly TimeProvider _timeProvider;
+    private readonly KvmHost _host;
     private readonly ILogger _logger;
 
     internal KvmHypervisor(KvmOptions options, HypervisorContext context)
@@ -25,10 +24,9 @@ internal sealed class KvmHypervisor : IHypervisor
             throw new HypervisorUnavailableException(support.Message);
         }
 
-        _timeProvider = context.TimeProvider;
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
-        _kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _device = KvmDevice.Open();
+        KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
+        _host = new KvmHost(KvmDevice.Open(), kickSignal, context.TimeProvider, new StagingPool(), _logger);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
     }
@@ -53,7 +51,7 @@ internal sealed class KvmHypervisor : IHypervisor
         }
 
         KvmMachine machine = await KvmMachine
-            .BootAsync(_device, _kickSignal, _timeProvider, configuration, monitor, cancellationToken)
+            .BootAsync(_host, configuration, monitor, cancellationToken)
             .ConfigureAwait(false);
         Log.Booted(_logger, configuration.Name, configuration.Vcpus, configuration.MemoryMb);
         return machine;
@@ -72,7 +70,7 @@ internal sealed class KvmHypervisor : IHypervisor
         }
 
         KvmMachine machine = await KvmMachine
-            .RestoreAsync(_device, _kickSignal, _timeProvider, own, uuid, monitor, cancellationToken)
+            .RestoreAsync(_host, own, uuid, monitor, cancellationToken)
             .ConfigureAwait(false);
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
@@ -80,7 +78,7 @@ internal sealed class KvmHypervisor : IHypervisor
 
     public ValueTask DisposeAsync()
     {
-        _device.Dispose();
+        _host.Dispose();
         return ValueTask.CompletedTask;
     }
 }

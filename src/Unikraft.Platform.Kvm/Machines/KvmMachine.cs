@@ -22,12 +22,12 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private readonly Lazy<Task> _disposal;
     private int _started;
 
-    private KvmMachine(Parts parts, TimeProvider timeProvider, KickSignal kickSignal, IMachineMonitor monitor)
+    private KvmMachine(Parts parts, KvmHost host, IMachineMonitor monitor)
     {
         _memory = parts.Memory;
         _vm = parts.Vm;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
-        GuestClock clock = new(timeProvider, parts.Origin?.Device.Monotonic ?? 0);
+        GuestClock clock = new(host.TimeProvider, parts.Origin?.Device.Monotonic ?? 0);
         _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events), () => _platform!.Input.Close());
         _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
@@ -35,7 +35,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         MmioBus bus = new();
         bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);
         bus.Attach(FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, _faults);
-        VcpuEnvironment environment = new(_vm, _control, bus, _platform, _faults, kickSignal, timeProvider);
+        VcpuEnvironment environment = new(_vm, _control, bus, _platform, _faults, host.KickSignal, host.TimeProvider);
 
         _vcpus = new Vcpu[parts.Layout.Vcpus];
         for (int i = 0; i < _vcpus.Length; i++)
@@ -49,7 +49,14 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         }
 
         _control.SetVcpus(_vcpus);
-        _capture = new LiveCapture(environment, new DirtyTracker(_vm, _memory), _memory, parts.Layout, parts.Origin?.Memory.Share());
+        _capture = new LiveCapture(
+            environment,
+            new DirtyTracker(_vm, _memory),
+            host.StagingPool,
+            host.Logger,
+            _memory,
+            parts.Layout,
+            parts.Origin?.ShareMemory());
 
         void Initialize(KvmVcpu vcpu, int index)
         {
@@ -76,9 +83,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     /// <summary>Boots an image.</summary>
     internal static async ValueTask<KvmMachine> BootAsync(
-        KvmDevice device,
-        KickSignal kickSignal,
-        TimeProvider timeProvider,
+        KvmHost host,
         MachineConfiguration configuration,
         IMachineMonitor monitor,
         CancellationToken cancellationToken)
@@ -89,34 +94,36 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         GuestStrings strings = GuestStrings.From(configuration);
 
         return await MakeAsync(
-            device,
+            host,
             layout,
             configuration.Name,
             origin: null,
             (vcpu, index) => FlatGuestLoader.Enter(vcpu, index, image, layout),
-            parts => new KvmMachine(parts, timeProvider, kickSignal, monitor),
+            parts => new KvmMachine(parts, host, monitor),
             machine => FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name),
             cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Makes a machine that continues from a snapshot.</summary>
     internal static ValueTask<KvmMachine> RestoreAsync(
-        KvmDevice device,
-        KickSignal kickSignal,
-        TimeProvider timeProvider,
+        KvmHost host,
         KvmSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
         CancellationToken cancellationToken) => MakeAsync(
-            device,
+            host,
             snapshot.Layout,
             uuid.ToString("D"),
             snapshot,
             (vcpu, index) => snapshot.Vcpus[index].Restore(vcpu),
-            parts => new KvmMachine(parts, timeProvider, kickSignal, monitor),
+            parts => new KvmMachine(parts, host, monitor),
             machine =>
             {
-                machine._memory.Install(snapshot.Memory);
+                using (PageMap map = snapshot.ShareMemory())
+                {
+                    machine._memory.Install(map);
+                }
+
                 InfoPage.WriteIdentity(machine._memory, uuid);
                 machine._control.Lower(GuestEvents.StopRequested);
                 machine._platform.Restore(snapshot.Device);
@@ -183,7 +190,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     public ValueTask DisposeAsync() => new(_disposal.Value);
 
     private static async ValueTask<KvmMachine> MakeAsync(
-        KvmDevice device,
+        KvmHost host,
         FlatGuestLayout layout,
         string name,
         KvmSnapshot? origin,
@@ -193,7 +200,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        KvmMachine machine = Construct(device, layout, name, origin, initialize, construct);
+        KvmMachine machine = Construct(host, layout, name, origin, initialize, construct);
         try
         {
             // The threads make their vCPUs while this one fills the memory.
@@ -220,7 +227,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     }
 
     private static KvmMachine Construct(
-        KvmDevice device,
+        KvmHost host,
         FlatGuestLayout layout,
         string name,
         KvmSnapshot? origin,
@@ -232,7 +239,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         try
         {
             memory = new GuestMemory(layout.MemorySize);
-            vm = device.CreateVm();
+            vm = host.Device.CreateVm();
             return construct(new Parts(memory, vm, layout, name, origin, initialize));
         }
         catch

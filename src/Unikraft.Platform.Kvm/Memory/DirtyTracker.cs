@@ -36,19 +36,25 @@ internal sealed class DirtyTracker
 
         // Cleared before the pages are read: a write that comes after the reading is in the log again.
         ClearLog();
-        return Take(writer);
+        Collect();
+        writer.Copy(_memory, _round);
+        return _round.Count();
     }
 
     /// <summary>
     /// Takes the rest while the guest stands still. Nothing is protected again: these pages count as changed next time, which costs nothing
     /// now.
     /// </summary>
-    internal void TakeResidue(LayerWriter writer)
+    internal void StageResidue(LayerWriter writer, StagingBuffer buffer)
     {
         _round.Clear();
         _vm.GetDirtyLog(_round.Words);
-        Take(writer);
+        Collect();
+        writer.Stage(_memory, _round, buffer);
     }
+
+    /// <summary>Stores the rest, when the guest runs again.</summary>
+    internal void FlushResidue(LayerWriter writer) => writer.FlushStaged(_round);
 
     /// <summary>The snapshot that was taken is complete.</summary>
     internal void Commit() => _taken.Clear();
@@ -60,15 +66,13 @@ internal sealed class DirtyTracker
         _taken.Clear();
     }
 
-    private int Take(LayerWriter writer)
+    private void Collect()
     {
         _memory.WrittenByHost.MoveTo(_round);
         _pending.MoveTo(_round);
 
         // Noted before the copying, so that a failure in it loses nothing.
         _taken.UnionWith(_round);
-        writer.Copy(_memory, _round);
-        return _round.Count();
     }
 
     private void ClearLog()

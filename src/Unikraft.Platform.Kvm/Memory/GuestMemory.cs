@@ -16,7 +16,7 @@ namespace Unikraft.Platform.Kvm.Memory;
 internal sealed unsafe class GuestMemory : SafeHandle
 {
     /// <summary>Runs of this many pages are mapped from their layer, shorter ones are copied: a mapping costs about as much as copying them.</summary>
-    private const int MapThreshold = 16;
+    internal const int MapThreshold = 16;
 
     /// <summary>The most mappings one guest may take of <c>vm.max_map_count</c> (65,530 for the process by default).</summary>
     private const int MaxMappings = 4096;
@@ -96,8 +96,8 @@ internal sealed unsafe class GuestMemory : SafeHandle
         return filled;
     }
 
-    /// <summary>The bytes of one page, for copying it into a layer.</summary>
-    internal ReadOnlySpan<byte> Page(int page) => Slice((long)page << PageSize.Shift, PageSize.Bytes);
+    /// <summary>The bytes of a run of pages, at most <see cref="PageExtent.MaxLength"/> of them, for copying them into a layer.</summary>
+    internal ReadOnlySpan<byte> PageRun(int firstPage, int pages) => Slice((long)firstPage << PageSize.Shift, pages << PageSize.Shift);
 
     /// <summary>Puts the pages of a chain of layers into memory that is still all zero.</summary>
     internal void Install(PageMap map)

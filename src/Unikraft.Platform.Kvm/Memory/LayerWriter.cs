@@ -3,18 +3,20 @@ using Unikraft.Platform.Kvm.Interop;
 namespace Unikraft.Platform.Kvm.Memory;
 
 /// <summary>Builds a <see cref="MemoryLayer"/>: takes pages, possibly the same one more than once, until it is sealed.</summary>
-internal sealed unsafe class LayerWriter : IDisposable
+/// <remarks>
+/// Pages are written to the file, not copied into a mapping of it: a write of a run costs one call, a mapping one fault for each new page.
+/// </remarks>
+internal sealed class LayerWriter : IDisposable
 {
     private readonly DescriptorHandle _file;
-    private readonly nuint _size;
     private readonly PageBitmap _stored;
     private readonly PageBitmap _zero;
-    private nint _mapping;
+    private StagingBuffer? _staging;
+    private int _staged;
     private bool _sealed;
 
     internal LayerWriter(int pages)
     {
-        _size = (nuint)pages << PageSize.Shift;
         _stored = new PageBitmap(pages);
         _zero = new PageBitmap(pages);
         _file = new DescriptorHandle(HostError.Check(
@@ -22,20 +24,7 @@ internal sealed unsafe class LayerWriter : IDisposable
             "Creating a memory layer"));
         try
         {
-            HostError.Check(Libc.Truncate(_file, (long)_size), "Sizing a memory layer");
-            _mapping = Libc.MemoryMap(
-                address: 0,
-                _size,
-                Libc.ProtectionRead | Libc.ProtectionWrite,
-                Libc.MapShared | Libc.MapNoReserve,
-                (int)_file.DangerousGetHandle(),
-                offset: 0);
-            if (_mapping == -1)
-            {
-                throw HostError.Last("Mapping a memory layer");
-            }
-
-            _ = Libc.MemoryAdvise(_mapping, _size, Libc.AdviseDontDump);
+            HostError.Check(Libc.Truncate(_file, (long)pages << PageSize.Shift), "Sizing a memory layer");
         }
         catch
         {
@@ -49,10 +38,61 @@ internal sealed unsafe class LayerWriter : IDisposable
     {
         for (int from = 0; pages.NextRun(from, out int start, out int length); from = start + length)
         {
-            for (int page = start; page < start + length; page++)
+            Store(start, memory.PageRun(start, length));
+        }
+    }
+
+    /// <summary>Takes the present content of some pages as quickly as possible, for <see cref="FlushStaged"/> to do the rest of the work.</summary>
+    /// <remarks>What does not fit into the buffer is stored at once, which is several times slower.</remarks>
+    internal void Stage(GuestMemory memory, PageBitmap pages, StagingBuffer buffer)
+    {
+        _staging = buffer;
+        _staged = 0;
+        for (int from = 0; pages.NextRun(from, out int start, out int length); from = start + length)
+        {
+            int fitting = Math.Min(length, buffer.Capacity - _staged);
+            memory.PageRun(start, fitting).CopyTo(buffer.Slice(_staged, fitting));
+            _staged += fitting;
+            if (fitting < length)
             {
-                Copy(page, memory.Page(page));
+                Store(start + fitting, memory.PageRun(start + fitting, length - fitting));
             }
+        }
+    }
+
+    /// <summary>Stores the pages that were staged.</summary>
+    /// <param name="pages">The pages that were given to <see cref="Stage"/>.</param>
+    internal void FlushStaged(PageBitmap pages)
+    {
+        int position = 0;
+        for (int from = 0; position < _staged && pages.NextRun(from, out int start, out int length); from = start + length)
+        {
+            int staged = Math.Min(length, _staged - position);
+            Store(start, _staging!.Slice(position, staged));
+            position += staged;
+        }
+    }
+
+    /// <summary>Stores a run of pages, parted where it changes between zeroes and content.</summary>
+    internal void Store(int firstPage, ReadOnlySpan<byte> content)
+    {
+        int pages = content.Length >> PageSize.Shift;
+        for (int start = 0; start < pages;)
+        {
+            bool isZero = IsZero(content, start);
+            int end = start + 1;
+            while (end < pages && IsZero(content, end) == isZero)
+            {
+                end++;
+            }
+
+            if (!isZero)
+            {
+                Write(content[(start << PageSize.Shift)..(end << PageSize.Shift)], (long)(firstPage + start) << PageSize.Shift);
+            }
+
+            Note(firstPage + start, firstPage + end, isZero);
+            start = end;
         }
     }
 
@@ -61,7 +101,6 @@ internal sealed unsafe class LayerWriter : IDisposable
     /// <returns>The map of parent and layer together, which holds the layer.</returns>
     internal PageMap Seal(PageMap? parent)
     {
-        Unmap();
         HostError.Check(
             Libc.FileControl(_file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealWrite | Libc.SealSeal),
             "Sealing a memory layer");
@@ -79,34 +118,39 @@ internal sealed unsafe class LayerWriter : IDisposable
 
     public void Dispose()
     {
-        Unmap();
         if (!_sealed)
         {
             _file.Dispose();
         }
     }
 
-    private void Copy(int page, ReadOnlySpan<byte> content)
+    private static bool IsZero(ReadOnlySpan<byte> content, int page) =>
+        !content.Slice(page << PageSize.Shift, PageSize.Bytes).ContainsAnyExcept((byte)0);
+
+    private unsafe void Write(ReadOnlySpan<byte> content, long offset)
     {
-        if (content.ContainsAnyExcept((byte)0))
+        fixed (byte* first = content)
         {
-            content.CopyTo(new Span<byte>((byte*)_mapping + ((long)page << PageSize.Shift), PageSize.Bytes));
-            _stored.Set(page);
-            _zero.Clear(page);
-        }
-        else
-        {
-            _zero.Set(page);
-            _stored.Clear(page);
+            int done = 0;
+            while (done < content.Length)
+            {
+                nint written = Libc.WriteAt(_file, (nint)first + done, (nuint)(content.Length - done), offset + done);
+                if (written <= 0)
+                {
+                    throw HostError.Last("Writing a memory layer");
+                }
+
+                done += (int)written;
+            }
         }
     }
 
-    private void Unmap()
+    private void Note(int start, int end, bool isZero)
     {
-        if (_mapping != 0)
+        for (int page = start; page < end; page++)
         {
-            _ = Libc.MemoryUnmap(_mapping, _size);
-            _mapping = 0;
+            (isZero ? _zero : _stored).Set(page);
+            (isZero ? _stored : _zero).Clear(page);
         }
     }
 }

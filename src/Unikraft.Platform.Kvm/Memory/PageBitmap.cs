@@ -61,7 +61,7 @@ internal sealed class PageBitmap
         return count;
     }
 
-    /// <summary>Finds the next run of set bits.</summary>
+    /// <summary>Finds the next run of set bits. One that is longer than an extent may be comes in parts.</summary>
     /// <param name="from">Where to begin to look.</param>
     /// <param name="start">The first page of the run.</param>
     /// <param name="length">Its length, at least 1.</param>
@@ -69,7 +69,7 @@ internal sealed class PageBitmap
     internal bool NextRun(int from, out int start, out int length)
     {
         start = NextBit(from, invert: 0);
-        length = start < Pages ? NextBit(start, invert: ulong.MaxValue) - start : 0;
+        length = start < Pages ? Math.Min(NextBit(start, invert: ulong.MaxValue) - start, PageExtent.MaxLength) : 0;
         return length > 0;
     }
 

@@ -1,3 +1,5 @@
+using System.Buffers;
+
 namespace Unikraft.Platform.Kvm.Memory;
 
 /// <summary>
@@ -74,6 +76,65 @@ internal sealed class PageMap : IDisposable
 
         AppendParent(merged, parent, position, stored.Pages);
         return new PageMap([.. merged], layer.StoredBytes, (parent?.Depth ?? 0) + 1);
+    }
+
+    /// <summary>The number of pages that loading has to copy one by one, because they do not lie together.</summary>
+    internal int ScatteredPages
+    {
+        get
+        {
+            int pages = 0;
+            foreach (PageExtent extent in _extents)
+            {
+                pages += extent.Length < GuestMemory.MapThreshold ? extent.Length : 0;
+            }
+
+            return pages;
+        }
+    }
+
+    /// <summary>Copies everything into one layer, so that it lies together again.</summary>
+    /// <param name="pages">The number of pages of the guest.</param>
+    internal PageMap Fold(int pages)
+    {
+        const int BufferPages = 256;
+        using LayerWriter writer = new(pages);
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(BufferPages << PageSize.Shift);
+        try
+        {
+            foreach (PageExtent extent in _extents)
+            {
+                for (int page = extent.Start; page < extent.End; page += BufferPages)
+                {
+                    int count = Math.Min(BufferPages, extent.End - page);
+                    Span<byte> content = buffer.AsSpan(0, count << PageSize.Shift);
+                    extent.Layer.Read(content, (long)page << PageSize.Shift);
+                    writer.Store(page, content);
+                }
+            }
+
+            return writer.Seal(parent: null);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    /// <summary>Makes the same map on top of a folded ancestor.</summary>
+    /// <param name="ancestor">This map, or one that it was made from by overlays.</param>
+    /// <param name="folded">The fold of that.</param>
+    internal PageMap Rebase(PageMap ancestor, PageMap folded)
+    {
+        // A page that still comes from a layer of the ancestor is as the ancestor had it, and the fold has it at the same place.
+        MemoryLayer layer = folded._extents[0].Layer;
+        List<PageExtent> rebased = new(_extents.Length);
+        foreach (PageExtent extent in _extents)
+        {
+            Append(rebased, extent.Start, extent.Length, ancestor._layers.Contains(extent.Layer) ? layer : extent.Layer);
+        }
+
+        return new PageMap([.. rebased], OwnBytes, Depth);
     }
 
     /// <summary>Another holder of the same map.</summary>

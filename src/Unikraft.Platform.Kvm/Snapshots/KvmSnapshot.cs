@@ -7,26 +7,49 @@ using Unikraft.Platform.Kvm.Vcpus;
 namespace Unikraft.Platform.Kvm.Snapshots;
 
 /// <summary>The state of a KVM machine at one moment: a chain of memory layers, the vCPUs, the platform device.</summary>
-internal sealed class KvmSnapshot(
-    PageMap memory,
-    FlatGuestLayout layout,
-    IReadOnlyList<VcpuState> vcpus,
-    PlatformDeviceState device,
-    TimeSpan pause) : IMachineSnapshot
+internal sealed class KvmSnapshot : IMachineSnapshot
 {
-    public long StoredBytes => Memory.OwnBytes;
+    private readonly SharedPageMap _memory;
 
-    public int Depth => Memory.Depth;
+    /// <param name="memory">The memory, which the snapshot takes over.</param>
+    /// <param name="layout">The layout of the memory.</param>
+    /// <param name="vcpus">The state of the vCPUs.</param>
+    /// <param name="device">The state of the platform device.</param>
+    /// <param name="pause">How long the machine stood still.</param>
+    internal KvmSnapshot(
+        PageMap memory,
+        FlatGuestLayout layout,
+        IReadOnlyList<VcpuState> vcpus,
+        PlatformDeviceState device,
+        TimeSpan pause)
+    {
+        _memory = new SharedPageMap(memory);
+        StoredBytes = memory.OwnBytes;
+        Depth = memory.Depth;
+        Layout = layout;
+        Vcpus = vcpus;
+        Device = device;
+        Pause = pause;
+    }
 
-    public TimeSpan Pause { get; } = pause;
+    public long StoredBytes { get; }
 
-    internal PageMap Memory { get; } = memory;
+    public int Depth { get; }
 
-    internal FlatGuestLayout Layout { get; } = layout;
+    public TimeSpan Pause { get; }
 
-    internal IReadOnlyList<VcpuState> Vcpus { get; } = vcpus;
+    internal FlatGuestLayout Layout { get; }
 
-    internal PlatformDeviceState Device { get; } = device;
+    internal IReadOnlyList<VcpuState> Vcpus { get; }
 
-    public void Dispose() => Memory.Dispose();
+    internal PlatformDeviceState Device { get; }
+
+    /// <summary>The memory, for the caller to hold and dispose of.</summary>
+    /// <exception cref="ObjectDisposedException">The snapshot was disposed of.</exception>
+    internal PageMap ShareMemory() => _memory.Share();
+
+    /// <summary>Continues on a folded form of the memory.</summary>
+    internal void Rebase(PageMap ancestor, PageMap folded) => _memory.Rebase(ancestor, folded);
+
+    public void Dispose() => _memory.Dispose();
 }

@@ -1,3 +1,4 @@
+using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Memory;
@@ -17,29 +18,50 @@ internal sealed class LiveCapture : IDisposable
     /// <summary>A guest that writes as fast as it is copied gains nothing from more rounds.</summary>
     private const int MaxRounds = 6;
 
+    /// <summary>Chains are folded when more than these pages, and this share of the memory, lie scattered: loading would copy for milliseconds.</summary>
+    private const int MinScattered = 512;
+    private const int ScatteredShare = 32;
+
+    /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
+    private const int MaxStaged = 1 << 16;
+
     private readonly RunControl _control;
     private readonly PlatformDevice _device;
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
     private readonly TimeProvider _timeProvider;
     private readonly DirtyTracker _tracker;
+    private readonly StagingPool _stagingPool;
+    private readonly ILogger _logger;
     private readonly SemaphoreSlim _busy = new(1, 1);
-    private PageMap? _base;
+    private readonly SharedPageMap _base;
+    private Task _folding = Task.CompletedTask;
 
     /// <param name="parts">The machine.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>.</param>
+    /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
+    /// <param name="logger">Where to log.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
-    internal LiveCapture(VcpuEnvironment parts, DirtyTracker tracker, GuestMemory memory, FlatGuestLayout layout, PageMap? baseMap)
+    internal LiveCapture(
+        VcpuEnvironment parts,
+        DirtyTracker tracker,
+        StagingPool stagingPool,
+        ILogger logger,
+        GuestMemory memory,
+        FlatGuestLayout layout,
+        PageMap? baseMap)
     {
+        _stagingPool = stagingPool;
+        _logger = logger;
         _control = parts.Control;
         _device = parts.Platform;
         _timeProvider = parts.TimeProvider;
         _tracker = tracker;
         _memory = memory;
         _layout = layout;
-        _base = baseMap;
+        _base = new SharedPageMap(baseMap);
     }
 
     /// <summary>Takes a snapshot.</summary>
@@ -63,24 +85,62 @@ internal sealed class LiveCapture : IDisposable
     }
 
     /// <summary>Waits for a snapshot under way, and refuses further ones.</summary>
-    internal Task CloseAsync() => _busy.WaitAsync();
+    internal async Task CloseAsync()
+    {
+        await _busy.WaitAsync().ConfigureAwait(false);
+        await _folding.ConfigureAwait(false);
+    }
 
     public void Dispose()
     {
-        _base?.Dispose();
+        _base.Dispose();
         _busy.Dispose();
+    }
+
+    /// <summary>Brings together what lies scattered, while everybody goes on: loading would have to copy it page by page.</summary>
+    private void BeginFolding(KvmSnapshot snapshot)
+    {
+        PageMap map = snapshot.ShareMemory();
+        if (_folding.IsCompleted && map.ScatteredPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
+        {
+            _folding = Task.Run(() => Fold(snapshot, map));
+        }
+        else
+        {
+            map.Dispose();
+        }
+    }
+
+    private void Fold(KvmSnapshot snapshot, PageMap map)
+    {
+        using (map)
+        {
+            try
+            {
+                using PageMap folded = map.Fold(_memory.Pages);
+                snapshot.Rebase(map, folded);
+                _base.Rebase(map, folded);
+            }
+            catch (HypervisorException error)
+            {
+                // Loading is slower then, and nothing else.
+                Log.FoldingFailed(_logger, error);
+            }
+        }
     }
 
     private async Task<KvmSnapshot> CaptureCoreAsync(CancellationToken cancellationToken)
     {
         using LayerWriter writer = new(_memory.Pages);
+        StagingBuffer? staging = null;
         try
         {
             int previous = int.MaxValue;
+            int pages = 0;
             for (int round = 0; round < MaxRounds; round++)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                int pages = _tracker.TakeRound(writer);
+                pages = _tracker.TakeRound(writer);
                 if (pages <= ResidueTarget || pages > previous / 4 * 3)
                 {
                     break;
@@ -96,30 +156,40 @@ internal sealed class LiveCapture : IDisposable
                 states[i] = new VcpuState();
             }
 
+            // The guest does not write faster than before: twice the last round is room enough.
+            staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * pages));
+            StagingBuffer buffer = staging;
             PlatformDeviceState? device = null;
             Cut cut = new(states, () =>
             {
-                _tracker.TakeResidue(writer);
+                _tracker.StageResidue(writer, buffer);
                 device = _device.Save();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);
+            _tracker.FlushResidue(writer);
 
-            PageMap map = writer.Seal(_base);
-            _base?.Dispose();
-            _base = map;
-            _tracker.Commit();
-            return new KvmSnapshot(
-                map.Share(),
+            KvmSnapshot snapshot = new(
+                _base.Overlay(writer),
                 _layout,
                 states,
                 device!,
                 _timeProvider.GetElapsedTime(cut.RequestedAt, cut.ReleasedAt));
+            _tracker.Commit();
+            BeginFolding(snapshot);
+            return snapshot;
         }
         catch
         {
             _tracker.Rollback();
             throw;
+        }
+        finally
+        {
+            if (staging is not null)
+            {
+                _stagingPool.Return(staging);
+            }
         }
     }
 }

@@ -58,12 +58,12 @@ internal sealed class CheckpointStore(
         }
     }
 
-    public Task<Checkpoint> WaitAsync(NameOrUuid checkpoint, TimeSpan? timeout = null, CancellationToken cancellationToken = default)
+    public async Task<Checkpoint> WaitAsync(NameOrUuid checkpoint, TimeSpan? timeout = null, CancellationToken cancellationToken = default)
     {
         StoredCheckpoint found = Find(checkpoint);
         Durations.RequireTimeout(timeout);
         cancellationToken.ThrowIfCancellationRequested();
-        return AwaitReadyAsync(found, timeout ?? Timeout.InfiniteTimeSpan, cancellationToken);
+        return await AwaitReadyAsync(found, timeout ?? Timeout.InfiniteTimeSpan, cancellationToken).ConfigureAwait(false);
     }
 
     public Checkpoint Get(NameOrUuid checkpoint) => Find(checkpoint).Describe();

@@ -385,7 +385,10 @@ internal sealed class InstanceController
                     ThrowIfClosed();
                 }
 
-                throw new WrongStateException($"Instance '{_identity.Name}' was stopped while it was starting", InstanceState.Stopped);
+                if (run.NoRestart)
+                {
+                    throw new WrongStateException($"Instance '{_identity.Name}' was stopped while it was starting", InstanceState.Stopped);
+                }
             }
 
             throw;
@@ -637,18 +640,27 @@ internal sealed class InstanceController
         }
         catch (Exception error)
         {
-            lock (_lock)
+            if (IsCurrent())
             {
-                if (_restart != sequence || _refusal is not null)
-                {
-                    return;
-                }
-
-                sequence.Timer?.Dispose();
-                PrepareRestart(sequence.Attempt + 1);
+                _platform.Logger.InstanceStartFailed(error, _identity.Name, _identity.Uuid);
             }
 
-            _platform.Logger.InstanceStartFailed(error, _identity.Name, _identity.Uuid);
+            lock (_lock)
+            {
+                if (_restart == sequence)
+                {
+                    sequence.Timer?.Dispose();
+                    PrepareRestart(sequence.Attempt + 1);
+                }
+            }
+        }
+
+        bool IsCurrent()
+        {
+            lock (_lock)
+            {
+                return _restart == sequence;
+            }
         }
     }
 

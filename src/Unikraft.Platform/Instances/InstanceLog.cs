@@ -120,9 +120,8 @@ internal sealed class InstanceLog(int capacity)
                 // Overwritten meanwhile: what was copied so far is no longer connected to what follows.
                 output.AsSpan(length, read).CopyTo(output);
                 length = 0;
-                availableStart = actual;
-                start = Math.Min(actual, end);
-                read = (int)Math.Min(read, end - start);
+                start = availableStart = Math.Min(actual, availableEnd);
+                read = (int)Math.Clamp(end - actual, 0, read);
             }
 
             length += read;

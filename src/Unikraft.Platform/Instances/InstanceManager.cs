@@ -82,7 +82,7 @@ internal sealed class InstanceManager(
         return found.Describe();
     }
 
-    public Task<Instance> StopAsync(NameOrUuid instance, StopRequest? request = null, CancellationToken cancellationToken = default)
+    public async Task<Instance> StopAsync(NameOrUuid instance, StopRequest? request = null, CancellationToken cancellationToken = default)
     {
         platform.Rundown.ThrowIfClosed();
         if (request is { Force: true, GracePeriod: not null })
@@ -91,14 +91,14 @@ internal sealed class InstanceManager(
         }
 
         Durations.RequireGracePeriod(request?.GracePeriod);
-        return instances.Find(instance).StopAsync(
+        return await instances.Find(instance).StopAsync(
             StopInitiator.User,
             request?.Force ?? false,
             request?.GracePeriod ?? platform.Settings.StopGracePeriod,
-            cancellationToken);
+            cancellationToken).ConfigureAwait(false);
     }
 
-    public Task<Instance> WaitAsync(
+    public async Task<Instance> WaitAsync(
         NameOrUuid instance,
         InstanceState state,
         TimeSpan? timeout = null,
@@ -112,7 +112,7 @@ internal sealed class InstanceManager(
         }
 
         cancellationToken.ThrowIfCancellationRequested();
-        return instances.Find(instance).WaitAsync(state, timeout, cancellationToken);
+        return await instances.Find(instance).WaitAsync(state, timeout, cancellationToken).ConfigureAwait(false);
     }
 
     public async Task<Instance> DeleteAsync(NameOrUuid instance, CancellationToken cancellationToken = default)

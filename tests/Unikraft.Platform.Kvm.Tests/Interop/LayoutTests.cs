@@ -112,7 +112,7 @@ public sealed class LayoutTests
             + "MmioDataCapacity=sizeof(((struct_kvm_run*)0)->mmio.data)",
         [typeof(Libc)] =
             "OpenReadWrite=O_RDWR OpenCloseOnExec=O_CLOEXEC ProtectionNone=PROT_NONE ProtectionRead=PROT_READ ProtectionWrite=PROT_WRITE "
-            + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE "
+            + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE MapPopulate=MAP_POPULATE "
             + "AdviseDontDump=MADV_DONTDUMP MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealWrite=F_SEAL_WRITE ErrnoInterrupted=EINTR "
             + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM",

@@ -52,7 +52,9 @@ public sealed class DirtyTrackerTests
         using Setup setup = new();
         setup.Memory.Write(Size - 1, (byte)1);
         using LayerWriter writer = new(setup.Memory.Pages);
-        setup.Tracker.TakeResidue(writer);
+        using StagingBuffer buffer = new(4);
+        setup.Tracker.StageResidue(writer, buffer);
+        setup.Tracker.FlushResidue(writer);
         using PageMap map = writer.Seal(null);
 
         PageExtent extent = Assert.Single(map.Extents.ToArray());

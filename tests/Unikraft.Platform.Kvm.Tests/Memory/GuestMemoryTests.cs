@@ -45,8 +45,8 @@ public sealed class GuestMemoryTests
         Assert.Throws<ArgumentOutOfRangeException>(() => memory.Read<ulong>(Size - 7));
         Assert.Throws<ArgumentOutOfRangeException>(() => memory.Write(Size - 7, 1UL));
         Assert.Throws<ArgumentOutOfRangeException>(() => memory.Read<byte>(-1));
-        Assert.Throws<ArgumentOutOfRangeException>(() => memory.Page((int)(Size >> PageSize.Shift)).Length);
-        Assert.Throws<ArgumentOutOfRangeException>(() => memory.Page(-1).Length);
+        Assert.Throws<ArgumentOutOfRangeException>(() => memory.PageRun((int)(Size >> PageSize.Shift), 1).Length);
+        Assert.Throws<ArgumentOutOfRangeException>(() => memory.PageRun(-1, 1).Length);
     }
 
     [Fact]

@@ -135,6 +135,82 @@ public sealed class LayerWriterTests
         }
     }
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(7)]
+    [InlineData(40)]
+    [InlineData(Pages)]
+    public void Staged_pages_are_those_of_the_moment_whether_they_fit_or_not(int capacity)
+    {
+        Random random = new(capacity);
+        using GuestMemory memory = NewMemory();
+        using StagingBuffer buffer = new(capacity);
+        PageBitmap changed = new(Pages);
+        byte[] content = new byte[PageSize.Bytes];
+        for (int page = 0; page < Pages; page++)
+        {
+            random.NextBytes(content);
+            if (random.Next(3) == 0)
+            {
+                Array.Clear(content);
+            }
+
+            if (random.Next(4) != 0)
+            {
+                memory.Write((long)page << PageSize.Shift, content);
+                changed.Set(page);
+            }
+        }
+
+        byte[] moment = memory.Read(0, (int)memory.Size).ToArray();
+        using LayerWriter writer = new(Pages);
+        writer.Copy(memory, All());
+        writer.Stage(memory, changed, buffer);
+        memory.Fill(0, (int)memory.Size, 0, static (bytes, _) =>
+        {
+            bytes.Fill(0xEE);
+            return bytes.Length;
+        });
+        writer.FlushStaged(changed);
+        using PageMap map = writer.Seal(null);
+        using GuestMemory copy = NewMemory();
+        copy.Install(map);
+
+        Assert.True(moment.AsSpan().SequenceEqual(copy.Read(0, moment.Length)));
+    }
+
+    [Fact]
+    public void A_folded_chain_holds_the_same_memory_in_one_layer()
+    {
+        Random random = new(5);
+        using GuestMemory memory = NewMemory();
+        PageMap? map = null;
+        for (int depth = 0; depth < 30; depth++)
+        {
+            PageBitmap changed = new(Pages);
+            for (int i = 0; i < 40; i++)
+            {
+                int page = random.Next(Pages);
+                memory.Write((long)page << PageSize.Shift, random.Next(4) == 0 ? 0 : depth);
+                changed.Set(page);
+            }
+
+            using LayerWriter writer = new(Pages);
+            writer.Copy(memory, changed);
+            PageMap next = writer.Seal(map);
+            map?.Dispose();
+            map = next;
+        }
+
+        using PageMap folded = map!.Fold(Pages);
+        map.Dispose();
+        using GuestMemory copy = NewMemory();
+        copy.Install(folded);
+
+        Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(copy.Read(0, (int)copy.Size)));
+        Assert.Single(folded.Extents.ToArray().Select(extent => extent.Layer).Distinct());
+    }
+
     private static GuestMemory NewMemory() => new((long)Pages << PageSize.Shift);
 
     private static PageBitmap All()

@@ -1,0 +1,85 @@
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Unikraft.Platform.InMemory;
+
+/// <summary>The machine that a scripted guest runs in, as the guest sees it: the counterpart of the guest ABI's platform device.</summary>
+public sealed class ScriptedGuestContext
+{
+    private readonly InMemoryMachine _machine;
+
+    internal ScriptedGuestContext(InMemoryMachine machine) => _machine = machine;
+
+    /// <summary>The arguments. The first one is the name under which the machine was made.</summary>
+    public IReadOnlyList<string> Args => _machine.Args;
+
+    /// <summary>The environment.</summary>
+    public IReadOnlyDictionary<string, string> Env => _machine.Configuration.Env;
+
+    /// <summary>The number of vCPUs.</summary>
+    public int Vcpus => _machine.Configuration.Vcpus;
+
+    /// <summary>The size of the memory in MiB.</summary>
+    public int MemoryMb => _machine.Configuration.MemoryMb;
+
+    /// <summary>The UUID of the instance. Another one in every clone.</summary>
+    public Guid InstanceUuid => _machine.Uuid;
+
+    /// <summary>16 random bytes. Others in every clone.</summary>
+    public ReadOnlyMemory<byte> GenerationId => _machine.GenerationId;
+
+    /// <summary>The time since boot. Never goes back, in a clone neither.</summary>
+    public TimeSpan Monotonic => _machine.Monotonic;
+
+    /// <summary>The date and time.</summary>
+    public DateTimeOffset UtcNow => _machine.UtcNow;
+
+    /// <summary>Whether the caller wants the instance to stop.</summary>
+    public bool IsStopRequested => _machine.PendingEvents.HasFlag(GuestEvents.StopRequested);
+
+    /// <summary>The events that are pending.</summary>
+    public GuestEvents PendingEvents => _machine.PendingEvents;
+
+    /// <summary>Says where the guest is in its life. Reaching level 127 for the first time means that the instance is running.</summary>
+    /// <param name="level">The level, 0 to 127; it goes into later stop codes.</param>
+    /// <param name="isShuttingDown">The shutdown bit of later stop codes.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The level is out of range.</exception>
+    public void SetInitLevel(int level, bool isShuttingDown = false)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(level);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(level, StopCode.AppInitLevel);
+        _machine.SetInitLevel(level, isShuttingDown);
+    }
+
+    /// <summary>Says that the app has left its main entry point. A later <see cref="GuestStep.Stop"/> then has this exit code.</summary>
+    /// <param name="exitCode">The exit code.</param>
+    public void SetExitCode(int exitCode) => _machine.ExitCode = exitCode;
+
+    /// <summary>Writes to the console.</summary>
+    /// <param name="output">The bytes.</param>
+    public void Write(ReadOnlySpan<byte> output) => _machine.WriteOutput(output);
+
+    /// <summary>Writes a line in UTF-8 to the console.</summary>
+    /// <param name="line">The text before the end of line.</param>
+    public void WriteLine(string line) => Write(Encoding.UTF8.GetBytes(line + "\n"));
+
+    /// <summary>Reads what input there is, without waiting.</summary>
+    /// <param name="destination">Where to.</param>
+    /// <returns>How many bytes; 0 when there is none.</returns>
+    public int Read(Span<byte> destination) => _machine.ReadInput(destination);
+
+    /// <summary>Reads the next line of input, if all of it has arrived. A line of more than 1024 bytes is cut.</summary>
+    /// <returns>The line without its end, or <see langword="null"/>.</returns>
+    public string? ReadLine() => _machine.ReadLine();
+
+    /// <summary>Fills a buffer from the host's cryptographic generator.</summary>
+    /// <param name="destination">The buffer.</param>
+    public void FillRandom(Span<byte> destination)
+    {
+        ObjectDisposedException.ThrowIf(_machine.Exited.IsCompleted, this);
+        RandomNumberGenerator.Fill(destination);
+    }
+
+    /// <summary>Makes <see cref="GuestEvents.Wake"/> pending. May be called from anywhere.</summary>
+    public void Wake() => _machine.Wake();
+}

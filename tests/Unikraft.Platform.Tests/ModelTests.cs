@@ -1,0 +1,326 @@
+using System.Globalization;
+using System.Text;
+using Unikraft.Platform.Contracts;
+
+namespace Unikraft.Platform.Tests;
+
+/// <summary>Random sequences of commands, each checked against a dictionary that says what should be there.</summary>
+public sealed class ModelTests
+{
+    private const int Commands = 120;
+
+    public static TheoryData<int> Seeds => [.. Enumerable.Range(1, 16)];
+
+    [Theory]
+    [MemberData(nameof(Seeds))]
+    public async Task The_platform_does_what_the_model_does(int seed)
+    {
+        await using TestPlatform test = new();
+        Run run = new(test, new Dice((ulong)seed));
+        try
+        {
+            for (int i = 0; i < Commands; i++)
+            {
+                await run.StepAsync();
+                await run.CheckAsync();
+            }
+        }
+        catch (Exception error)
+        {
+            throw new InvalidOperationException($"Seed {seed} failed after:\n{run.History}", error);
+        }
+    }
+
+    /// <summary>The memory of a counter guest.</summary>
+    private sealed record Memory(string Nonce, int Tick, string Mark);
+
+    private sealed class ModelInstance
+    {
+        public bool IsRunning { get; set; }
+
+        /// <summary>What runs; unknown nonce when it has not ticked yet.</summary>
+        public Memory? Live { get; set; }
+
+        /// <summary>What the next start continues from.</summary>
+        public Memory? Snapshot { get; set; }
+
+        public int Starts { get; set; }
+
+        public IReadOnlyList<string> History { get; set; } = [];
+    }
+
+    private sealed record ModelCheckpoint(Memory? Memory, IReadOnlyList<string> Ancestors)
+    {
+        public int Loads { get; set; }
+    }
+
+    private sealed class Run(TestPlatform test, Dice dice)
+    {
+        private readonly Dictionary<string, ModelInstance> _instances = new(StringComparer.Ordinal);
+        private readonly Dictionary<string, ModelCheckpoint> _checkpoints = new(StringComparer.Ordinal);
+        private readonly StringBuilder _history = new();
+        private int _lastName;
+
+        public string History => _history.ToString();
+
+        public Task StepAsync() => dice.Next(13) switch
+        {
+            0 or 1 => CreateAsync(),
+            2 => BranchAsync(),
+            3 => CheckpointAsync(),
+            4 => LoadAsync(),
+            5 => StartAsync(),
+            6 => StopAsync(force: false),
+            7 => StopAsync(force: true),
+            8 => MarkAsync(),
+            9 => DeleteAsync(),
+            10 => DeleteCheckpointAsync(),
+            11 => ExitAsync(),
+            _ => TickAsync(),
+        };
+
+        public async Task CheckAsync()
+        {
+            IReadOnlyList<Instance> listed = test.Instances.List();
+            Assert.Equal(_instances.Keys.Order(StringComparer.Ordinal), listed.Select(instance => instance.Name).Order(StringComparer.Ordinal));
+            foreach (Instance instance in listed)
+            {
+                ModelInstance model = _instances[instance.Name];
+                Assert.Equal(model.IsRunning ? InstanceState.Running : InstanceState.Stopped, instance.State);
+                Assert.Equal(model.Starts, instance.StartCount);
+                Assert.Equal(instance.State == InstanceState.Stopped && model.Starts > 0, instance.StopReason is not null);
+                Assert.Equal(model.History, test.Instances.GetHistory(instance.Uuid).Select(entry => entry.Name));
+            }
+
+            Assert.Equal(
+                _checkpoints.Keys.Order(StringComparer.Ordinal),
+                test.Checkpoints.List().Select(checkpoint => checkpoint.Name).Order(StringComparer.Ordinal));
+            foreach ((string name, ModelCheckpoint model) in _checkpoints)
+            {
+                Assert.Equal((CheckpointState.Ready, model.Loads), (test.Checkpoints.Get(name).State, test.Checkpoints.Get(name).LoadCount));
+                Assert.Equal(model.Ancestors, test.Checkpoints.GetHistory(name).Select(entry => entry.Name));
+            }
+
+            if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is (string running, ModelInstance live))
+            {
+                await using ConsoleSession console = Attach(running);
+                Assert.Equal(live.Live?.Mark ?? "", await console.ShowAsync());
+            }
+        }
+
+        private async Task CreateAsync()
+        {
+            string name = NewName();
+            bool start = dice.Next(2) == 0;
+            Say($"create {name} {(start ? "started" : "stopped")}");
+            await test.Instances
+                .CreateAsync(TestPlatform.Request("counter", "--period-ms", "0") with { Name = name, Autostart = start, WaitTimeout = Wait(start) })
+                .Guarded();
+            _instances[name] = Started(new ModelInstance(), start);
+        }
+
+        private async Task BranchAsync()
+        {
+            if (dice.Pick(_instances) is not (string source, ModelInstance model))
+            {
+                return;
+            }
+
+            string name = NewName();
+            bool start = dice.Next(2) == 0;
+            Say($"branch {source} to {name} {(start ? "started" : "stopped")}");
+            await test.Instances
+                .CreateAsync(new CreateInstanceRequest { Name = name, BranchFrom = source, Autostart = start, WaitTimeout = Wait(start) })
+                .Guarded();
+            _instances[name] = Started(new ModelInstance { Snapshot = StateOf(model), History = model.History }, start);
+        }
+
+        private async Task CheckpointAsync()
+        {
+            if (dice.Pick(_instances) is not (string source, ModelInstance model))
+            {
+                return;
+            }
+
+            string name = NewName();
+            Say($"checkpoint {source} as {name}");
+            await test.Checkpoints
+                .CreateAsync(new CreateCheckpointRequest { Name = name, From = source, WaitTimeout = Timeout.InfiniteTimeSpan })
+                .Guarded();
+            _checkpoints[name] = new ModelCheckpoint(StateOf(model), model.History);
+            model.History = [name, .. model.History];
+        }
+
+        private async Task LoadAsync()
+        {
+            if (dice.Pick(_checkpoints) is not (string checkpoint, ModelCheckpoint model))
+            {
+                return;
+            }
+
+            string name = NewName();
+            bool start = dice.Next(2) == 0;
+            Say($"load {checkpoint} as {name} {(start ? "started" : "stopped")}");
+            await test.Instances
+                .CreateAsync(new CreateInstanceRequest { Name = name, Checkpoint = checkpoint, Autostart = start, WaitTimeout = Wait(start) })
+                .Guarded();
+            model.Loads++;
+            _instances[name] = Started(new ModelInstance { Snapshot = model.Memory, History = [checkpoint, .. model.Ancestors] }, start);
+        }
+
+        private async Task StartAsync()
+        {
+            if (dice.Pick(_instances) is not (string name, ModelInstance model))
+            {
+                return;
+            }
+
+            Say($"start {name}");
+            if (model.IsRunning)
+            {
+                await Assert.ThrowsAsync<WrongStateException>(() => test.Instances.StartAsync(name).Guarded());
+                return;
+            }
+
+            await test.Instances.StartAsync(name).Guarded();
+            await test.WaitAsync(name, InstanceState.Running);
+            Started(model, start: true);
+        }
+
+        private async Task StopAsync(bool force)
+        {
+            if (dice.Pick(_instances) is not (string name, ModelInstance model))
+            {
+                return;
+            }
+
+            Say($"{(force ? "kill" : "stop")} {name}");
+            Instance stopped = await test.Instances.StopAsync(name, new StopRequest { Force = force }).Guarded();
+            if (model.IsRunning)
+            {
+                Assert.Equal(force ? "FUP--" : "-UPAK", stopped.StopReason!.Value.ToMask());
+            }
+
+            (model.IsRunning, model.Live) = (false, null);
+        }
+
+        private async Task ExitAsync()
+        {
+            if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is not (string name, ModelInstance model))
+            {
+                return;
+            }
+
+            int code = dice.Next(100);
+            Say($"exit {code} in {name}");
+            await using ConsoleSession console = Attach(name);
+            await console.WriteLineAsync(string.Create(CultureInfo.InvariantCulture, $"exit {code}"));
+            Instance stopped = await test.WaitAsync(name, InstanceState.Stopped);
+            Assert.Equal(("---AK", code), (stopped.StopReason!.Value.ToMask(), stopped.ExitCode));
+            (model.IsRunning, model.Live) = (false, null);
+        }
+
+        private async Task DeleteAsync()
+        {
+            if (dice.Pick(_instances) is (string name, _))
+            {
+                Say($"delete {name}");
+                await test.Instances.DeleteAsync(name).Guarded();
+                _instances.Remove(name);
+            }
+        }
+
+        private async Task DeleteCheckpointAsync()
+        {
+            if (dice.Pick(_checkpoints) is (string name, _))
+            {
+                Say($"delete checkpoint {name}");
+                await test.Checkpoints.DeleteAsync(name).Guarded();
+                _checkpoints.Remove(name);
+            }
+        }
+
+        private async Task MarkAsync()
+        {
+            if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is not (string name, ModelInstance model))
+            {
+                return;
+            }
+
+            string mark = string.Create(CultureInfo.InvariantCulture, $"mark-{dice.Next(1000)}");
+            Say($"{mark} in {name}");
+            await using ConsoleSession console = Attach(name);
+            await console.WriteLineAsync($"mark {mark}");
+            Assert.Equal(mark, await console.ShowAsync());
+            model.Live = (model.Live ?? new Memory("", 0, "")) with { Mark = mark };
+        }
+
+        private async Task TickAsync()
+        {
+            if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is not (string name, ModelInstance model))
+            {
+                return;
+            }
+
+            Say($"tick {name}");
+            await using ConsoleSession console = Attach(name);
+            CounterTick tick = await console.TickAsync();
+            Memory before = model.Live ?? new Memory("", 0, "");
+            Assert.Equal(before.Tick + 1, tick.Tick);
+            if (before.Nonce.Length > 0)
+            {
+                Assert.Equal(before.Nonce, tick.Nonce);
+            }
+
+            model.Live = before with { Nonce = tick.Nonce, Tick = tick.Tick };
+        }
+
+        private ConsoleSession Attach(string name) => new(test.Instances.AttachConsole(name));
+
+        private static ModelInstance Started(ModelInstance model, bool start)
+        {
+            if (start)
+            {
+                model.IsRunning = true;
+                model.Starts++;
+                (model.Live, model.Snapshot) = (model.Snapshot, null);
+            }
+
+            return model;
+        }
+
+        private static Memory? StateOf(ModelInstance model) => model.IsRunning ? model.Live ?? new Memory("", 0, "") : model.Snapshot;
+
+        private static TimeSpan? Wait(bool start) => start ? Timeout.InfiniteTimeSpan : null;
+
+        private string NewName() => string.Create(CultureInfo.InvariantCulture, $"n{++_lastName}");
+
+        private void Say(string command) => _history.Append("  ").Append(command).Append('\n');
+    }
+
+    /// <summary>A small generator, the same on every runtime (SplitMix64).</summary>
+    private sealed class Dice(ulong seed)
+    {
+        private ulong _state = seed;
+
+        public int Next(int sides)
+        {
+            ulong z = _state += 0x9E3779B97F4A7C15;
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+            return (int)((z ^ (z >> 31)) % (ulong)sides);
+        }
+
+        public (string Name, T Value)? Pick<T>(IEnumerable<KeyValuePair<string, T>> from)
+        {
+            KeyValuePair<string, T>[] choices = [.. from.OrderBy(entry => entry.Key, StringComparer.Ordinal)];
+            if (choices.Length == 0)
+            {
+                return null;
+            }
+
+            KeyValuePair<string, T> choice = choices[Next(choices.Length)];
+            return (choice.Key, choice.Value);
+        }
+    }
+}

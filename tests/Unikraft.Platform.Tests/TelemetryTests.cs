@@ -1,0 +1,90 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using Unikraft.Platform.Contracts;
+using Unikraft.Platform.TestKit;
+
+namespace Unikraft.Platform.Tests;
+
+public sealed class TelemetryTests
+{
+    [Fact]
+    public async Task Metrics_tell_what_happened()
+    {
+        await using TestPlatform test = new();
+        List<(string Name, double Value, string? Tag)> measured = [];
+        using MeterListener listener = new()
+        {
+            InstrumentPublished = (instrument, self) =>
+            {
+                if (instrument.Meter == test.Platform.Telemetry.Meter)
+                {
+                    self.EnableMeasurementEvents(instrument);
+                }
+            },
+        };
+        listener.SetMeasurementEventCallback<double>((instrument, value, tags, _) => Add(instrument, value, tags));
+        listener.SetMeasurementEventCallback<long>((instrument, value, tags, _) => Add(instrument, value, tags));
+        listener.Start();
+
+        Instance source = await test.CreateCounterAsync();
+        await test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid }).Guarded();
+        await test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        await test.Instances.StopAsync(source.Uuid).Guarded();
+        listener.RecordObservableInstruments();
+        // Deleting waits for all that follows a stop.
+        await test.Instances.DeleteAsync(source.Uuid).Guarded();
+
+        lock (measured)
+        {
+            Assert.Equal(["boot", "restore"], Tags("unikraft.instance.start.duration"));
+            Assert.Equal(["-UPAK"], Tags("unikraft.instance.stops"));
+            Assert.Equal(["running", "stopped"], Tags("unikraft.instances"));
+            Assert.Equal(1, measured.Single(entry => string.Equals(entry.Name, "unikraft.checkpoints", StringComparison.Ordinal)).Value);
+            Assert.Equal(2, Tags("unikraft.checkpoint.pause").Count());
+        }
+
+        void Add(Instrument instrument, double value, ReadOnlySpan<KeyValuePair<string, object?>> tags)
+        {
+            lock (measured)
+            {
+                measured.Add((instrument.Name, value, tags.IsEmpty ? null : tags[0].Value?.ToString()));
+            }
+        }
+
+        IEnumerable<string?> Tags(string name) => measured
+            .Where(entry => string.Equals(entry.Name, name, StringComparison.Ordinal))
+            .Select(entry => entry.Tag)
+            .Order(StringComparer.Ordinal);
+    }
+
+    [Fact]
+    public async Task Activities_name_the_instance()
+    {
+        await using TestPlatform test = new();
+        List<Activity> activities = [];
+        using ActivityListener listener = new()
+        {
+            ShouldListenTo = source => string.Equals(source.Name, "Unikraft.Platform", StringComparison.Ordinal),
+            Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
+            ActivityStopped = activity =>
+            {
+                lock (activities)
+                {
+                    activities.Add(activity);
+                }
+            },
+        };
+        ActivitySource.AddActivityListener(listener);
+
+        Instance instance = await test.CreateCounterAsync();
+        await test.Instances.StopAsync(instance.Uuid).Guarded();
+
+        lock (activities)
+        {
+            // Other tests are heard as well.
+            Assert.Equal(
+                ["instance.start", "instance.create", "instance.stop"],
+                activities.Where(activity => Equals(activity.GetTagItem("unikraft.instance.uuid"), instance.Uuid)).Select(activity => activity.OperationName));
+        }
+    }
+}
