@@ -208,6 +208,12 @@ internal sealed class ElfImage
                 $"The image '{name}' has a segment at 0x{address:x} of 0x{memorySize:x} bytes; an image may use 0x{LowestAddress:x} and above.");
         }
 
+        if (fileSize == 0)
+        {
+            // Nothing of it is in the file, wherever its offset points.
+            return new ElfSegment((long)address, (long)memorySize, ReadOnlyMemory<byte>.Empty, (ElfSegmentAccess)flags);
+        }
+
         ulong length = (ulong)content.Length;
         if (fileOffset > length || fileSize > length - fileOffset)
         {

@@ -34,6 +34,9 @@ internal sealed class DirtyTracker
         _round.Clear();
         _vm.GetDirtyLog(_round.Words);
 
+        // Noted before the log forgets them, whatever fails from here on.
+        _taken.UnionWith(_round);
+
         // Cleared before the pages are read: a write that comes after the reading is in the log again.
         ClearLog();
         Collect();

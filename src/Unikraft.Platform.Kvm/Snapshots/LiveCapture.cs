@@ -121,7 +121,7 @@ internal sealed class LiveCapture : IDisposable
                 snapshot.Rebase(map, folded);
                 _base.Rebase(map, folded);
             }
-            catch (HypervisorException error)
+            catch (Exception error)
             {
                 // Loading is slower then, and nothing else.
                 Log.FoldingFailed(_logger, error);
