@@ -123,6 +123,24 @@ public sealed class ElfImageTests
     }
 
     [Fact]
+    public void A_segment_of_zeroes_may_point_anywhere_in_its_file()
+    {
+        ElfBuilder builder = ElfBuilder.Program();
+        builder.Segments.Add(new()
+        {
+            Address = Base + 0x1000,
+            Offset = ulong.MaxValue,
+            MemorySize = 0x2000,
+            Flags = ElfBuilder.Read | ElfBuilder.Write,
+        });
+
+        ElfSegment zeroes = ElfImage.Parse("bss.elf", builder.Build()).Segments[1];
+
+        Assert.Equal(0, zeroes.Content.Length);
+        Assert.Equal(0x2000, zeroes.MemorySize);
+    }
+
+    [Fact]
     public void As_many_segments_as_allowed_are_parsed()
     {
         ElfBuilder builder = ElfBuilder.Program();
