@@ -6,7 +6,9 @@ internal sealed class ConsoleInput(IMachineControl control)
     private const int Capacity = 64 << 10;
 
     private readonly Lock _lock = new();
-    private readonly byte[] _ring = new byte[Capacity];
+
+    // Most guests never get input, so the room for it is made when some comes.
+    private byte[] _ring = [];
     private int _start;
     private int _count;
     private bool _closed;
@@ -109,6 +111,11 @@ internal sealed class ConsoleInput(IMachineControl control)
     private int Put(ReadOnlySpan<byte> bytes)
     {
         int length = Math.Min(bytes.Length, Capacity - _count);
+        if (length > 0 && _ring.Length == 0)
+        {
+            _ring = new byte[Capacity];
+        }
+
         int end = (_start + _count) % Capacity;
         int first = Math.Min(length, Capacity - end);
         bytes[..first].CopyTo(_ring.AsSpan(end));

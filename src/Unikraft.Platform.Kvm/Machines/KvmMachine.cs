@@ -13,7 +13,7 @@ namespace Unikraft.Platform.Kvm.Machines;
 internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 {
     private readonly GuestMemory _memory;
-    private readonly KvmVm _vm;
+    private readonly Task<KvmVm> _vm;
     private readonly RunControl _control;
     private readonly PlatformDevice _platform;
     private readonly FaultDevice _faults;
@@ -51,7 +51,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _control.SetVcpus(_vcpus);
         _capture = new LiveCapture(
             environment,
-            new DirtyTracker(_vm, _memory),
+            new Lazy<DirtyTracker>(() => new DirtyTracker(_vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
             host.Logger,
             _memory,
@@ -200,13 +200,14 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        KvmMachine machine = Construct(host, layout, name, origin, initialize, construct);
+        KvmMachine machine = await ConstructAsync(host, layout, name, origin, initialize, construct).ConfigureAwait(false);
         try
         {
             // The threads make their vCPUs while this one fills the memory.
             machine.StartThreads();
-            machine._vm.SetMemory(machine._memory);
             load(machine);
+            KvmVm vm = await machine._vm.ConfigureAwait(false);
+            vm.SetMemory(machine._memory);
             await machine._control.WhenParked().ConfigureAwait(false);
             if (machine._control.HasEnded)
             {
@@ -226,7 +227,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         }
     }
 
-    private static KvmMachine Construct(
+    private static async ValueTask<KvmMachine> ConstructAsync(
         KvmHost host,
         FlatGuestLayout layout,
         string name,
@@ -234,19 +235,29 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         Action<KvmVcpu, int> initialize,
         Func<Parts, KvmMachine> construct)
     {
-        GuestMemory? memory = null;
-        KvmVm? vm = null;
+        GuestMemory memory = new(layout.MemorySize);
+
+        // Making a VM takes as long as starting a thread, so both are done at once.
+        Task<KvmVm> vm = Task.Run(host.Device.CreateVm);
         try
         {
-            memory = new GuestMemory(layout.MemorySize);
-            vm = host.Device.CreateVm();
             return construct(new Parts(memory, vm, layout, name, origin, initialize));
         }
         catch
         {
-            vm?.Dispose();
-            memory?.Dispose();
+            await DisposeAsync(vm).ConfigureAwait(false);
+            memory.Dispose();
             throw;
+        }
+    }
+
+    private static async Task DisposeAsync(Task<KvmVm> making)
+    {
+        await ((Task)making).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        if (making.IsCompletedSuccessfully)
+        {
+            KvmVm vm = await making.ConfigureAwait(false);
+            vm.Dispose();
         }
     }
 
@@ -283,7 +294,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             vcpu.Join();
         }
 
-        _vm.Dispose();
+        await DisposeAsync(_vm).ConfigureAwait(false);
         _memory.Dispose();
         _capture.Dispose();
     }
@@ -291,7 +302,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     /// <summary>What a machine is made of.</summary>
     private sealed record Parts(
         GuestMemory Memory,
-        KvmVm Vm,
+        Task<KvmVm> Vm,
         FlatGuestLayout Layout,
         string Name,
         KvmSnapshot? Origin,

@@ -30,7 +30,7 @@ internal sealed class LiveCapture : IDisposable
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
     private readonly TimeProvider _timeProvider;
-    private readonly DirtyTracker _tracker;
+    private readonly Lazy<DirtyTracker> _tracker;
     private readonly StagingPool _stagingPool;
     private readonly ILogger _logger;
     private readonly SemaphoreSlim _busy = new(1, 1);
@@ -38,7 +38,7 @@ internal sealed class LiveCapture : IDisposable
     private Task _folding = Task.CompletedTask;
 
     /// <param name="parts">The machine.</param>
-    /// <param name="tracker">What has changed since <paramref name="baseMap"/>.</param>
+    /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
     /// <param name="logger">Where to log.</param>
     /// <param name="memory">The guest's memory.</param>
@@ -46,7 +46,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
     internal LiveCapture(
         VcpuEnvironment parts,
-        DirtyTracker tracker,
+        Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
         ILogger logger,
         GuestMemory memory,
@@ -131,6 +131,7 @@ internal sealed class LiveCapture : IDisposable
 
     private async Task<KvmSnapshot> CaptureCoreAsync(CancellationToken cancellationToken)
     {
+        DirtyTracker tracker = _tracker.Value;
         using LayerWriter writer = new(_memory.Pages);
         StagingBuffer? staging = null;
         try
@@ -140,7 +141,7 @@ internal sealed class LiveCapture : IDisposable
             for (int round = 0; round < MaxRounds; round++)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                pages = _tracker.TakeRound(writer);
+                pages = tracker.TakeRound(writer);
                 if (pages <= ResidueTarget || pages > previous / 4 * 3)
                 {
                     break;
@@ -162,12 +163,12 @@ internal sealed class LiveCapture : IDisposable
             PlatformDeviceState? device = null;
             Cut cut = new(states, () =>
             {
-                _tracker.StageResidue(writer, buffer);
+                tracker.StageResidue(writer, buffer);
                 device = _device.Save();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);
-            _tracker.FlushResidue(writer);
+            tracker.FlushResidue(writer);
 
             KvmSnapshot snapshot = new(
                 _base.Overlay(writer),
@@ -175,13 +176,13 @@ internal sealed class LiveCapture : IDisposable
                 states,
                 device!,
                 _timeProvider.GetElapsedTime(cut.RequestedAt, cut.ReleasedAt));
-            _tracker.Commit();
+            tracker.Commit();
             BeginFolding(snapshot);
             return snapshot;
         }
         catch
         {
-            _tracker.Rollback();
+            tracker.Rollback();
             throw;
         }
         finally

@@ -116,7 +116,7 @@ internal sealed class Vcpu : IMmioInitiator
     {
         try
         {
-            using KvmVcpu kvm = _environment.Vm.CreateVcpu(Index);
+            using KvmVcpu kvm = _environment.Vm.GetAwaiter().GetResult().CreateVcpu(Index);
             try
             {
                 _kvm = kvm;

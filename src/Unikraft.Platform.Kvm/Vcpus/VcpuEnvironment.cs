@@ -5,7 +5,7 @@ namespace Unikraft.Platform.Kvm.Vcpus;
 
 /// <summary>What the vCPUs of a machine share.</summary>
 internal sealed record VcpuEnvironment(
-    KvmVm Vm,
+    Task<KvmVm> Vm,
     RunControl Control,
     MmioBus Bus,
     PlatformDevice Platform,
