@@ -6,11 +6,21 @@ public sealed class KvmOptions
     /// <summary>The default of <see cref="KickSignalOffset"/>.</summary>
     public const int DefaultKickSignalOffset = 6;
 
+    /// <summary>The default of <see cref="ReadyMachines"/>.</summary>
+    public const int DefaultReadyMachines = 2;
+
     /// <summary>
     /// Which real-time signal makes a vCPU leave the guest, counted from SIGRTMIN. 1 to 29; 0 belongs to the .NET runtime. All
     /// platforms of a process use the same one. Default: 6.
     /// </summary>
     public int KickSignalOffset { get; set; } = DefaultKickSignalOffset;
+
+    /// <summary>
+    /// How many machines are kept ready, for each of the four latest combinations of memory and vCPUs, so that a boot or a clone does not wait for
+    /// the kernel. Each takes a VM, a thread for each vCPU and some 700 KiB of the kernel's memory, but no guest memory. Replacements are made in the
+    /// background. 0 to 1024; 0 makes every machine when it is asked for. Default: 2.
+    /// </summary>
+    public int ReadyMachines { get; set; } = DefaultReadyMachines;
 
     /// <summary>
     /// Whether a guest of a few bytes is booted and snapshotted in the background when the first platform of a process is built, so that the JIT

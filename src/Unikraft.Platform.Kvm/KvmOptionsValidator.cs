@@ -7,8 +7,22 @@ internal sealed class KvmOptionsValidator : IValidateOptions<KvmOptions>
 {
     private const int MaxOffset = 29;
 
-    public ValidateOptionsResult Validate(string? name, KvmOptions options) => options.KickSignalOffset is >= 1 and <= MaxOffset
-        ? ValidateOptionsResult.Success
-        : ValidateOptionsResult.Fail(
-            $"{nameof(KvmOptions.KickSignalOffset)} is {options.KickSignalOffset}; it must be 1 to {MaxOffset}. Signal SIGRTMIN+0 belongs to the .NET runtime.");
+    private const int MaxReadyMachines = 1024;
+
+    public ValidateOptionsResult Validate(string? name, KvmOptions options)
+    {
+        List<string> failures = [];
+        if (options.KickSignalOffset is < 1 or > MaxOffset)
+        {
+            failures.Add(
+                $"{nameof(KvmOptions.KickSignalOffset)} is {options.KickSignalOffset}; it must be 1 to {MaxOffset}. Signal SIGRTMIN+0 belongs to the .NET runtime.");
+        }
+
+        if (options.ReadyMachines is < 0 or > MaxReadyMachines)
+        {
+            failures.Add($"{nameof(KvmOptions.ReadyMachines)} is {options.ReadyMachines}; it must be 0 to {MaxReadyMachines}.");
+        }
+
+        return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);
+    }
 }

@@ -5,11 +5,36 @@ using Unikraft.Platform.Kvm.Memory;
 namespace Unikraft.Platform.Kvm.Machines;
 
 /// <summary>What all machines of a hypervisor share.</summary>
-internal sealed record KvmHost(KvmDevice Device, KickSignal KickSignal, TimeProvider TimeProvider, StagingPool StagingPool, ILogger Logger) : IDisposable
+internal sealed class KvmHost : IAsyncDisposable
 {
-    public void Dispose()
+    private readonly KvmDevice _device = KvmDevice.Open();
+
+    /// <param name="kickSignal">What makes a vCPU leave the guest.</param>
+    /// <param name="timeProvider">The clock.</param>
+    /// <param name="logger">Where to log.</param>
+    /// <param name="readyMachines">How many shells of each shape to keep ready.</param>
+    internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines)
     {
+        KickSignal = kickSignal;
+        TimeProvider = timeProvider;
+        Logger = logger;
+        Shells = new ShellPool(_device, readyMachines, logger);
+    }
+
+    internal KickSignal KickSignal { get; }
+
+    internal TimeProvider TimeProvider { get; }
+
+    internal ILogger Logger { get; }
+
+    internal StagingPool StagingPool { get; } = new();
+
+    internal ShellPool Shells { get; }
+
+    public async ValueTask DisposeAsync()
+    {
+        await Shells.DisposeAsync().ConfigureAwait(false);
         StagingPool.Dispose();
-        Device.Dispose();
+        _device.Dispose();
     }
 }

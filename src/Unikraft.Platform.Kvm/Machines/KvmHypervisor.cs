@@ -2,7 +2,6 @@ using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Interop;
-using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
@@ -26,7 +25,7 @@ internal sealed class KvmHypervisor : IHypervisor
 
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _host = new KvmHost(KvmDevice.Open(), kickSignal, context.TimeProvider, new StagingPool(), _logger);
+        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
         if (options.WarmUp)
@@ -80,9 +79,5 @@ internal sealed class KvmHypervisor : IHypervisor
         return machine;
     }
 
-    public ValueTask DisposeAsync()
-    {
-        _host.Dispose();
-        return ValueTask.CompletedTask;
-    }
+    public ValueTask DisposeAsync() => _host.DisposeAsync();
 }

@@ -12,8 +12,8 @@ namespace Unikraft.Platform.Kvm.Machines;
 /// <summary>A flat guest on KVM: memory, vCPUs, devices and their life together.</summary>
 internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 {
+    private readonly MachineShell _shell;
     private readonly GuestMemory _memory;
-    private readonly Task<KvmVm> _vm;
     private readonly RunControl _control;
     private readonly PlatformDevice _platform;
     private readonly FaultDevice _faults;
@@ -24,8 +24,8 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     private KvmMachine(Parts parts, KvmHost host, IMachineMonitor monitor)
     {
-        _memory = parts.Memory;
-        _vm = parts.Vm;
+        _shell = parts.Shell;
+        _memory = _shell.Memory;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
         GuestClock clock = new(host.TimeProvider, parts.Origin?.Device.Monotonic ?? 0);
         _control = new RunControl(clock, events => InfoPage.WriteEvents(_memory, events), () => _platform!.Input.Close());
@@ -35,7 +35,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         MmioBus bus = new();
         bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);
         bus.Attach(FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, _faults);
-        VcpuEnvironment environment = new(_vm, _control, bus, _platform, _faults, host.KickSignal, host.TimeProvider);
+        VcpuEnvironment environment = new(_control, bus, _platform, _faults, host.KickSignal, host.TimeProvider);
 
         _vcpus = new Vcpu[parts.Layout.Vcpus];
         for (int i = 0; i < _vcpus.Length; i++)
@@ -51,7 +51,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _control.SetVcpus(_vcpus);
         _capture = new LiveCapture(
             environment,
-            new Lazy<DirtyTracker>(() => new DirtyTracker(_vm.GetAwaiter().GetResult(), _memory)),
+            new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
             host.Logger,
             _memory,
@@ -200,14 +200,28 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        KvmMachine machine = await ConstructAsync(host, layout, name, origin, initialize, construct).ConfigureAwait(false);
+        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus));
+        KvmMachine machine;
         try
         {
-            // The threads make their vCPUs while this one fills the memory.
-            machine.StartThreads();
+            machine = construct(new Parts(shell, layout, name, origin, initialize));
+        }
+        catch
+        {
+            await shell.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+
+        try
+        {
+            // The threads bring their vCPUs into their first state while this one fills the memory.
+            for (int i = 0; i < machine._vcpus.Length; i++)
+            {
+                shell.Threads[i].Assign(machine._vcpus[i]);
+            }
+
             load(machine);
-            KvmVm vm = await machine._vm.ConfigureAwait(false);
-            vm.SetMemory(machine._memory);
+            await shell.AttachAsync().ConfigureAwait(false);
             await machine._control.WhenParked().ConfigureAwait(false);
             if (machine._control.HasEnded)
             {
@@ -227,82 +241,18 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         }
     }
 
-    private static async ValueTask<KvmMachine> ConstructAsync(
-        KvmHost host,
-        FlatGuestLayout layout,
-        string name,
-        KvmSnapshot? origin,
-        Action<KvmVcpu, int> initialize,
-        Func<Parts, KvmMachine> construct)
-    {
-        GuestMemory memory = new(layout.MemorySize);
-
-        // Making a VM takes as long as starting a thread, so both are done at once.
-        Task<KvmVm> vm = Task.Run(host.Device.CreateVm);
-        try
-        {
-            return construct(new Parts(memory, vm, layout, name, origin, initialize));
-        }
-        catch
-        {
-            await DisposeAsync(vm).ConfigureAwait(false);
-            memory.Dispose();
-            throw;
-        }
-    }
-
-    private static async Task DisposeAsync(Task<KvmVm> making)
-    {
-        await ((Task)making).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        if (making.IsCompletedSuccessfully)
-        {
-            KvmVm vm = await making.ConfigureAwait(false);
-            vm.Dispose();
-        }
-    }
-
-    private void StartThreads()
-    {
-        int started = 0;
-        try
-        {
-            for (; started < _vcpus.Length; started++)
-            {
-                _vcpus[started].Start();
-            }
-        }
-        catch (Exception error)
-        {
-            // Threads that do not exist cannot report that they have ended.
-            _control.End(new MachineExit.Failed(error));
-            for (; started < _vcpus.Length; started++)
-            {
-                _control.OnFinished();
-            }
-
-            throw new HypervisorException("The host refused a thread for a vCPU.", error);
-        }
-    }
-
     private async Task DisposeCoreAsync()
     {
         Kill();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
-        foreach (Vcpu vcpu in _vcpus)
-        {
-            vcpu.Join();
-        }
-
-        await DisposeAsync(_vm).ConfigureAwait(false);
-        _memory.Dispose();
+        await _shell.DisposeAsync().ConfigureAwait(false);
         _capture.Dispose();
     }
 
     /// <summary>What a machine is made of.</summary>
     private sealed record Parts(
-        GuestMemory Memory,
-        Task<KvmVm> Vm,
+        MachineShell Shell,
         FlatGuestLayout Layout,
         string Name,
         KvmSnapshot? Origin,

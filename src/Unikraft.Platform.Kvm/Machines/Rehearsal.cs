@@ -1,9 +1,9 @@
 using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Interop;
-using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
@@ -32,7 +32,8 @@ internal static class Rehearsal
     {
         try
         {
-            using KvmHost host = new(KvmDevice.Open(), kickSignal, timeProvider, new StagingPool(), logger);
+            KvmHost host = new(kickSignal, timeProvider, logger, readyMachines: 0);
+            await using ConfiguredAsyncDisposable disposal = host.ConfigureAwait(false);
             Audience audience = new();
             MachineConfiguration configuration = new()
             {

@@ -5,16 +5,14 @@ using Unikraft.Platform.Kvm.Interop;
 
 namespace Unikraft.Platform.Kvm.Vcpus;
 
-/// <summary>A vCPU and the thread that runs it. KVM wants all calls for a vCPU to come from the thread that created it.</summary>
+/// <summary>A vCPU of a machine. Runs on the <see cref="VcpuThread"/> it is given to.</summary>
 internal sealed class Vcpu : IMmioInitiator
 {
-    private const int ThreadStackSize = 256 << 10;
     private static readonly TimeSpan TimerResolution = TimeSpan.FromMilliseconds(1);
 
     private readonly VcpuEnvironment _environment;
     private readonly RunControl _control;
     private readonly Action<KvmVcpu, int> _initialize;
-    private readonly Thread _thread;
     private readonly Lazy<ITimer> _timer;
     private KvmVcpu? _kvm;
     private long _exits;
@@ -32,7 +30,7 @@ internal sealed class Vcpu : IMmioInitiator
         _environment = environment;
         _control = environment.Control;
         _initialize = initialize;
-        _thread = new Thread(Main, ThreadStackSize) { IsBackground = true, Name = name, };
+        Name = name;
         _timer = new Lazy<ITimer>(() => environment.TimeProvider.CreateTimer(
             static control => ((RunControl)control!).OnTimer(),
             _control,
@@ -41,6 +39,9 @@ internal sealed class Vcpu : IMmioInitiator
     }
 
     public int Index { get; }
+
+    /// <summary>The name for the thread.</summary>
+    internal string Name { get; }
 
     public ulong StackPointer
     {
@@ -84,10 +85,31 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>The last cut that the vCPU took part in. Guarded by the gate.</summary>
     internal Cut? LastCut { get; set; }
 
-    internal void Start() => _thread.Start();
-
-    /// <summary>Waits for the thread to be gone, once the machine has ended.</summary>
-    internal void Join() => _thread.Join();
+    /// <summary>Runs the vCPU to the end of its machine, on the thread that made it.</summary>
+    /// <param name="kvm">KVM's vCPU; <see langword="null"/> when it could not be made.</param>
+    /// <param name="error">Why it could not.</param>
+    internal void Run(KvmVcpu? kvm, Exception? error)
+    {
+        try
+        {
+            _kvm = kvm ?? throw new HypervisorException($"vCPU {Index} could not be made: {error?.Message}", error);
+            _initialize(kvm, Index);
+            _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
+            _needsAttention = true;
+            RunLoop(kvm);
+        }
+        catch (Exception failure)
+        {
+            // An exception that leaves the thread would end the host's process; here it ends the machine.
+            _control.End(new MachineExit.Failed(failure));
+        }
+        finally
+        {
+            _control.OnUnkickable(this);
+            DisposeTimer();
+            _control.OnFinished();
+        }
+    }
 
     internal void RequestNmi() => _isNmiRequested = true;
 
@@ -109,37 +131,6 @@ internal sealed class Vcpu : IMmioInitiator
         if (_timer.IsValueCreated)
         {
             _timer.Value.Change(Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
-        }
-    }
-
-    private void Main()
-    {
-        try
-        {
-            using KvmVcpu kvm = _environment.Vm.GetAwaiter().GetResult().CreateVcpu(Index);
-            try
-            {
-                _kvm = kvm;
-                _initialize(kvm, Index);
-                _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
-                _needsAttention = true;
-                RunLoop(kvm);
-            }
-            finally
-            {
-                _control.OnUnkickable(this);
-            }
-        }
-#pragma warning disable CA1031 // An exception that leaves the thread would end the host's process; here it ends the machine.
-        catch (Exception error)
-#pragma warning restore CA1031
-        {
-            _control.End(new MachineExit.Failed(error));
-        }
-        finally
-        {
-            DisposeTimer();
-            _control.OnFinished();
         }
     }
 

@@ -5,7 +5,6 @@ namespace Unikraft.Platform.Kvm.Vcpus;
 
 /// <summary>What the vCPUs of a machine share.</summary>
 internal sealed record VcpuEnvironment(
-    Task<KvmVm> Vm,
     RunControl Control,
     MmioBus Bus,
     PlatformDevice Platform,
