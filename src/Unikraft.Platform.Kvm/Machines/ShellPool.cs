@@ -19,6 +19,27 @@ internal sealed class ShellPool(KvmDevice device, int size, ILogger logger) : IA
     private bool _isRefilling;
     private bool _disposed;
 
+    /// <summary>Completes when the pool has what it should have.</summary>
+    internal Task Refilled
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _refilling;
+            }
+        }
+    }
+
+    /// <summary>The number of shells that are ready for a shape.</summary>
+    internal int CountReady(MachineShape shape)
+    {
+        lock (_lock)
+        {
+            return _shelves.FirstOrDefault(shelf => shelf.Shape == shape)?.Ready.Count ?? 0;
+        }
+    }
+
     /// <summary>Takes a shell: a ready one, or one that has just been begun.</summary>
     internal MachineShell Rent(MachineShape shape)
     {

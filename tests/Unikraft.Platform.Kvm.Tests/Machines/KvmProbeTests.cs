@@ -105,6 +105,14 @@ public sealed class KvmProbeTests
     }
 
     [Theory]
+    [InlineData(-1)]
+    [InlineData(1025)]
+    public void An_impossible_number_of_ready_machines_is_refused(int machines) =>
+        Assert.Equal(
+            $"ReadyMachines is {machines}; it must be 0 to 1024.",
+            Assert.Single(new KvmOptionsValidator().Validate(null, new KvmOptions { ReadyMachines = machines }).Failures!));
+
+    [Theory]
     [InlineData(1)]
     [InlineData(6)]
     [InlineData(29)]
