@@ -34,6 +34,19 @@ public interface IVirtualMachine : IAsyncDisposable
     /// <exception cref="MachineExitedException">The machine ended before the snapshot was complete.</exception>
     ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default);
 
+    /// <summary>
+    /// Ends the call by which the guest asked to become a template or to be forked: it returns an error and the guest goes on. Without effect on an
+    /// exited machine.
+    /// </summary>
+    /// <param name="refusal">The error.</param>
+    /// <exception cref="InvalidOperationException">The guest has not asked for anything.</exception>
+    void RefuseRequest(GuestRequestRefusal refusal);
+
+    /// <summary>Ends the call by which the guest asked to be forked: it returns as the parent. Without effect on an exited machine.</summary>
+    /// <param name="child">The UUID of the child.</param>
+    /// <exception cref="InvalidOperationException">The guest has not asked to be forked.</exception>
+    void CompleteFork(Guid child);
+
     /// <summary>Asks the guest to shut down.</summary>
     void RequestStop();
 

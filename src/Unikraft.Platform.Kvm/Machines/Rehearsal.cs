@@ -112,5 +112,13 @@ internal static class Rehearsal
         public void OnMainReached()
         {
         }
+
+        public void OnTemplateRequested()
+        {
+        }
+
+        public void OnForkRequested()
+        {
+        }
     }
 }
