@@ -482,6 +482,29 @@ public abstract class HypervisorContract : IAsyncLifetime
     }
 
     [ContractFact]
+    public async Task A_snapshot_of_a_paused_machine_leaves_it_paused_and_its_clone_runs()
+    {
+        (IVirtualMachine source, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        await using (source)
+        {
+            CounterTick first = await TickAsync(source, monitor);
+            await source.PauseAsync().Guarded();
+            using IMachineSnapshot snapshot = await source.CaptureAsync().Guarded();
+            await WriteAsync(source, "tick\n");
+            (IVirtualMachine clone, RecordingMonitor heard) = await RestoreAsync(snapshot);
+            await using (clone)
+            {
+                CounterTick tick = await TickAsync(clone, heard);
+                Assert.Equal((first.Nonce, 2), (tick.Nonce, tick.Tick));
+            }
+
+            Assert.Single(monitor.Lines);
+            source.Resume();
+            Assert.Equal(first with { Tick = 2 }, CounterTick.Parse(await monitor.ReadLineAsync()));
+        }
+    }
+
+    [ContractFact]
     public async Task A_foreign_snapshot_is_refused()
     {
         using ForeignSnapshot snapshot = new();

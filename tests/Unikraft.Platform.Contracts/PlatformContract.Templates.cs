@@ -240,6 +240,32 @@ public abstract partial class PlatformContract
         }
     }
 
+    [ContractFact]
+    public async Task A_clone_becomes_a_template_as_soon_as_it_runs()
+    {
+        await CreateCounterAsync("base");
+        CounterTick first = await TickAsync("base");
+        Task<Instance> gone = Instances.WaitAsync("base", InstanceState.Standby);
+        await using (ConsoleSession console = Attach("base"))
+        {
+            // The second line is in the template, so that each of its clones reads it first.
+            await console.WriteLineAsync("template\ntemplate");
+            await Assert.ThrowsAsync<ResourceNotFoundException>(() => gone.Guarded());
+        }
+
+        for (int i = 0; i < 3; i++)
+        {
+            Instance clone = await CloneAsync("base");
+            Exception? left = await Record.ExceptionAsync(() => Instances.WaitAsync(clone.Uuid, InstanceState.Standby).Guarded());
+            Assert.IsType<ResourceNotFoundException>(left);
+            Assert.Equal("base", Templates.Get(clone.Uuid).Origin?.Name);
+            CounterTick tick = await TickAsync((await CloneAsync(clone.Uuid)).Uuid);
+            Assert.Equal((first.Nonce, 2), (tick.Nonce, tick.Tick));
+        }
+
+        Assert.Equal(4, Templates.List().Count);
+    }
+
     /// <summary>Turns a running counter into a template.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="fromInside">Whether its guest asks for it.</param>

@@ -26,7 +26,9 @@ public interface IVirtualMachine : IAsyncDisposable
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
     void Resume();
 
-    /// <summary>Takes a snapshot of the machine while it runs. It stands still only for what changed since the last look at it.</summary>
+    /// <summary>
+    /// Takes a snapshot of the machine while it runs or is paused. A running one stands still only for what changed since the last look at it.
+    /// </summary>
     /// <param name="cancellationToken">Cancels the snapshot: the machine goes on, and nothing is lost for the next one.</param>
     /// <exception cref="InvalidOperationException">
     /// The machine has not been started, or another snapshot of it is being taken.
