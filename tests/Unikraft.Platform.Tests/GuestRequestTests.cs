@@ -65,6 +65,35 @@ public sealed class GuestRequestTests
         Assert.Equal((1, 0), (test.Machines, test.Snapshots));
     }
 
+    [Theory]
+    [InlineData(0, 1)]
+    [InlineData(1, 1)]
+    [InlineData(3, 3)]
+    public async Task Forks_without_end_are_refused(int max, int instances)
+    {
+        await using TestPlatform test = new(options: options => options.MaxInstancesForForks = max);
+        await using ConsoleSession console = await CreateSourceAsync(test);
+        for (int i = 1; i < instances; i++)
+        {
+            await console.WriteLineAsync("fork");
+            Assert.StartsWith("fork parent child=", await console.ReadLineAsync(), StringComparison.Ordinal);
+        }
+
+        await console.WriteLineAsync("fork");
+        Assert.Equal("fork error=11", await console.ReadLineAsync());
+        Assert.Equal(instances, test.Instances.List().Count);
+
+        // The caller of the API decides for himself, and what is gone makes room.
+        await test.Instances.CreateAsync(new CreateInstanceRequest { Name = "branch", BranchFrom = "source" }).Guarded();
+        foreach (Instance other in test.Instances.List().Where(instance => !string.Equals(instance.Name, "source", StringComparison.Ordinal)))
+        {
+            await test.Instances.DeleteAsync(other.Uuid).Guarded();
+        }
+
+        await console.WriteLineAsync("fork");
+        Assert.StartsWith(max > 1 ? "fork parent child=" : "fork error=11", await console.ReadLineAsync(), StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task A_guest_that_has_not_reached_main_is_refused()
     {

@@ -23,8 +23,22 @@ internal sealed class InstanceManager(
 
     async Task<Guid> IGuestRequests.ForkAsync(InstanceController instance, InstanceRun run)
     {
-        CreateInstanceRequest request = new() { BranchFrom = instance.Identity.Uuid };
-        return (await CreateAsync(request, run, CancellationToken.None).ConfigureAwait(false)).Uuid;
+        int max = platform.Settings.MaxInstancesForForks;
+        if (!live.TryBeginFork(max))
+        {
+            throw new InvalidRequestException(
+                $"Guests can fork up to {max} instances; see {nameof(PlatformOptions)}.{nameof(PlatformOptions.MaxInstancesForForks)}");
+        }
+
+        try
+        {
+            CreateInstanceRequest request = new() { BranchFrom = instance.Identity.Uuid };
+            return (await CreateAsync(request, run, CancellationToken.None).ConfigureAwait(false)).Uuid;
+        }
+        finally
+        {
+            live.EndFork();
+        }
     }
 
     public async Task<Instance> StartAsync(NameOrUuid instance, CancellationToken cancellationToken = default)

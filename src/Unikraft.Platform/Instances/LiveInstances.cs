@@ -8,6 +8,7 @@ internal sealed class LiveInstances
 {
     private readonly Lock _lock = new();
     private readonly HashSet<InstanceController> _instances = [];
+    private int _forks;
 
     public void Add(InstanceController instance)
     {
@@ -22,6 +23,27 @@ internal sealed class LiveInstances
         lock (_lock)
         {
             return [.. _instances];
+        }
+    }
+
+    /// <summary>Makes room for a fork that is going to be an instance; <see cref="EndFork"/> must follow.</summary>
+    /// <returns>False when there are as many instances as there may be.</returns>
+    public bool TryBeginFork(int max)
+    {
+        lock (_lock)
+        {
+            bool hasRoom = _instances.Count + _forks < max;
+            _forks += hasRoom ? 1 : 0;
+            return hasRoom;
+        }
+    }
+
+    /// <summary>The fork is an instance by now, or has failed.</summary>
+    public void EndFork()
+    {
+        lock (_lock)
+        {
+            _forks--;
         }
     }
 

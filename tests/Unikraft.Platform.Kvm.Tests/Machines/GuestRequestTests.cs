@@ -130,7 +130,7 @@ public sealed class GuestRequestTests : KvmTest
 
         Guid uuid = Guid.NewGuid();
         await using TestMachine clone = await RestoreWithoutStartAsync(snapshot, uuid);
-        // Restored, but never run: the answer is part of the next snapshot.
+        // The answer, which restoring has given, is part of the next snapshot.
         await clone.Machine.StartAsync();
         using IMachineSnapshot again = await clone.CaptureAsync();
         await using TestMachine second = await RestoreAsync(again);
