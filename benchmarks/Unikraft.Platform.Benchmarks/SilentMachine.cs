@@ -16,9 +16,16 @@ internal sealed class SilentMachine : IMmioInitiator, IMachineMonitor, IMachineC
 
     public void OnMainReached() => throw new InvalidOperationException("The benchmark reaches no main.");
 
+    public void OnTemplateRequested() => throw new InvalidOperationException("The benchmark becomes no template.");
+
+    public void OnForkRequested() => throw new InvalidOperationException("The benchmark is not forked.");
+
     public void End(MachineExit exit) => throw new InvalidOperationException($"The benchmark ends nothing, but {exit} came.");
 
     public void BeginWait(int vcpu, ulong deadline, uint mask) => throw new InvalidOperationException("The benchmark does not wait.");
+
+    public bool BeginRequest(int vcpu, GuestCall call, ulong address) =>
+        throw new InvalidOperationException("The benchmark asks for nothing.");
 
     public void Wake(int vcpu) => throw new InvalidOperationException("The benchmark wakes nobody.");
 

@@ -47,5 +47,9 @@ internal sealed class MainReachedProbe(UnikraftPlatformBuilder inner) : IPlatfor
             Volatile.Write(ref probe._timestamp, Stopwatch.GetTimestamp());
             monitor.OnMainReached();
         }
+
+        public void OnTemplateRequested() => monitor.OnTemplateRequested();
+
+        public void OnForkRequested() => monitor.OnForkRequested();
     }
 }

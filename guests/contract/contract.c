@@ -123,6 +123,7 @@ static void check_calls(void)
     check_status("CONSOLE_WRITE that wraps around", -UK_EFAULT, UK_OP_CONSOLE_WRITE, UINT64_MAX, 2);
     check_status("CONSOLE_WRITE across a guard page", -UK_EFAULT, UK_OP_CONSOLE_WRITE, uk_info()->heap_start - 1, 2);
     check_status("CONSOLE_WRITE from an address that is none", -UK_EFAULT, UK_OP_CONSOLE_WRITE, 1ul << 63, 1);
+    check_status("FORK without room for the uuid", -UK_EFAULT, UK_OP_FORK, heap_end - 15, 0);
     check_status("RANDOM into read-only memory", -UK_EFAULT, UK_OP_RANDOM, (uintptr_t)constant, 8);
     check_status("RANDOM into code", -UK_EFAULT, UK_OP_RANDOM, (uintptr_t)check_calls, 8);
     check_status("CONSOLE_READ into read-only memory", -UK_EFAULT, UK_OP_CONSOLE_READ, (uintptr_t)constant, 8);

@@ -116,6 +116,12 @@ static void start_cpus(void)
     }
 }
 
+/* The first 8 bytes in their order, so that a line shows how generation_id is written. */
+static uint64_t generation(void)
+{
+    return __builtin_bswap64(*(const volatile uint64_t *)uk_info()->generation_id);
+}
+
 /* Returns false when it was the last one. */
 static bool tick(bool print)
 {
@@ -129,10 +135,8 @@ static bool tick(bool print)
             uk_wake(cpu);
 
     if (print) {
-        /* In the order of its bytes, so that the line shows how generation_id is written. */
-        uint64_t generation = __builtin_bswap64(*(const volatile uint64_t *)uk_info()->generation_id);
         uk_printf("nonce=%016lx tick=%u gap_us=%lu gen=%016lx", state.nonce, state.tick,
-                  us_of_cycles(state.gap_cycles), generation);
+                  us_of_cycles(state.gap_cycles), generation());
         if (options.smp) {
             uk_printf(" cpus=");
             for (uint32_t cpu = 1; cpu < uk_info()->vcpus; cpu++)
@@ -145,12 +149,41 @@ static bool tick(bool print)
 
 /* ---- Console ---------------------------------------------------------------------------------------------------- */
 
+static void become_template(void)
+{
+    int error = uk_become_template();
+    if (error != 0)
+        uk_printf("template error=%d\n", -error);
+    else
+        uk_printf("cloned gen=%016lx\n", generation());
+}
+
+static void fork(void)
+{
+    uint8_t uuid[16];
+    int side = uk_fork(uuid);
+    if (side < 0) {
+        uk_printf("fork error=%d\n", -side);
+        return;
+    }
+    uk_printf(side == 0 ? "fork parent child=" : "fork child uuid=");
+    for (unsigned i = 0; i < sizeof uuid; i++)
+        uk_printf(i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", uuid[i]);
+    if (side != 0)
+        uk_printf(" gen=%016lx", generation());
+    uk_printf("\n");
+}
+
 static bool obey(const char *line)
 {
     int32_t code;
     if (strcmp(line, "tick") == 0)
         return tick(true);
-    if (strcmp(line, "show") == 0)
+    if (strcmp(line, "template") == 0)
+        become_template();
+    else if (strcmp(line, "fork") == 0)
+        fork();
+    else if (strcmp(line, "show") == 0)
         uk_printf("mark=%s\n", state.mark);
     else if (strncmp(line, "mark ", 5) == 0)
         memcpy(state.mark, line + 5, strlen(line + 5) + 1);

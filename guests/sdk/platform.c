@@ -81,6 +81,19 @@ _Noreturn void uk_exit(int code)
     uk_stop(UK_STOP_OK, 0);
 }
 
+int uk_become_template(void)
+{
+    uk_flush();
+    return uk_call(UK_OP_TEMPLATE, 0, 0).status;
+}
+
+int uk_fork(uint8_t child_uuid[16])
+{
+    uk_flush();
+    struct uk_result result = uk_call(UK_OP_FORK, (uintptr_t)child_uuid, 0);
+    return result.status != 0 ? result.status : (int)result.ret[0];
+}
+
 struct uk_time uk_clock(void)
 {
     struct uk_result result = call_or_abort(UK_OP_CLOCK, 0, 0);

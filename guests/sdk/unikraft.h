@@ -59,6 +59,8 @@ enum uk_op {
     UK_OP_CLOCK = 8,
     UK_OP_RANDOM = 9,
     UK_OP_WAKE = 10,
+    UK_OP_TEMPLATE = 11,
+    UK_OP_FORK = 12,
 };
 
 enum uk_event {
@@ -81,6 +83,7 @@ enum uk_stop_reason {
 /* Linux error numbers, as they appear negated in a status and as they are in a stop code. */
 enum uk_errno {
     UK_EIO = 5,
+    UK_EAGAIN = 11,
     UK_ENOMEM = 12,
     UK_EFAULT = 14,
     UK_EBUSY = 16,
@@ -127,6 +130,16 @@ static inline bool uk_stop_requested(void)
 
 /* The value of an environment variable, or NULL. */
 const char *uk_getenv(const char *name);
+
+/* [call] Turns this instance into a template and does not return in it: returns 0 in every instance made from the template, which has another
+ * generation_id. When the platform cannot do it, this instance goes on and gets -UK_EBUSY (a snapshot of it is being taken) or
+ * -UK_EAGAIN. Sends an unfinished line first. */
+int uk_become_template(void);
+
+/* [call] Makes a second instance that continues from here. Returns 0 in this one and 1 in the new one, the child, and in both writes the UUID of
+ * the child, in RFC 9562 byte order. When the platform cannot do it, returns -UK_EBUSY (a snapshot of this instance is being taken) or
+ * -UK_EAGAIN. Sends an unfinished line first. `child_uuid` lies in the image, a stack or the heap. */
+int uk_fork(uint8_t child_uuid[16]);
 
 /* ---- Console ---------------------------------------------------------------------------------------------------- */
 

@@ -13,6 +13,9 @@ public interface IUnikraftPlatform : IAsyncDisposable
     /// <summary>The checkpoints.</summary>
     ICheckpointStore Checkpoints { get; }
 
+    /// <summary>The templates.</summary>
+    ITemplateStore Templates { get; }
+
     /// <summary>The backend in use.</summary>
     HypervisorInfo Hypervisor { get; }
 

@@ -17,4 +17,10 @@ public sealed class PlatformOptions
 
     /// <summary>The number of vCPUs of an instance whose request does not say. Default: 1. From 1 to 256.</summary>
     public int DefaultVcpus { get; set; } = 1;
+
+    /// <summary>
+    /// Up to how many instances of the platform, however they were made, guests can fork themselves from inside: beyond that their call returns
+    /// <c>EAGAIN</c>. A guest that forks without end would otherwise use up the host. Default: 256. 0: guests cannot fork.
+    /// </summary>
+    public int MaxInstancesForForks { get; set; } = 256;
 }

@@ -31,6 +31,11 @@ internal sealed class PlatformOptionsValidator : IValidateOptions<PlatformOption
             failures.Add(Message(nameof(options.DefaultVcpus), options.DefaultVcpus, $"1 to {MaxVcpus}"));
         }
 
+        if (options.MaxInstancesForForks < 0)
+        {
+            failures.Add(Message(nameof(options.MaxInstancesForForks), options.MaxInstancesForForks, "0 or more"));
+        }
+
         return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);
     }
 

@@ -1,8 +1,18 @@
 namespace Unikraft.Platform;
 
 /// <summary>The options as they were when the platform was built.</summary>
-internal sealed record PlatformSettings(TimeSpan StopGracePeriod, int LogCapacityBytes, int DefaultMemoryMb, int DefaultVcpus)
+internal sealed record PlatformSettings(
+    TimeSpan StopGracePeriod,
+    int LogCapacityBytes,
+    int DefaultMemoryMb,
+    int DefaultVcpus,
+    int MaxInstancesForForks)
 {
     public static PlatformSettings From(PlatformOptions options) =>
-        new(options.StopGracePeriod, options.LogCapacityBytes, options.DefaultMemoryMb, options.DefaultVcpus);
+        new(
+            options.StopGracePeriod,
+            options.LogCapacityBytes,
+            options.DefaultMemoryMb,
+            options.DefaultVcpus,
+            options.MaxInstancesForForks);
 }

@@ -4,6 +4,7 @@ using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Templates;
 
 namespace Unikraft.Platform;
 
@@ -12,6 +13,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     private readonly PlatformContext _context;
     private readonly InstanceManager _instances;
     private readonly CheckpointStore _checkpoints;
+    private readonly TemplateStore _templates;
     private readonly Lock _lock = new();
     private Task? _disposal;
 
@@ -35,17 +37,23 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             new Rundown());
         ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider);
         ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider);
-        _instances = new InstanceManager(_context, instances, checkpoints);
+        ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider);
+        LiveInstances live = new();
+        _templates = new TemplateStore(_context, instances, live, templates);
+        _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates);
         _checkpoints = new CheckpointStore(_context, instances, checkpoints);
         _context.Telemetry.Observe(
             () => [.. instances.List().Select(instance => instance.Describe())],
-            () => checkpoints.List().Count);
+            () => checkpoints.List().Count,
+            () => templates.List().Count);
         _context.Logger.PlatformReady(hypervisor.Info.Name, hypervisor.Info.Description);
     }
 
     public IInstanceManager Instances => _instances;
 
     public ICheckpointStore Checkpoints => _checkpoints;
+
+    public ITemplateStore Templates => _templates;
 
     public HypervisorInfo Hypervisor => _context.Hypervisor.Info;
 
@@ -76,6 +84,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         // What was created meanwhile.
         await _instances.CloseAllAsync().ConfigureAwait(false);
         await _checkpoints.CloseAllAsync().ConfigureAwait(false);
+        _templates.CloseAll();
         await _context.Hypervisor.DisposeAsync().ConfigureAwait(false);
         _context.Telemetry.Dispose();
         _context.Rundown.Dispose();

@@ -354,6 +354,157 @@ public abstract class HypervisorContract : IAsyncLifetime
     }
 
     [ContractFact]
+    public async Task A_request_to_become_a_template_returns_in_every_clone_and_never_in_the_source()
+    {
+        (IVirtualMachine source, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        await using (source)
+        {
+            CounterTick first = await TickAsync(source, monitor);
+            using IMachineSnapshot snapshot = await CaptureTemplateAsync(source, monitor);
+            List<string> generations = [first.Generation];
+            for (int i = 0; i < 4; i++)
+            {
+                (IVirtualMachine clone, RecordingMonitor heard) = await RestoreAsync(snapshot);
+                await using (clone)
+                {
+                    generations.Add(await ReadClonedAsync(heard));
+                    CounterTick tick = await TickAsync(clone, heard);
+                    Assert.Equal((first.Nonce, 2, generations[^1]), (tick.Nonce, tick.Tick, tick.Generation));
+                }
+            }
+
+            Assert.Equal(5, generations.Distinct(StringComparer.Ordinal).Count());
+            // In the source the call has not returned: it takes no input.
+            await WriteAsync(source, "tick\n");
+            using IMachineSnapshot later = await source.CaptureAsync().Guarded();
+            Assert.Single(monitor.Lines);
+            Assert.False(source.Exited.IsCompleted);
+        }
+    }
+
+    [ContractFact]
+    public async Task Templates_nest()
+    {
+        (IVirtualMachine machine, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        CounterTick first = await TickAsync(machine, monitor);
+        for (int depth = 1; depth <= 5; depth++)
+        {
+            using IMachineSnapshot snapshot = await CaptureTemplateAsync(machine, monitor);
+            await machine.DisposeAsync().Guarded();
+            (machine, monitor) = await RestoreAsync(snapshot);
+            string generation = await ReadClonedAsync(monitor);
+            CounterTick tick = await TickAsync(machine, monitor);
+            Assert.Equal((first.Nonce, depth + 1, generation), (tick.Nonce, tick.Tick, tick.Generation));
+        }
+
+        await machine.DisposeAsync().Guarded();
+    }
+
+    [ContractTheory]
+    [InlineData("template", GuestRequestRefusal.Busy, "template error=16")]
+    [InlineData("template", GuestRequestRefusal.TryAgain, "template error=11")]
+    [InlineData("fork", GuestRequestRefusal.Busy, "fork error=16")]
+    [InlineData("fork", GuestRequestRefusal.TryAgain, "fork error=11")]
+    public async Task A_refused_request_returns_an_error_and_the_guest_goes_on(string request, GuestRequestRefusal refusal, string line)
+    {
+        (IVirtualMachine machine, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        await using (machine)
+        {
+            CounterTick first = await TickAsync(machine, monitor);
+            Assert.Throws<InvalidOperationException>(() => machine.RefuseRequest(refusal));
+            for (int i = 0; i < 2; i++)
+            {
+                await WriteAsync(machine, $"{request}\n");
+                Assert.Equal(request, await monitor.ReadRequestAsync());
+                machine.RefuseRequest(refusal);
+                Assert.Equal(line, await monitor.ReadLineAsync());
+                Assert.Throws<InvalidOperationException>(() => machine.RefuseRequest(refusal));
+            }
+
+            Assert.Equal(first with { Tick = 2 }, await TickAsync(machine, monitor));
+        }
+    }
+
+    [ContractFact]
+    public async Task A_fork_returns_on_both_sides_with_the_uuid_of_the_child()
+    {
+        (IVirtualMachine parent, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        await using (parent)
+        {
+            CounterTick first = await TickAsync(parent, monitor);
+            Assert.Throws<InvalidOperationException>(() => parent.CompleteFork(Guid.NewGuid()));
+            await WriteAsync(parent, "fork\n");
+            Assert.Equal("fork", await monitor.ReadRequestAsync());
+            using IMachineSnapshot snapshot = await parent.CaptureAsync().Guarded();
+            RecordingMonitor heard = new();
+            Guid uuid = Guid.NewGuid();
+            await using IVirtualMachine child = await Hypervisor.RestoreAsync(snapshot, uuid, heard).Guarded();
+            await child.StartAsync().Guarded();
+            string line = await heard.ReadLineAsync();
+            Assert.StartsWith($"fork child uuid={uuid} gen=", line, StringComparison.Ordinal);
+            parent.CompleteFork(uuid);
+            Assert.Equal($"fork parent child={uuid}", await monitor.ReadLineAsync());
+
+            CounterTick forked = await TickAsync(child, heard);
+            Assert.Equal((first.Nonce, 2), (forked.Nonce, forked.Tick));
+            Assert.EndsWith($" gen={forked.Generation}", line, StringComparison.Ordinal);
+            Assert.NotEqual(first.Generation, forked.Generation);
+            Assert.Equal(first with { Tick = 2 }, await TickAsync(parent, monitor));
+        }
+    }
+
+    [ContractTheory]
+    [InlineData("template")]
+    [InlineData("fork")]
+    public async Task A_guest_that_waits_for_an_answer_can_be_paused_and_ended(string request)
+    {
+        (IVirtualMachine machine, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        (IVirtualMachine hopeless, RecordingMonitor heard) = await StartAsync("counter", "--period-ms", "0");
+        await using (machine)
+        await using (hopeless)
+        {
+            await WriteAsync(machine, $"{request}\n");
+            await WriteAsync(hopeless, $"{request}\n");
+            await monitor.ReadRequestAsync();
+            await heard.ReadRequestAsync();
+            hopeless.RequestStop();
+            hopeless.KillApp();
+            Assert.IsType<MachineExit.Crashed>(await hopeless.Exited.Guarded());
+            hopeless.RefuseRequest(GuestRequestRefusal.Busy);
+            hopeless.CompleteFork(Guid.NewGuid());
+
+            await machine.PauseAsync().Guarded();
+            machine.RefuseRequest(GuestRequestRefusal.Busy);
+            Assert.Empty(monitor.Lines);
+            machine.Resume();
+            Assert.Equal($"{request} error=16", await monitor.ReadLineAsync());
+        }
+    }
+
+    [ContractFact]
+    public async Task A_snapshot_of_a_paused_machine_leaves_it_paused_and_its_clone_runs()
+    {
+        (IVirtualMachine source, RecordingMonitor monitor) = await StartAsync("counter", "--period-ms", "0");
+        await using (source)
+        {
+            CounterTick first = await TickAsync(source, monitor);
+            await source.PauseAsync().Guarded();
+            using IMachineSnapshot snapshot = await source.CaptureAsync().Guarded();
+            await WriteAsync(source, "tick\n");
+            (IVirtualMachine clone, RecordingMonitor heard) = await RestoreAsync(snapshot);
+            await using (clone)
+            {
+                CounterTick tick = await TickAsync(clone, heard);
+                Assert.Equal((first.Nonce, 2), (tick.Nonce, tick.Tick));
+            }
+
+            Assert.Single(monitor.Lines);
+            source.Resume();
+            Assert.Equal(first with { Tick = 2 }, CounterTick.Parse(await monitor.ReadLineAsync()));
+        }
+    }
+
+    [ContractFact]
     public async Task A_foreign_snapshot_is_refused()
     {
         using ForeignSnapshot snapshot = new();
@@ -460,6 +611,21 @@ public abstract class HypervisorContract : IAsyncLifetime
     {
         await WriteAsync(machine, "tick\n");
         return CounterTick.Parse(await monitor.ReadLineAsync());
+    }
+
+    private static async Task<IMachineSnapshot> CaptureTemplateAsync(IVirtualMachine machine, RecordingMonitor monitor)
+    {
+        await WriteAsync(machine, "template\n");
+        Assert.Equal("template", await monitor.ReadRequestAsync());
+        return await machine.CaptureAsync().Guarded();
+    }
+
+    private static async Task<string> ReadClonedAsync(RecordingMonitor monitor)
+    {
+        const string Prefix = "cloned gen=";
+        string line = await monitor.ReadLineAsync();
+        Assert.StartsWith(Prefix, line, StringComparison.Ordinal);
+        return line[Prefix.Length..];
     }
 
     private async Task<MachineExit> RunAsync(string image, params string[] args)

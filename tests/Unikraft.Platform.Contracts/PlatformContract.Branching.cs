@@ -126,7 +126,7 @@ public abstract partial class PlatformContract
         Dictionary<string, string> env = new(StringComparer.Ordinal);
         (CreateInstanceRequest Request, string Message)[] refused =
         [
-            (new CreateInstanceRequest(), "Specify exactly one of 'image', 'branch_from' and 'checkpoint'"),
+            (new CreateInstanceRequest(), "Specify exactly one of 'image', 'branch_from', 'checkpoint' and 'template'"),
             (branch with { Image = Image("hello") }, "Cannot specify 'image' when 'branch_from' is set"),
             (branch with { Checkpoint = "chk" }, "Cannot specify 'checkpoint' when 'branch_from' is set"),
             (branch with { Args = [] }, "Cannot specify 'args' when branching from an existing instance"),

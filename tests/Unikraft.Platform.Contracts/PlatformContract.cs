@@ -21,6 +21,9 @@ public abstract partial class PlatformContract : IAsyncLifetime
     /// <summary>Its checkpoints.</summary>
     protected ICheckpointStore Checkpoints => Platform.Checkpoints;
 
+    /// <summary>Its templates.</summary>
+    protected ITemplateStore Templates => Platform.Templates;
+
     /// <summary>Chooses the backend, and a clock if it is not to be the system's.</summary>
     /// <param name="builder">The builder.</param>
     protected abstract void Configure(UnikraftPlatformBuilder builder);

@@ -1,4 +1,5 @@
 using System.Text;
+using System.Threading.Channels;
 using Unikraft.Platform.Hypervisors;
 
 namespace Unikraft.Platform.Contracts;
@@ -8,6 +9,7 @@ public sealed class RecordingMonitor : IMachineMonitor
 {
     private readonly Lock _lock = new();
     private readonly StringBuilder _output = new();
+    private readonly Channel<string> _requests = Channel.CreateUnbounded<string>();
     private readonly TaskCompletionSource _main = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private TaskCompletionSource _written = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _mainCount;
@@ -54,6 +56,15 @@ public sealed class RecordingMonitor : IMachineMonitor
         Interlocked.Increment(ref _mainCount);
         _main.TrySetResult();
     }
+
+    /// <inheritdoc/>
+    public void OnTemplateRequested() => _requests.Writer.TryWrite("template");
+
+    /// <inheritdoc/>
+    public void OnForkRequested() => _requests.Writer.TryWrite("fork");
+
+    /// <summary>The next request of the guest: <c>template</c> or <c>fork</c>.</summary>
+    public Task<string> ReadRequestAsync() => _requests.Reader.ReadAsync().Guarded();
 
     /// <summary>The next line.</summary>
     public async Task<string> ReadLineAsync()

@@ -54,16 +54,22 @@ public sealed class ModelTests
         public int Loads { get; set; }
     }
 
+    private sealed record ModelTemplate(Memory? Memory, IReadOnlyList<string> History)
+    {
+        public int Clones { get; set; }
+    }
+
     private sealed class Run(TestPlatform test, Dice dice)
     {
         private readonly Dictionary<string, ModelInstance> _instances = new(StringComparer.Ordinal);
         private readonly Dictionary<string, ModelCheckpoint> _checkpoints = new(StringComparer.Ordinal);
+        private readonly Dictionary<string, ModelTemplate> _templates = new(StringComparer.Ordinal);
         private readonly StringBuilder _history = new();
         private int _lastName;
 
         public string History => _history.ToString();
 
-        public Task StepAsync() => dice.Next(13) switch
+        public Task StepAsync() => dice.Next(18) switch
         {
             0 or 1 => CreateAsync(),
             2 => BranchAsync(),
@@ -76,6 +82,10 @@ public sealed class ModelTests
             9 => DeleteAsync(),
             10 => DeleteCheckpointAsync(),
             11 => ExitAsync(),
+            12 => ConvertAsync(),
+            13 or 14 => CloneAsync(),
+            15 => DeleteTemplateAsync(),
+            16 => ForkAsync(),
             _ => TickAsync(),
         };
 
@@ -100,6 +110,11 @@ public sealed class ModelTests
                 Assert.Equal((CheckpointState.Ready, model.Loads), (test.Checkpoints.Get(name).State, test.Checkpoints.Get(name).LoadCount));
                 Assert.Equal(model.Ancestors, test.Checkpoints.GetHistory(name).Select(entry => entry.Name));
             }
+
+            Assert.Equal(
+                _templates.Keys.Order(StringComparer.Ordinal),
+                test.Templates.List().Select(template => template.Name).Order(StringComparer.Ordinal));
+            Assert.All(_templates, entry => Assert.Equal(entry.Value.Clones, test.Templates.Get(entry.Key).CloneCount));
 
             if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is (string running, ModelInstance live))
             {
@@ -166,6 +181,75 @@ public sealed class ModelTests
                 .Guarded();
             model.Loads++;
             _instances[name] = Started(new ModelInstance { Snapshot = model.Memory, History = [checkpoint, .. model.Ancestors] }, start);
+        }
+
+        private async Task ConvertAsync()
+        {
+            if (dice.Pick(_instances) is not (string name, ModelInstance model))
+            {
+                return;
+            }
+
+            bool fromInside = model.IsRunning && dice.Next(2) == 0;
+            Say($"convert {name}{(fromInside ? " from inside" : "")}");
+            Guid uuid = test.Instances.Get(name).Uuid;
+            if (fromInside)
+            {
+                Task<Instance> gone = test.Instances.WaitAsync(name, InstanceState.Standby);
+                await using ConsoleSession console = Attach(name);
+                await console.WriteLineAsync("template");
+                await Assert.ThrowsAsync<ResourceNotFoundException>(() => gone.Guarded());
+            }
+            else
+            {
+                await test.Templates.ConvertAsync(name).Guarded();
+            }
+
+            Assert.Equal(uuid, test.Templates.Get(name).Uuid);
+            _templates[name] = new ModelTemplate(StateOf(model), model.History);
+            _instances.Remove(name);
+        }
+
+        private async Task CloneAsync()
+        {
+            if (dice.Pick(_templates) is not (string template, ModelTemplate model))
+            {
+                return;
+            }
+
+            string name = NewName();
+            bool start = dice.Next(2) == 0;
+            Say($"clone {template} as {name} {(start ? "started" : "stopped")}");
+            await test.Instances
+                .CreateAsync(new CreateInstanceRequest { Name = name, Template = template, Autostart = start, WaitTimeout = Wait(start) })
+                .Guarded();
+            model.Clones++;
+            _instances[name] = Started(new ModelInstance { Snapshot = model.Memory, History = model.History }, start);
+        }
+
+        private async Task DeleteTemplateAsync()
+        {
+            if (dice.Pick(_templates) is (string name, _))
+            {
+                Say($"delete template {name}");
+                await test.Templates.DeleteAsync(name).Guarded();
+                _templates.Remove(name);
+            }
+        }
+
+        private async Task ForkAsync()
+        {
+            if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is not (string source, ModelInstance model))
+            {
+                return;
+            }
+
+            await using ConsoleSession console = Attach(source);
+            await console.WriteLineAsync("fork");
+            string line = await console.ReadLineAsync("fork parent child=");
+            string name = test.Instances.Get(Guid.Parse(line["fork parent child=".Length..], CultureInfo.InvariantCulture)).Name;
+            Say($"fork {source} to {name}");
+            _instances[name] = Started(new ModelInstance { Snapshot = StateOf(model), History = model.History }, start: true);
         }
 
         private async Task StartAsync()

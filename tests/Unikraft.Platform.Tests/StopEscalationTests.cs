@@ -80,6 +80,10 @@ public sealed class StopEscalationTests
 
         public bool HasReachedMain => true;
 
+        public void RefuseRequest(GuestRequestRefusal refusal) => throw new NotSupportedException();
+
+        public void CompleteFork(Guid child) => throw new NotSupportedException();
+
         public void RequestStop()
         {
             if (Calls.Count == 0)

@@ -32,6 +32,8 @@ internal sealed class TestPlatform : IAsyncDisposable
 
     public ICheckpointStore Checkpoints => Platform.Checkpoints;
 
+    public ITemplateStore Templates => Platform.Templates;
+
     public int Machines => _hypervisor!.Machines;
 
     public int Snapshots => _hypervisor!.Snapshots;

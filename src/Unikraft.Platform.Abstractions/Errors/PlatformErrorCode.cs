@@ -6,7 +6,7 @@ public enum PlatformErrorCode
     /// <summary>A request is incomplete, contradicts itself or is out of range.</summary>
     InvalidRequest = 1,
 
-    /// <summary>There is no such instance or checkpoint.</summary>
+    /// <summary>There is no such instance, checkpoint or template.</summary>
     NotFound = 2,
 
     /// <summary>The name is taken.</summary>

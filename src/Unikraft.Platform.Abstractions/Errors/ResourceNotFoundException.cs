@@ -1,6 +1,6 @@
 namespace Unikraft.Platform;
 
-/// <summary>There is no instance or checkpoint with the given name or UUID.</summary>
+/// <summary>There is no instance, checkpoint or template with the given name or UUID.</summary>
 /// <param name="kind">What was looked for, for example <c>instance</c>.</param>
 /// <param name="reference">The name or UUID.</param>
 public sealed class ResourceNotFoundException(string kind, NameOrUuid reference) : PlatformException(

@@ -10,4 +10,16 @@ public interface IMachineMonitor
 
     /// <summary>The app reached its main entry point. Called at most once, and never for a machine restored from behind that point.</summary>
     void OnMainReached();
+
+    /// <summary>
+    /// The guest asks to become a template. The vCPU stays in its call: the call returns in every machine restored from a snapshot that is taken
+    /// from now on, and in this one only when it is refused by <see cref="IVirtualMachine.RefuseRequest"/>.
+    /// </summary>
+    void OnTemplateRequested();
+
+    /// <summary>
+    /// The guest asks to be forked. The vCPU stays in its call until <see cref="IVirtualMachine.CompleteFork"/> or
+    /// <see cref="IVirtualMachine.RefuseRequest"/>; in every machine restored from a snapshot that is taken until then it returns as the child.
+    /// </summary>
+    void OnForkRequested();
 }

@@ -26,13 +26,28 @@ public interface IVirtualMachine : IAsyncDisposable
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
     void Resume();
 
-    /// <summary>Takes a snapshot of the machine while it runs. It stands still only for what changed since the last look at it.</summary>
+    /// <summary>
+    /// Takes a snapshot of the machine while it runs or is paused. A running one stands still only for what changed since the last look at it.
+    /// </summary>
     /// <param name="cancellationToken">Cancels the snapshot: the machine goes on, and nothing is lost for the next one.</param>
     /// <exception cref="InvalidOperationException">
     /// The machine has not been started, or another snapshot of it is being taken.
     /// </exception>
     /// <exception cref="MachineExitedException">The machine ended before the snapshot was complete.</exception>
     ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default);
+
+    /// <summary>
+    /// Ends the call by which the guest asked to become a template or to be forked: it returns an error and the guest goes on. Without effect on an
+    /// exited machine.
+    /// </summary>
+    /// <param name="refusal">The error.</param>
+    /// <exception cref="InvalidOperationException">The guest has not asked for anything.</exception>
+    void RefuseRequest(GuestRequestRefusal refusal);
+
+    /// <summary>Ends the call by which the guest asked to be forked: it returns as the parent. Without effect on an exited machine.</summary>
+    /// <param name="child">The UUID of the child.</param>
+    /// <exception cref="InvalidOperationException">The guest has not asked to be forked.</exception>
+    void CompleteFork(Guid child);
 
     /// <summary>Asks the guest to shut down.</summary>
     void RequestStop();

@@ -1,6 +1,9 @@
 namespace Unikraft.Platform;
 
-/// <summary>Describes an instance to create. Exactly one of <see cref="Image"/>, <see cref="BranchFrom"/> and <see cref="Checkpoint"/> is set.</summary>
+/// <summary>
+/// Describes an instance to create. Exactly one of <see cref="Image"/>, <see cref="BranchFrom"/>, <see cref="Checkpoint"/> and
+/// <see cref="Template"/> is set.
+/// </summary>
 public sealed record CreateInstanceRequest
 {
     /// <summary>
@@ -18,10 +21,13 @@ public sealed record CreateInstanceRequest
     /// <summary>The checkpoint to load.</summary>
     public NameOrUuid? Checkpoint { get; init; }
 
-    /// <summary>The arguments of the app. Inherited, and not to be set, with <see cref="BranchFrom"/> and <see cref="Checkpoint"/>.</summary>
+    /// <summary>The template to clone.</summary>
+    public NameOrUuid? Template { get; init; }
+
+    /// <summary>The arguments of the app. Inherited, and not to be set, with a source: a branch, a checkpoint or a template.</summary>
     public IReadOnlyList<string>? Args { get; init; }
 
-    /// <summary>The environment of the app. Inherited, and not to be set, with <see cref="BranchFrom"/> and <see cref="Checkpoint"/>.</summary>
+    /// <summary>The environment of the app. Inherited, and not to be set, with a source: a branch, a checkpoint or a template.</summary>
     public IReadOnlyDictionary<string, string>? Env { get; init; }
 
     /// <summary>The size of the memory in MiB. Default: 128. Inherited, and not to be set, with a source.</summary>

@@ -8,7 +8,7 @@ namespace Unikraft.Platform;
 /// </remarks>
 public interface IInstanceManager
 {
-    /// <summary>Creates an instance from an image, as a branch of another instance, or from a checkpoint.</summary>
+    /// <summary>Creates an instance from an image, as a branch of another instance, or from a checkpoint or a template.</summary>
     /// <param name="request">What to create.</param>
     /// <param name="cancellationToken">Cancels the creation; nothing of the instance remains then.</param>
     /// <returns>The instance, as it was when the call was done.</returns>
@@ -57,7 +57,7 @@ public interface IInstanceManager
         TimeSpan? timeout = null,
         CancellationToken cancellationToken = default);
 
-    /// <summary>Deletes an instance. A running one is force-stopped first. Checkpoints and branches made from it stay.</summary>
+    /// <summary>Deletes an instance. A running one is force-stopped first. Checkpoints, branches and forks made from it stay.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="cancellationToken">Cancels the deletion as long as it has not begun.</param>
     /// <returns>The instance as it was before it was deleted.</returns>

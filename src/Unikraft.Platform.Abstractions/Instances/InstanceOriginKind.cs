@@ -8,4 +8,7 @@ public enum InstanceOriginKind
 
     /// <summary>The instance was loaded from a checkpoint.</summary>
     Checkpoint,
+
+    /// <summary>The instance is a clone of a template.</summary>
+    Template,
 }

@@ -5,7 +5,7 @@ namespace Unikraft.Platform.Kvm.Boot;
 /// <summary>Where everything lies in the memory of a flat guest. The addresses are those of docs/guest-abi.md.</summary>
 internal sealed class FlatGuestLayout
 {
-    internal const uint AbiVersion = 0x0001_0000;
+    internal const uint AbiVersion = 0x0001_0001;
     internal const int MaxVcpus = 8;
 
     internal const long GdtAddress = 0x1000;

@@ -14,4 +14,6 @@ internal enum GuestCall
     Clock = 8,
     Random = 9,
     Wake = 10,
+    Template = 11,
+    Fork = 12,
 }

@@ -11,6 +11,13 @@ internal interface IMachineControl
     /// <summary>Lets a vCPU sleep until an event of the mask is pending or the clock reaches the deadline, and then finishes its call.</summary>
     void BeginWait(int vcpu, ulong deadline, uint mask);
 
+    /// <summary>Lets a vCPU sleep until the platform has answered what the guest asks of it.</summary>
+    /// <param name="vcpu">The vCPU.</param>
+    /// <param name="call">What it asks for.</param>
+    /// <param name="address">Where the guest wants a part of the answer.</param>
+    /// <returns>False when an answer is owed to another vCPU.</returns>
+    bool BeginRequest(int vcpu, GuestCall call, ulong address);
+
     /// <summary>Makes the wake event pending at a vCPU.</summary>
     void Wake(int vcpu);
 

@@ -25,7 +25,10 @@ internal sealed class PlatformDevice : IMmioDevice
     private const int MaxConsoleRead = 64 << 10;
     private const int MaxRandom = 4096;
 
+    private const int UuidSize = 16;
+
     private const int ErrnoBadAddress = 14;
+    private const int ErrnoBusy = 16;
     private const int ErrnoInvalidArgument = 22;
     private const int ErrnoNotImplemented = 38;
 
@@ -85,6 +88,19 @@ internal sealed class PlatformDevice : IMmioDevice
 
     /// <summary>Writes the outcome of a wait into the call block of a vCPU.</summary>
     internal void FinishWait(int vcpu, uint events) => Respond(vcpu, status: 0, events);
+
+    /// <summary>Writes the answer to a request into the call block of a vCPU, and where the guest wants it.</summary>
+    internal void FinishRequest(int vcpu, GuestCall call, ulong address, RequestAnswer answer)
+    {
+        if (answer.Errno == 0 && call == GuestCall.Fork)
+        {
+            Span<byte> uuid = stackalloc byte[UuidSize];
+            answer.Child.TryWriteBytes(uuid, bigEndian: true, out _);
+            _memory.Write((long)address, uuid);
+        }
+
+        Respond(vcpu, -answer.Errno, call == GuestCall.Fork && answer.IsClone ? 1u : 0u);
+    }
 
     /// <summary>Makes a stop code of a reason and the phase of its life that the guest is in.</summary>
     internal StopCode MakeStopCode(StopCodeReason reason, int errno, bool killed = false)
@@ -157,6 +173,16 @@ internal sealed class PlatformDevice : IMmioDevice
                 break;
             case GuestCall.Wake:
                 Wake(vcpu, block);
+                break;
+            case GuestCall.Template:
+                if (BeginRequest(vcpu, GuestCall.Template, address: 0))
+                {
+                    _monitor.OnTemplateRequested();
+                }
+
+                break;
+            case GuestCall.Fork:
+                Fork(vcpu, block);
                 break;
             default:
                 Respond(vcpu, -ErrnoNotImplemented);
@@ -279,6 +305,29 @@ internal sealed class PlatformDevice : IMmioDevice
 
         _control.Wake((int)block.Argument0);
         Respond(vcpu, status: 0);
+    }
+
+    private void Fork(int vcpu, CallBlock block)
+    {
+        if (!_layout.IsAccessible(block.Argument0, UuidSize, write: true))
+        {
+            Respond(vcpu, -ErrnoBadAddress);
+        }
+        else if (BeginRequest(vcpu, GuestCall.Fork, block.Argument0))
+        {
+            _monitor.OnForkRequested();
+        }
+    }
+
+    private bool BeginRequest(int vcpu, GuestCall call, ulong address)
+    {
+        bool begun = _control.BeginRequest(vcpu, call, address);
+        if (!begun)
+        {
+            Respond(vcpu, -ErrnoBusy);
+        }
+
+        return begun;
     }
 
     private void Respond(int vcpu, int status, ulong first = 0, ulong second = 0)

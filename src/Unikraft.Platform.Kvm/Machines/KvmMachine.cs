@@ -127,6 +127,13 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 InfoPage.WriteIdentity(machine._memory, uuid);
                 machine._control.Lower(GuestEvents.StopRequested);
                 machine._platform.Restore(snapshot.Device);
+                for (int i = 0; i < snapshot.Vcpus.Count; i++)
+                {
+                    if (snapshot.Vcpus[i].Wait is { IsRequest: true } request)
+                    {
+                        machine._platform.FinishRequest(i, request.Call, request.Address, RequestAnswer.InClone(uuid));
+                    }
+                }
             },
             cancellationToken);
 
@@ -170,6 +177,10 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
         return await _capture.CaptureAsync(cancellationToken).ConfigureAwait(false);
     }
+
+    public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);
+
+    public void CompleteFork(Guid child) => _control.Answer(RequestAnswer.InParent(child), GuestCall.Fork);
 
     public void RequestStop() => _control.Raise(GuestEvents.StopRequested);
 

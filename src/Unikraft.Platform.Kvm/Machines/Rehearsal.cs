@@ -113,5 +113,13 @@ internal static class Rehearsal
         public void OnMainReached()
         {
         }
+
+        public void OnTemplateRequested()
+        {
+        }
+
+        public void OnForkRequested()
+        {
+        }
     }
 }

@@ -25,6 +25,9 @@ internal sealed class RunControl : IMachineControl
     private Cut? _cut;
     private uint _events;
 
+    /// <summary>The vCPU that the platform owes an answer, and what it has asked for.</summary>
+    private (Vcpu Vcpu, GuestCall Call)? _request;
+
     /// <summary>The reasons to stand still: the pauses, a cut, and that the machine has not been started.</summary>
     private int _holds = 1;
     private int _pauses;
@@ -166,6 +169,45 @@ internal sealed class RunControl : IMachineControl
 
     public void BeginWait(int vcpu, ulong deadline, uint mask) => _vcpus[vcpu].Wait = new VcpuWait(deadline, mask);
 
+    public bool BeginRequest(int vcpu, GuestCall call, ulong address)
+    {
+        lock (_gate)
+        {
+            if (_request is not null)
+            {
+                return false;
+            }
+
+            _request = (_vcpus[vcpu], call);
+            _vcpus[vcpu].Wait = VcpuWait.ForRequest(call, address);
+            return true;
+        }
+    }
+
+    /// <summary>Lets the vCPU that waits for an answer go on with it.</summary>
+    /// <param name="answer">The answer.</param>
+    /// <param name="onlyTo">The call that it answers; any when <see langword="null"/>.</param>
+    /// <exception cref="InvalidOperationException">No vCPU waits for such an answer.</exception>
+    internal void Answer(RequestAnswer answer, GuestCall? onlyTo)
+    {
+        lock (_gate)
+        {
+            if (_exit is not null)
+            {
+                return;
+            }
+
+            if (_request is not { } request || (onlyTo ?? request.Call) != request.Call)
+            {
+                throw new InvalidOperationException("The guest has not asked for this.");
+            }
+
+            _request = null;
+            request.Vcpu.Answer = answer;
+            Monitor.PulseAll(_gate);
+        }
+    }
+
     public void Wake(int vcpu)
     {
         lock (_gate)
@@ -241,14 +283,16 @@ internal sealed class RunControl : IMachineControl
     /// <summary>Sleeps until the wait of a vCPU is over or it needs attention.</summary>
     /// <param name="vcpu">The vCPU.</param>
     /// <param name="events">The events that ended the wait; 0 when the deadline did.</param>
+    /// <param name="answer">The answer that ended it, when it was a request.</param>
     /// <returns>Whether the wait is over.</returns>
-    internal bool Sleep(Vcpu vcpu, out uint events)
+    internal bool Sleep(Vcpu vcpu, out uint events, out RequestAnswer? answer)
     {
         VcpuWait wait = vcpu.Wait!.Value;
         lock (_gate)
         {
             while (true)
             {
+                answer = vcpu.Answer;
                 events = (_events | (vcpu.IsWakePending ? GuestEvents.Wake : 0)) & wait.Mask;
                 if (vcpu.NeedsAttention)
                 {
@@ -256,10 +300,11 @@ internal sealed class RunControl : IMachineControl
                 }
 
                 ulong now = _clock.Monotonic;
-                if (events != 0 || now >= wait.Deadline)
+                if (events != 0 || answer is not null || now >= wait.Deadline)
                 {
                     vcpu.IsWakePending &= (events & GuestEvents.Wake) == 0;
                     vcpu.Wait = null;
+                    vcpu.Answer = null;
                     vcpu.DisarmTimer();
                     return true;
                 }

@@ -82,6 +82,9 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>Whether the wake event is pending. Guarded by the gate.</summary>
     internal bool IsWakePending { get; set; }
 
+    /// <summary>The answer to the request that the vCPU waits with. Guarded by the gate.</summary>
+    internal RequestAnswer? Answer { get; set; }
+
     /// <summary>The last cut that the vCPU took part in. Guarded by the gate.</summary>
     internal Cut? LastCut { get; set; }
 
@@ -116,8 +119,9 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>Stores the state, on the thread of the vCPU.</summary>
     internal void Save(VcpuState state) => state.Save(_kvm!, Wait);
 
-    /// <summary>Puts back the part of the state that is not KVM's.</summary>
-    internal void Restore(VcpuState state) => (Wait, IsWakePending) = (state.Wait, state.IsWakePending);
+    /// <summary>Puts back the part of the state that is not KVM's. A request is over in a clone: whoever restores answers it.</summary>
+    internal void Restore(VcpuState state) =>
+        (Wait, IsWakePending) = (state.Wait is { IsRequest: true } ? null : state.Wait, state.IsWakePending);
 
     internal void ArmTimer(ulong nanoseconds)
     {
@@ -156,14 +160,21 @@ internal sealed class Vcpu : IMmioInitiator
                 continue;
             }
 
-            if (Wait is not null)
+            if (Wait is { } wait)
             {
-                if (!_control.Sleep(this, out uint events))
+                if (!_control.Sleep(this, out uint events, out RequestAnswer? answer))
                 {
                     continue;
                 }
 
-                _environment.Platform.FinishWait(Index, events);
+                if (answer is { } given)
+                {
+                    _environment.Platform.FinishRequest(Index, wait.Call, wait.Address, given);
+                }
+                else
+                {
+                    _environment.Platform.FinishWait(Index, events);
+                }
             }
 
             if (kvm.Run())

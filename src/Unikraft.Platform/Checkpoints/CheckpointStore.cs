@@ -34,7 +34,7 @@ internal sealed class CheckpointStore(
         checkpoints.Add(identity, checkpoint);
         if (clone.Machine is null)
         {
-            checkpoint.CompleteStopped(clone.Snapshot);
+            checkpoint.Complete(clone.Snapshot);
             Announce(checkpoint, source);
             return checkpoint.Describe();
         }
@@ -111,7 +111,7 @@ internal sealed class CheckpointStore(
             SnapshotReference snapshot =
                 await source.CaptureAsync(clone, ClonePurpose.Checkpoint, checkpoint.Abandoned).ConfigureAwait(false);
             source.AddCheckpoint(checkpoint.Reference);
-            checkpoint.CompleteCaptured(snapshot);
+            checkpoint.Complete(snapshot);
             Announce(checkpoint, source: null);
         }
         catch (Exception error)

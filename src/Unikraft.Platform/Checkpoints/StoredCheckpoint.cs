@@ -5,25 +5,18 @@ using Unikraft.Platform.Resources;
 namespace Unikraft.Platform.Checkpoints;
 
 /// <summary>The owner of one checkpoint.</summary>
-/// <remarks>The lock guards the fields below it. Nothing that may block or run foreign code is called under it.</remarks>
-internal sealed class StoredCheckpoint(ResourceIdentity identity, CloneSource source, CancellationToken closing) : IDisposable
+internal sealed class StoredCheckpoint(ResourceIdentity identity, CloneSource source, CancellationToken closing) : IInstanceSource, IDisposable
 {
+    private readonly StoredState _state = new(source);
     private readonly CancellationTokenSource _abandoned = CancellationTokenSource.CreateLinkedTokenSource(closing);
     private readonly TaskCompletionSource<Checkpoint> _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Lock _lock = new();
-    private SnapshotReference? _snapshot;
-    private CheckpointState _state = CheckpointState.Starting;
-    private long _storedBytes;
-    private TimeSpan? _pause;
-    private int _loadCount;
-    private bool _deleted;
 
     public ResourceIdentity Identity => identity;
 
     public CheckpointReference Reference { get; } = new(identity.Uuid, identity.Name, identity.CreatedAt);
 
     /// <summary>The checkpoints it descends from, newest first.</summary>
-    public ImmutableList<CheckpointReference> Ancestors => source.History;
+    public ImmutableList<CheckpointReference> Ancestors => _state.Source.History;
 
     /// <summary>Completes when the checkpoint is ready, and fails when it has failed or was deleted before.</summary>
     public Task<Checkpoint> Ready => _ready.Task;
@@ -34,51 +27,27 @@ internal sealed class StoredCheckpoint(ResourceIdentity identity, CloneSource so
     /// <summary>Completes when the snapshot is no longer being built, however that ended.</summary>
     public Task Capture { get; set; } = Task.CompletedTask;
 
-    public Checkpoint Describe()
+    public Checkpoint Describe() => new()
     {
-        lock (_lock)
-        {
-            return new Checkpoint
-            {
-                Uuid = identity.Uuid,
-                Name = identity.Name,
-                CreatedAt = identity.CreatedAt,
-                State = _state,
-                SourceUuid = source.Identity.Uuid,
-                Image = source.Configuration.Image.Name,
-                Vcpus = source.Configuration.Vcpus,
-                MemoryMb = source.Configuration.MemoryMb,
-                Args = source.Configuration.Args,
-                Env = source.Configuration.Env,
-                LoadCount = _loadCount,
-                StoredBytes = _storedBytes,
-                Pause = _pause,
-            };
-        }
-    }
+        Uuid = identity.Uuid,
+        Name = identity.Name,
+        CreatedAt = identity.CreatedAt,
+        State = _state.IsReady ? CheckpointState.Ready : CheckpointState.Starting,
+        SourceUuid = _state.Source.Identity.Uuid,
+        Image = _state.Source.Configuration.Image.Name,
+        Vcpus = _state.Source.Configuration.Vcpus,
+        MemoryMb = _state.Source.Configuration.MemoryMb,
+        Args = _state.Source.Configuration.Args,
+        Env = _state.Source.Configuration.Env,
+        LoadCount = _state.LoadCount,
+        StoredBytes = _state.StoredBytes,
+        Pause = _state.Pause,
+    };
 
-    /// <summary>The source was stopped: the checkpoint is of the snapshot it held, or of its image.</summary>
-    public void CompleteStopped(SnapshotReference? snapshot)
+    /// <summary>The snapshot is built, or none is needed because the source was stopped.</summary>
+    public void Complete(SnapshotReference? snapshot)
     {
-        lock (_lock)
-        {
-            _snapshot = snapshot;
-            _state = CheckpointState.Ready;
-        }
-
-        _ready.TrySetResult(Describe());
-    }
-
-    public void CompleteCaptured(SnapshotReference snapshot)
-    {
-        lock (_lock)
-        {
-            _snapshot = snapshot;
-            _storedBytes = snapshot.Snapshot.StoredBytes;
-            _pause = snapshot.Snapshot.Pause;
-            _state = CheckpointState.Ready;
-        }
-
+        _state.Complete(snapshot);
         _ready.TrySetResult(Describe());
     }
 
@@ -91,28 +60,16 @@ internal sealed class StoredCheckpoint(ResourceIdentity identity, CloneSource so
 
     public Blueprint Load()
     {
-        lock (_lock)
-        {
-            if (_deleted || _state != CheckpointState.Ready)
-            {
-                throw new PlatformException(
-                    PlatformErrorCode.WrongState,
-                    $"Failed to create instance from checkpoint: checkpoint '{identity.Name}' "
-                    + (_deleted ? "was deleted" : "is in state 'starting', wait until it is ready"));
-            }
-
-            InstanceOrigin origin = new(InstanceOriginKind.Checkpoint, identity.Uuid, identity.Name);
-            return new Blueprint(source.Configuration, _snapshot?.Share(), origin, source.History.Insert(0, Reference));
-        }
+        InstanceOrigin origin = new(InstanceOriginKind.Checkpoint, identity.Uuid, identity.Name);
+        return _state.TryLoad(origin, Ancestors.Insert(0, Reference), out Blueprint? blueprint)
+            ? blueprint
+            : throw new PlatformException(
+                PlatformErrorCode.WrongState,
+                $"Failed to create instance from checkpoint: checkpoint '{identity.Name}' "
+                + (_state.IsDisposed ? "was deleted" : "is in state 'starting', wait until it is ready"));
     }
 
-    public void CountLoad()
-    {
-        lock (_lock)
-        {
-            _loadCount++;
-        }
-    }
+    public void CountLoad() => _state.CountLoad();
 
     /// <summary>Gives up a capture that is under way, waits for its end, and lets go of the snapshot.</summary>
     public async Task DeleteAsync()
@@ -124,14 +81,7 @@ internal sealed class StoredCheckpoint(ResourceIdentity identity, CloneSource so
 
     public void Dispose()
     {
-        SnapshotReference? snapshot;
-        lock (_lock)
-        {
-            _deleted = true;
-            (snapshot, _snapshot) = (_snapshot, null);
-        }
-
-        snapshot?.Dispose();
+        _state.Dispose();
         _abandoned.Dispose();
     }
 }

@@ -2,7 +2,9 @@ using Microsoft.Extensions.Logging;
 
 namespace Unikraft.Platform.Diagnostics;
 
-/// <summary>Everything the platform logs. Event ids 1000 to 1099: the platform; 1100 to 1199: instances; 1200 to 1299: checkpoints.</summary>
+/// <summary>
+/// Everything the platform logs. Event ids 1000 to 1099: the platform; 1100 to 1199: instances; 1200 to 1299: checkpoints; 1300 to 1399: templates.
+/// </summary>
 internal static partial class Log
 {
     [LoggerMessage(1000, LogLevel.Information, "Platform ready on {Hypervisor}: {Description}")]
@@ -59,6 +61,9 @@ internal static partial class Log
     [LoggerMessage(1110, LogLevel.Information, "Instance {Name} ({Uuid}) deleted")]
     public static partial void InstanceDeleted(this ILogger logger, string name, Guid uuid);
 
+    [LoggerMessage(1111, LogLevel.Warning, "The guest of instance {Name} ({Uuid}) made the request '{Request}', which failed")]
+    public static partial void GuestRequestRefused(this ILogger logger, Exception error, string name, Guid uuid, string request);
+
     [LoggerMessage(1200, LogLevel.Information, "Checkpoint {Name} ({Uuid}) of instance {Source} ready: {StoredBytes} bytes, pause {Pause}")]
     public static partial void CheckpointReady(
         this ILogger logger,
@@ -73,4 +78,10 @@ internal static partial class Log
 
     [LoggerMessage(1202, LogLevel.Information, "Checkpoint {Name} ({Uuid}) deleted")]
     public static partial void CheckpointDeleted(this ILogger logger, string name, Guid uuid);
+
+    [LoggerMessage(1300, LogLevel.Information, "Instance {Name} ({Uuid}) became a template: {StoredBytes} bytes")]
+    public static partial void TemplateReady(this ILogger logger, string name, Guid uuid, long storedBytes);
+
+    [LoggerMessage(1301, LogLevel.Information, "Template {Name} ({Uuid}) deleted")]
+    public static partial void TemplateDeleted(this ILogger logger, string name, Guid uuid);
 }

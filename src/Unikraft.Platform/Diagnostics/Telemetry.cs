@@ -37,8 +37,8 @@ internal sealed class Telemetry : IDisposable
 
     public Meter Meter { get; }
 
-    /// <summary>Reports how many instances there are in each state, and how many checkpoints.</summary>
-    public void Observe(Func<IReadOnlyList<Instance>> instances, Func<int> checkpoints)
+    /// <summary>Reports how many instances there are in each state, and how many checkpoints and templates.</summary>
+    public void Observe(Func<IReadOnlyList<Instance>> instances, Func<int> checkpoints, Func<int> templates)
     {
         Meter.CreateObservableUpDownCounter(
             TelemetryNames.Instances,
@@ -52,6 +52,11 @@ internal sealed class Telemetry : IDisposable
             () => (long)checkpoints(),
             unit: "{checkpoint}",
             description: "Checkpoints, those in the making included.");
+        Meter.CreateObservableUpDownCounter(
+            TelemetryNames.Templates,
+            () => (long)templates(),
+            unit: "{template}",
+            description: "Templates.");
     }
 
     public void Started(TimeSpan bootTime, bool restored) => _startDuration.Record(

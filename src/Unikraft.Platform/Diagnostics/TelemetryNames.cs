@@ -11,6 +11,7 @@ internal static class TelemetryNames
     public const string InstanceStops = "unikraft.instance.stops";
     public const string InstanceRestarts = "unikraft.instance.restarts";
     public const string Checkpoints = "unikraft.checkpoints";
+    public const string Templates = "unikraft.templates";
     public const string CheckpointPause = "unikraft.checkpoint.pause";
 
     public const string CreateActivity = "instance.create";

@@ -12,8 +12,8 @@ namespace Microsoft.Extensions.DependencyInjection;
 public static class UnikraftPlatformServiceCollectionExtensions
 {
     /// <summary>
-    /// Adds a platform: <see cref="IUnikraftPlatform"/>, <see cref="IInstanceManager"/> and <see cref="ICheckpointStore"/> as singletons, and a
-    /// hosted service that builds the platform when the host starts and stops its instances when the host shuts down.
+    /// Adds a platform: <see cref="IUnikraftPlatform"/>, <see cref="IInstanceManager"/>, <see cref="ICheckpointStore"/> and
+    /// <see cref="ITemplateStore"/> as singletons, and a hosted service that builds the platform when the host starts and stops its instances when the host shuts down.
     /// </summary>
     /// <remarks>Choose a backend on the returned builder. Uses the registered <see cref="TimeProvider"/>, or else the system's.</remarks>
     /// <param name="services">The services.</param>
@@ -37,6 +37,7 @@ public static class UnikraftPlatformServiceCollectionExtensions
             provider.GetService<HypervisorChoice>()?.Factory ?? throw new InvalidOperationException(UnikraftPlatformBuilder.NoHypervisor)));
         services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Instances);
         services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Checkpoints);
+        services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Templates);
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IHostedService, PlatformHostedService>());
         return new ServiceCollectionPlatformBuilder(services);
     }

@@ -16,6 +16,18 @@ public abstract class GuestStep
     /// <summary>The guest switches the machine off and does not say why.</summary>
     public static GuestStep PowerOff { get; } = new Off(null);
 
+    /// <summary>
+    /// The guest asks to become a template. Its next step follows in every clone, and in this machine only when the platform refuses: see
+    /// <see cref="ScriptedGuestContext.RequestError"/>.
+    /// </summary>
+    public static GuestStep BecomeTemplate { get; } = new Request(GuestRequest.Template);
+
+    /// <summary>
+    /// The guest asks to be forked. Its next step finds in <see cref="ScriptedGuestContext.RequestError"/> whether it was, and in
+    /// <see cref="ScriptedGuestContext.IsForkChild"/> on which side it is.
+    /// </summary>
+    public static GuestStep Fork { get; } = new Request(GuestRequest.Fork);
+
     /// <summary>An exception occurs, and no handler can be entered.</summary>
     public static GuestStep TripleFault { get; } = new Triple();
 
@@ -52,6 +64,11 @@ public abstract class GuestStep
     internal sealed class Spin : GuestStep;
 
     internal sealed class Triple : GuestStep;
+
+    internal sealed class Request(GuestRequest what) : GuestStep
+    {
+        public GuestRequest What { get; } = what;
+    }
 
     internal sealed class Sleep(GuestEvents events, TimeSpan? deadline) : GuestStep
     {

@@ -44,6 +44,8 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
     private bool _isCapturing;
     private bool _isDisposed;
     private GuestStep.Sleep? _sleep;
+    private GuestRequest? _request;
+    private RequestOutcome _requestOutcome;
     private int _initLevel;
     private bool _isShuttingDown;
     private volatile bool _hasReachedMain;
@@ -60,6 +62,12 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         _initLevel = state.InitLevel;
         _isShuttingDown = state.IsShuttingDown;
         _sleep = state.Sleep;
+        _requestOutcome = state.Request switch
+        {
+            GuestRequest.Template => new RequestOutcome(Errno: 0),
+            GuestRequest.Fork => new RequestOutcome(Errno: 0, IsForkChild: true, uuid),
+            _ => state.RequestOutcome,
+        };
         _isHanging = state.IsHanging;
         _isWakePending = state.IsWakePending;
         _input = new Queue<byte>(state.Input);
@@ -85,6 +93,17 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
     public Task<MachineExit> Exited => _exited.Task;
 
     public bool HasReachedMain => _hasReachedMain;
+
+    public RequestOutcome RequestOutcome
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _requestOutcome;
+            }
+        }
+    }
 
     public DateTimeOffset UtcNow => _hypervisor.TimeProvider.GetUtcNow();
 
@@ -233,6 +252,11 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         }
     }
 
+    public void RefuseRequest(GuestRequestRefusal refusal) => Answer(new RequestOutcome((int)refusal), onlyTo: null);
+
+    public void CompleteFork(Guid child) =>
+        Answer(new RequestOutcome(Errno: 0, IsForkChild: false, child), GuestRequest.Fork);
+
     public void RequestStop()
     {
         lock (_lock)
@@ -338,6 +362,8 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
             {
                 Apply(next);
             }
+
+            Announce(next);
         }
 
         ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
@@ -438,6 +464,40 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         }
     }
 
+    // Before the guest may go on, as its vCPU would do it: outside of the lock, because the monitor may answer at once.
+    private void Announce(GuestStep step)
+    {
+        switch (step)
+        {
+            case GuestStep.Request { What: GuestRequest.Template }:
+                _monitor.OnTemplateRequested();
+                break;
+            case GuestStep.Request { What: GuestRequest.Fork }:
+                _monitor.OnForkRequested();
+                break;
+        }
+    }
+
+    private void Answer(RequestOutcome outcome, GuestRequest? onlyTo)
+    {
+        lock (_lock)
+        {
+            if (_exited.Task.IsCompleted)
+            {
+                return;
+            }
+
+            if (_request is not { } request || (onlyTo ?? request) != request)
+            {
+                throw new InvalidOperationException("The guest has not asked for this.");
+            }
+
+            _request = null;
+            _requestOutcome = outcome;
+            TakeTurn();
+        }
+    }
+
     // Under the lock, as everything below.
     private void TakeTurn()
     {
@@ -473,7 +533,7 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
             return false;
         }
 
-        return !_isHanging && (_sleep is not { } sleep || IsAwake(sleep));
+        return !_isHanging && _request is null && (_sleep is not { } sleep || IsAwake(sleep));
     }
 
     private bool IsAwake(GuestStep.Sleep sleep)
@@ -521,6 +581,9 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
                 break;
             case GuestStep.Spin:
                 _isHanging = true;
+                break;
+            case GuestStep.Request request:
+                _request = request.What;
                 break;
             case GuestStep.Sleep sleep:
                 _sleep = sleep;
@@ -580,6 +643,8 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         IsShuttingDown = _isShuttingDown,
         ExitCode = ExitCode,
         Sleep = _sleep,
+        Request = _request,
+        RequestOutcome = _requestOutcome,
         IsHanging = _isHanging,
         IsWakePending = _isWakePending,
         Monotonic = MonotonicLocked(),

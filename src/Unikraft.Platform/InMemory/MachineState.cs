@@ -21,6 +21,12 @@ internal sealed record MachineState(MachineConfiguration Configuration, Scripted
     /// <summary>What the guest waits for, if it does.</summary>
     public GuestStep.Sleep? Sleep { get; init; }
 
+    /// <summary>What the guest waits for the platform to do, if it does. A clone does not wait for it any more.</summary>
+    public GuestRequest? Request { get; init; }
+
+    /// <summary>How its last request ended.</summary>
+    public RequestOutcome RequestOutcome { get; init; } = new(Errno: 0);
+
     public bool IsHanging { get; init; }
 
     public bool IsWakePending { get; init; }

@@ -37,6 +37,18 @@ public sealed class ScriptedGuestContext
     /// <summary>Whether the caller wants the instance to stop.</summary>
     public bool IsStopRequested => _machine.PendingEvents.HasFlag(GuestEvents.StopRequested);
 
+    /// <summary>
+    /// How the last <see cref="GuestStep.BecomeTemplate"/> or <see cref="GuestStep.Fork"/> ended: 0, or the Linux error number with which the
+    /// platform has refused it, <c>EAGAIN</c> (11) or <c>EBUSY</c> (16).
+    /// </summary>
+    public int RequestError => _machine.RequestOutcome.Errno;
+
+    /// <summary>Whether the guest is the child of the last <see cref="GuestStep.Fork"/>.</summary>
+    public bool IsForkChild => _machine.RequestOutcome.IsForkChild;
+
+    /// <summary>The UUID of the child of the last <see cref="GuestStep.Fork"/>.</summary>
+    public Guid ForkChild => _machine.RequestOutcome.ForkChild;
+
     /// <summary>The events that are pending.</summary>
     public GuestEvents PendingEvents => _machine.PendingEvents;
 

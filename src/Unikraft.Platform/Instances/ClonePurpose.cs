@@ -8,19 +8,28 @@ internal enum ClonePurpose
 
     /// <summary>To take a checkpoint of it.</summary>
     Checkpoint,
+
+    /// <summary>To turn it into a template. It does not run any more afterwards.</summary>
+    Template,
 }
 
 internal static class ClonePurposes
 {
     public static PlatformException SnapshotPending(this ClonePurpose purpose, string instance) => new(
         PlatformErrorCode.SnapshotPending,
-        purpose == ClonePurpose.Branch
-            ? "Cannot branch from VM with pending snapshot"
-            : $"Failed to allocate checkpoint: instance '{instance}' has a pending snapshot");
+        purpose switch
+        {
+            ClonePurpose.Branch => "Cannot branch from VM with pending snapshot",
+            ClonePurpose.Checkpoint => $"Failed to allocate checkpoint: instance '{instance}' has a pending snapshot",
+            _ => $"Cannot turn instance '{instance}' with pending snapshot into a template",
+        });
 
     public static WrongStateException WrongState(this ClonePurpose purpose, string instance, InstanceState state) => new(
-        purpose == ClonePurpose.Branch
-            ? $"Cannot branch from VM in state '{state.ToText()}'"
-            : $"Failed to allocate checkpoint: instance '{instance}' is in state '{state.ToText()}'",
+        purpose switch
+        {
+            ClonePurpose.Branch => $"Cannot branch from VM in state '{state.ToText()}'",
+            ClonePurpose.Checkpoint => $"Failed to allocate checkpoint: instance '{instance}' is in state '{state.ToText()}'",
+            _ => $"Cannot turn instance '{instance}' in state '{state.ToText()}' into a template",
+        },
         state);
 }

@@ -6,7 +6,15 @@ internal static class CreateInstanceRules
     /// <exception cref="InvalidRequestException">The request contradicts itself or is out of range.</exception>
     public static void Require(CreateInstanceRequest request, HypervisorInfo hypervisor)
     {
-        if (request.BranchFrom is not null)
+        if (request.Template is not null)
+        {
+            const string When = "creating an instance from a template";
+            RequireUnset(request.BranchFrom is not null, $"Cannot specify 'branch_from' when {When}");
+            RequireUnset(request.Checkpoint is not null, $"Cannot specify 'checkpoint' when {When}");
+            RequireUnset(request.Image is not null, $"Cannot specify 'image' when {When}");
+            RequireInherited(request, When);
+        }
+        else if (request.BranchFrom is not null)
         {
             RequireUnset(request.Image is not null, "Cannot specify 'image' when 'branch_from' is set");
             RequireUnset(request.Checkpoint is not null, "Cannot specify 'checkpoint' when 'branch_from' is set");
@@ -19,7 +27,7 @@ internal static class CreateInstanceRules
         }
         else if (request.Image is null)
         {
-            throw new InvalidRequestException("Specify exactly one of 'image', 'branch_from' and 'checkpoint'");
+            throw new InvalidRequestException("Specify exactly one of 'image', 'branch_from', 'checkpoint' and 'template'");
         }
 
         RequireRange("memory_mb", request.MemoryMb, hypervisor.MinMemoryMb, hypervisor.MaxMemoryMb, hypervisor);

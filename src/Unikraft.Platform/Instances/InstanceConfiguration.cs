@@ -3,7 +3,7 @@ using Unikraft.Platform.Resources;
 
 namespace Unikraft.Platform.Instances;
 
-/// <summary>What a branch or a loaded checkpoint inherits from its source.</summary>
+/// <summary>What a branch, a loaded checkpoint or a cloned template inherits from its source.</summary>
 internal sealed record InstanceConfiguration(
     GuestImage Image,
     int Vcpus,

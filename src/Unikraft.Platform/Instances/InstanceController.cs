@@ -22,9 +22,11 @@ internal sealed class InstanceController
     private readonly InstanceConfiguration _configuration;
     private readonly RestartPolicy _restartPolicy;
     private readonly InstanceOrigin? _origin;
+    private readonly IGuestRequests _requests;
 
     private readonly Lock _lock = new();
     private readonly List<Waiter> _waiters = [];
+    private readonly TaskCompletionSource _published = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<Task> _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private InstanceState _state;
     private InstanceRun? _run;
@@ -39,8 +41,14 @@ internal sealed class InstanceController
     private int _startCount;
     private int _restartCount;
 
-    public InstanceController(PlatformContext platform, ResourceIdentity identity, Blueprint blueprint, RestartPolicy restartPolicy)
+    public InstanceController(
+        PlatformContext platform,
+        ResourceIdentity identity,
+        Blueprint blueprint,
+        RestartPolicy restartPolicy,
+        IGuestRequests requests)
     {
+        _requests = requests;
         _platform = platform;
         _identity = identity;
         _configuration = blueprint.Configuration;
@@ -52,6 +60,8 @@ internal sealed class InstanceController
     }
 
     public ResourceIdentity Identity => _identity;
+
+    public InstanceOrigin? Origin => _origin;
 
     public InstanceLog Log { get; }
 
@@ -75,6 +85,9 @@ internal sealed class InstanceController
             return DescribeLocked();
         }
     }
+
+    /// <summary>The instance can be found: requests of its guest are served from now on.</summary>
+    public void Publish() => _published.TrySetResult();
 
     /// <summary>Starts the stopped instance, and returns when its vCPUs run.</summary>
     public Task StartAsync(CancellationToken cancellationToken) => StartAsync(restart: null, cancellationToken);
@@ -140,6 +153,7 @@ internal sealed class InstanceController
 
             _waiters.Clear();
             Fail(_started, refusal());
+            _published.TrySetResult();
             run = NoteStop(initiator, force: true, TimeSpan.Zero);
         }
 
@@ -189,11 +203,18 @@ internal sealed class InstanceController
     }
 
     /// <summary>Begins to clone the instance. When it runs, <see cref="CaptureAsync"/> must follow.</summary>
-    public CloneSource BeginClone(ClonePurpose purpose)
+    /// <param name="purpose">What for.</param>
+    /// <param name="onlyIn">The only run to clone, if it matters.</param>
+    public CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn = null)
     {
         lock (_lock)
         {
             ThrowIfClosed();
+            if (onlyIn is not null && onlyIn != _run)
+            {
+                throw purpose.WrongState(_identity.Name, InstanceState.Stopped);
+            }
+
             switch (_state)
             {
                 case InstanceState.Running when _capturing:
@@ -209,15 +230,18 @@ internal sealed class InstanceController
         }
     }
 
-    /// <summary>Takes the snapshot of a clone that was begun while the instance ran.</summary>
+    /// <summary>
+    /// Takes the snapshot of a clone that was begun while the instance ran. When that becomes a template it stands still from then on, unless this
+    /// fails.
+    /// </summary>
     public async Task<SnapshotReference> CaptureAsync(CloneSource source, ClonePurpose purpose, CancellationToken cancellationToken)
     {
         using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _identity);
         try
         {
-            IMachineSnapshot snapshot = await source.Machine!.CaptureAsync(cancellationToken).ConfigureAwait(false);
-            _platform.Telemetry.Paused(snapshot.Pause);
-            return new SnapshotReference(snapshot);
+            return new SnapshotReference(purpose == ClonePurpose.Template
+                ? await FreezeAsync(source.Machine!, cancellationToken).ConfigureAwait(false)
+                : await CaptureRunningAsync(source.Machine!, cancellationToken).ConfigureAwait(false));
         }
         catch (Exception error) when (error is MachineExitedException or ObjectDisposedException)
         {
@@ -301,6 +325,16 @@ internal sealed class InstanceController
         }
     }
 
+    /// <summary>The guest of a run asks to become a template. Called on the thread of its vCPU.</summary>
+    public void OnTemplateRequested(InstanceRun run) => _ = ServeAsync(run, "template", () => _requests.ConvertAsync(this, run));
+
+    /// <summary>The guest of a run asks to be forked. Called on the thread of its vCPU.</summary>
+    public void OnForkRequested(InstanceRun run) => _ = ServeAsync(run, "fork", async () =>
+    {
+        Guid child = await _requests.ForkAsync(this, run).ConfigureAwait(false);
+        run.Machine!.CompleteFork(child);
+    });
+
     private static TaskCompletionSource<InstanceRun> NewStarted() => new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     // Nobody may be waiting, and then nobody observes the error.
@@ -324,6 +358,64 @@ internal sealed class InstanceController
                 waiter.Completion.TrySetResult(reached ??= DescribeLocked());
                 _waiters.RemoveAt(i);
             }
+        }
+    }
+
+    private async Task<IMachineSnapshot> CaptureRunningAsync(IVirtualMachine machine, CancellationToken cancellationToken)
+    {
+        IMachineSnapshot snapshot = await machine.CaptureAsync(cancellationToken).ConfigureAwait(false);
+        _platform.Telemetry.Paused(snapshot.Pause);
+        return snapshot;
+    }
+
+    private async Task<IMachineSnapshot> FreezeAsync(IVirtualMachine machine, CancellationToken cancellationToken)
+    {
+        // What the guest did after the snapshot would be lost, and could be seen from outside.
+        await machine.PauseAsync(cancellationToken).ConfigureAwait(false);
+        IMachineSnapshot? snapshot = null;
+        try
+        {
+            snapshot = await machine.CaptureAsync(cancellationToken).ConfigureAwait(false);
+            lock (_lock)
+            {
+                ThrowIfClosed();
+                return _state == InstanceState.Running && _run?.Machine == machine
+                    ? snapshot
+                    : throw ClonePurpose.Template.WrongState(_identity.Name, _state);
+            }
+        }
+        catch
+        {
+            snapshot?.Dispose();
+            machine.Resume();
+            throw;
+        }
+    }
+
+    private async Task ServeAsync(InstanceRun run, string request, Func<Task> serve)
+    {
+        // Not on the thread of the vCPU, which stands still until it is answered.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        using Rundown.Scope? scope = _platform.Rundown.TryEnter();
+        if (scope is null)
+        {
+            // The machine ends with the platform.
+            return;
+        }
+
+        await Task.WhenAll(run.StartDone.Task, _published.Task).ConfigureAwait(false);
+        // The news of main may still be on its way.
+        OnMainReached(run);
+        try
+        {
+            await serve().ConfigureAwait(false);
+        }
+        catch (Exception error)
+        {
+            _platform.Logger.GuestRequestRefused(error, _identity.Name, _identity.Uuid, request);
+            run.Machine?.RefuseRequest(error is PlatformException { Code: PlatformErrorCode.SnapshotPending }
+                ? GuestRequestRefusal.Busy
+                : GuestRequestRefusal.TryAgain);
         }
     }
 
@@ -417,6 +509,7 @@ internal sealed class InstanceController
             _started.TrySetResult(run);
         }
 
+        run.StartDone.TrySetResult();
         used?.Dispose();
         if (isRestart)
         {
@@ -461,6 +554,7 @@ internal sealed class InstanceController
             Transition(InstanceTrigger.Ended);
         }
 
+        run.StartDone.TrySetResult();
         run.Ended.SetResult();
     }
 

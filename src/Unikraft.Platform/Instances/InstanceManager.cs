@@ -3,74 +3,41 @@ using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Templates;
 
 namespace Unikraft.Platform.Instances;
 
 internal sealed class InstanceManager(
     PlatformContext platform,
     ResourceRegistry<InstanceController> instances,
-    ResourceRegistry<StoredCheckpoint> checkpoints) : IInstanceManager
+    LiveInstances live,
+    ResourceRegistry<StoredCheckpoint> checkpoints,
+    ResourceRegistry<StoredTemplate> templates,
+    TemplateStore templateStore) : IInstanceManager, IGuestRequests
 {
-    private readonly Lock _lock = new();
+    public Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default) =>
+        CreateAsync(request, onlyIn: null, cancellationToken);
 
-    // All that may hold a machine: also those which are being created and cannot be found yet, or are being deleted and cannot be found any more.
-    private readonly HashSet<InstanceController> _live = [];
+    Task IGuestRequests.ConvertAsync(InstanceController instance, InstanceRun run) =>
+        templateStore.ConvertAsync(instance, run, CancellationToken.None);
 
-    public async Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default)
+    async Task<Guid> IGuestRequests.ForkAsync(InstanceController instance, InstanceRun run)
     {
-        ArgumentNullException.ThrowIfNull(request);
-        using Rundown.Scope scope = platform.Rundown.Enter();
-        cancellationToken.ThrowIfCancellationRequested();
-        CreateInstanceRules.Require(request, platform.Hypervisor.Info);
-
-        InstanceController? source = request.BranchFrom is { } branchFrom ? instances.Find(branchFrom) : null;
-        StoredCheckpoint? checkpoint = request.Checkpoint is { } reference ? checkpoints.Find(reference) : null;
-        ResourceIdentity identity = instances.Reserve(
-            request.Name,
-            source?.Identity.Name ?? checkpoint?.Identity.Name ?? ResourceName.OfImage(request.Image!));
-        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CreateActivity, identity);
-
-        InstanceController? instance = null;
-        Func<TimeSpan, CancellationToken, Task<Instance>>? running;
-        try
+        int max = platform.Settings.MaxInstancesForForks;
+        if (!live.TryBeginFork(max))
         {
-            instance = await MakeAsync(identity, request, source, checkpoint, cancellationToken).ConfigureAwait(false);
-            running = request.WaitTimeout is null ? null : instance.ExpectRunning();
-            if (request.Autostart)
-            {
-                await instance.StartAsync(cancellationToken).ConfigureAwait(false);
-            }
-
-            cancellationToken.ThrowIfCancellationRequested();
-            instances.Add(identity, instance);
-        }
-        catch
-        {
-            if (instance is not null)
-            {
-                await CloseAsync(instance).ConfigureAwait(false);
-            }
-
-            instances.Remove(identity);
-            throw;
-        }
-
-        checkpoint?.CountLoad();
-        platform.Logger.InstanceCreated(identity.Name, identity.Uuid, instance.Describe().Origin?.Name ?? request.Image!.Name);
-        if (running is null)
-        {
-            return instance.Describe();
+            throw new InvalidRequestException(
+                $"Guests can fork up to {max} instances; see {nameof(PlatformOptions)}.{nameof(PlatformOptions.MaxInstancesForForks)}");
         }
 
         try
         {
-            return await running(request.WaitTimeout!.Value, cancellationToken).ConfigureAwait(false);
+            CreateInstanceRequest request = new() { BranchFrom = instance.Identity.Uuid };
+            return (await CreateAsync(request, run, CancellationToken.None).ConfigureAwait(false)).Uuid;
         }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        finally
         {
-            instances.Remove(identity);
-            await CloseAsync(instance).ConfigureAwait(false);
-            throw;
+            live.EndFork();
         }
     }
 
@@ -150,9 +117,9 @@ internal sealed class InstanceManager(
     /// <param name="cancellationToken">When cancelled, what still runs is force-stopped.</param>
     public async Task StopAllAsync(CancellationToken cancellationToken)
     {
-        IReadOnlyList<InstanceController> live = Live();
-        platform.Logger.StoppingAll(live.Count);
-        Task regular = Task.WhenAll(live.Select(instance => instance.ShutDownAsync(force: false)));
+        IReadOnlyList<InstanceController> all = live.List();
+        platform.Logger.StoppingAll(all.Count);
+        Task regular = Task.WhenAll(all.Select(instance => instance.ShutDownAsync(force: false)));
         try
         {
             await regular.WaitAsync(cancellationToken).ConfigureAwait(false);
@@ -160,13 +127,13 @@ internal sealed class InstanceManager(
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
             platform.Logger.ForceStoppingAll();
-            await Task.WhenAll(live.Select(instance => instance.ShutDownAsync(force: true))).ConfigureAwait(false);
+            await Task.WhenAll(all.Select(instance => instance.ShutDownAsync(force: true))).ConfigureAwait(false);
             await regular.ConfigureAwait(false);
         }
     }
 
     /// <summary>Ends all instances for good.</summary>
-    public Task CloseAllAsync() => Task.WhenAll(Live().Select(instance => instance.CloseAsync(
+    public Task CloseAllAsync() => Task.WhenAll(live.List().Select(instance => instance.CloseAsync(
         StopInitiator.Platform,
         static () => new ObjectDisposedException(nameof(IUnikraftPlatform)))));
 
@@ -176,31 +143,87 @@ internal sealed class InstanceManager(
         return instances.Find(instance);
     }
 
+    private async Task<Instance> CreateAsync(CreateInstanceRequest request, InstanceRun? onlyIn, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        CreateInstanceRules.Require(request, platform.Hypervisor.Info);
+
+        InstanceController? source = request.BranchFrom is { } branchFrom ? instances.Find(branchFrom) : null;
+        IInstanceSource? stored = FindStored(request);
+        ResourceIdentity identity = instances.Reserve(
+            request.Name,
+            source?.Identity.Name ?? stored?.Identity.Name ?? ResourceName.OfImage(request.Image!));
+        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CreateActivity, identity);
+
+        InstanceController? instance = null;
+        Func<TimeSpan, CancellationToken, Task<Instance>>? running;
+        try
+        {
+            instance = await MakeAsync(identity, request, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
+            running = request.WaitTimeout is null ? null : instance.ExpectRunning();
+            if (request.Autostart)
+            {
+                await instance.StartAsync(cancellationToken).ConfigureAwait(false);
+            }
+
+            cancellationToken.ThrowIfCancellationRequested();
+            instances.Add(identity, instance);
+            instance.Publish();
+        }
+        catch
+        {
+            if (instance is not null)
+            {
+                await CloseAsync(instance).ConfigureAwait(false);
+            }
+
+            instances.Remove(identity);
+            throw;
+        }
+
+        stored?.CountLoad();
+        platform.Logger.InstanceCreated(identity.Name, identity.Uuid, instance.Describe().Origin?.Name ?? request.Image!.Name);
+        if (running is null)
+        {
+            return instance.Describe();
+        }
+
+        try
+        {
+            return await running(request.WaitTimeout!.Value, cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            instances.Remove(identity);
+            await CloseAsync(instance).ConfigureAwait(false);
+            throw;
+        }
+    }
+
     private async Task<InstanceController> MakeAsync(
         ResourceIdentity identity,
         CreateInstanceRequest request,
         InstanceController? source,
-        StoredCheckpoint? checkpoint,
+        InstanceRun? onlyIn,
+        IInstanceSource? stored,
         CancellationToken cancellationToken)
     {
-        Blueprint blueprint = (source, checkpoint) switch
+        Blueprint blueprint = (source, stored) switch
         {
-            (not null, _) => await BranchAsync(source, cancellationToken).ConfigureAwait(false),
-            (_, not null) => checkpoint.Load(),
+            (not null, _) => await BranchAsync(source, onlyIn, cancellationToken).ConfigureAwait(false),
+            (_, not null) => stored.Load(),
             _ => new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []),
         };
-        InstanceController instance = new(platform, identity, blueprint, request.RestartPolicy);
-        lock (_lock)
-        {
-            _live.Add(instance);
-        }
-
+        InstanceController instance = new(platform, identity, blueprint, request.RestartPolicy, this);
+        live.Add(instance);
         return instance;
     }
 
-    private async Task<Blueprint> BranchAsync(InstanceController source, CancellationToken cancellationToken)
+    private async Task<Blueprint> BranchAsync(InstanceController source, InstanceRun? onlyIn, CancellationToken cancellationToken)
     {
-        CloneSource clone = source.BeginClone(ClonePurpose.Branch);
+        CloneSource clone = source.BeginClone(ClonePurpose.Branch, onlyIn);
         SnapshotReference? snapshot = clone.Snapshot;
         if (clone.Machine is not null)
         {
@@ -220,21 +243,16 @@ internal sealed class InstanceManager(
         [.. request.Args ?? []],
         new Dictionary<string, string>(request.Env ?? ImmutableDictionary<string, string>.Empty, StringComparer.Ordinal).AsReadOnly());
 
-    private async Task CloseAsync(InstanceController instance)
+    private Task CloseAsync(InstanceController instance)
     {
         NameOrUuid uuid = instance.Identity.Uuid;
-        await instance.CloseAsync(StopInitiator.User, () => instances.NotFound(uuid)).ConfigureAwait(false);
-        lock (_lock)
-        {
-            _live.Remove(instance);
-        }
+        return live.CloseAsync(instance, StopInitiator.User, () => instances.NotFound(uuid));
     }
 
-    private IReadOnlyList<InstanceController> Live()
+    private IInstanceSource? FindStored(CreateInstanceRequest request) => request switch
     {
-        lock (_lock)
-        {
-            return [.. _live];
-        }
-    }
+        { Checkpoint: { } checkpoint } => checkpoints.Find(checkpoint),
+        { Template: { } template } => templates.Find(template),
+        _ => null,
+    };
 }

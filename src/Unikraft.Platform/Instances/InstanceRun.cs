@@ -38,6 +38,9 @@ internal sealed class InstanceRun(InstanceController instance, TimeProvider time
     /// <summary>When the app reached its main entry point; 0 until then.</summary>
     public long? RunningSince { get; set; }
 
+    /// <summary>Completes when the start is over, well or not.</summary>
+    public TaskCompletionSource StartDone { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
     /// <summary>Completes when the instance is stopped.</summary>
     public TaskCompletionSource Ended { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -59,6 +62,10 @@ internal sealed class InstanceRun(InstanceController instance, TimeProvider time
         // The state change takes a lock and wakes waiters: neither is for the thread of a vCPU.
         ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
     }
+
+    public void OnTemplateRequested() => instance.OnTemplateRequested(this);
+
+    public void OnForkRequested() => instance.OnForkRequested(this);
 
     void IThreadPoolWorkItem.Execute() => instance.OnMainReached(this);
 

@@ -2,7 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace Unikraft.Platform.Resources;
 
-/// <summary>All instances or all checkpoints: finds them by name and UUID, and keeps names unique.</summary>
+/// <summary>All instances, all checkpoints or all templates: finds them by name and UUID, and keeps names unique.</summary>
 /// <remarks>
 /// A name is reserved before its resource is made, so that of two requests for one name the second fails before anything is done for it.
 /// The resource can be found once it is added.
@@ -15,9 +15,12 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
     where T : class
 {
     private readonly Lock _lock = new();
-    private readonly Dictionary<string, Guid> _names = new(StringComparer.Ordinal);
+    // A name and who holds it: a resource of this kind or, when it was moved, of another one.
+    private readonly Dictionary<string, (Guid Uuid, string Kind)> _names = new(StringComparer.Ordinal);
     private readonly Dictionary<Guid, (ResourceIdentity Identity, T Resource)> _resources = [];
     private long _lastOrder;
+
+    private string KindWithArticle => kindWithArticle;
 
     /// <summary>Reserves a name, or a generated one when none is requested.</summary>
     /// <exception cref="InvalidRequestException">The requested name breaks the rules.</exception>
@@ -34,9 +37,9 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         lock (_lock)
         {
             string name = requested ?? ResourceName.Generate(baseName);
-            while (!_names.TryAdd(name, uuid))
+            while (!_names.TryAdd(name, (uuid, kindWithArticle)))
             {
-                name = requested is null ? ResourceName.Generate(baseName) : throw new NameConflictException(kindWithArticle, requested);
+                name = requested is null ? ResourceName.Generate(baseName) : throw new NameConflictException(_names[name].Kind, requested);
             }
 
             return new ResourceIdentity(uuid, name, now, ++_lastOrder);
@@ -57,12 +60,43 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
     {
         lock (_lock)
         {
-            if (_names.TryGetValue(identity.Name, out Guid holder) && holder == identity.Uuid)
+            if (_names.TryGetValue(identity.Name, out var holder) && holder == (identity.Uuid, kindWithArticle))
             {
                 _names.Remove(identity.Name);
             }
 
             return _resources.Remove(identity.Uuid);
+        }
+    }
+
+    /// <summary>Replaces a resource by one of another kind and the same identity. Its name stays taken here until it is released.</summary>
+    /// <returns>False, and nothing is done, when the resource cannot be found any more.</returns>
+    public bool MoveTo<TOther>(ResourceRegistry<TOther> other, ResourceIdentity identity, TOther resource)
+        where TOther : class
+    {
+        // One lock within the other, so that who does not find the instance any more finds the template. It is taken in this order only.
+        lock (_lock)
+        {
+            if (!_resources.Remove(identity.Uuid))
+            {
+                return false;
+            }
+
+            _names[identity.Name] = (identity.Uuid, other.KindWithArticle);
+            other.Adopt(identity, resource);
+            return true;
+        }
+    }
+
+    /// <summary>Frees the name of a resource that was moved.</summary>
+    public void Release(ResourceIdentity identity)
+    {
+        lock (_lock)
+        {
+            if (_names.TryGetValue(identity.Name, out var holder) && holder.Uuid == identity.Uuid)
+            {
+                _names.Remove(identity.Name);
+            }
         }
     }
 
@@ -80,11 +114,20 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         }
     }
 
+    private void Adopt(ResourceIdentity identity, T resource)
+    {
+        lock (_lock)
+        {
+            _names.Add(identity.Name, (identity.Uuid, kindWithArticle));
+            _resources.Add(identity.Uuid, (identity, resource));
+        }
+    }
+
     private bool TryFind(NameOrUuid reference, [NotNullWhen(true)] out T? resource)
     {
         lock (_lock)
         {
-            Guid uuid = reference.Uuid ?? _names.GetValueOrDefault(reference.Name!);
+            Guid uuid = reference.Uuid ?? _names.GetValueOrDefault(reference.Name!).Uuid;
             resource = _resources.TryGetValue(uuid, out var entry) ? entry.Resource : null;
             return resource is not null;
         }

@@ -25,7 +25,7 @@ public sealed class InfoPageTests
         InfoPage.WriteEvents(memory, 3);
 
         Assert.Equal("UKPI"u8, memory.Read(Info, 4));
-        Assert.Equal(0x0001_0000u, memory.Read<uint>(Info + 4));
+        Assert.Equal(0x0001_0001u, memory.Read<uint>(Info + 4));
         Assert.Equal(5UL << 20, memory.Read<ulong>(Info + 8));
         Assert.Equal(3u, memory.Read<uint>(Info + 16));
         Assert.Equal(3u, memory.Read<uint>(Info + 20));

@@ -45,11 +45,19 @@ internal sealed class FakeMachine : IMachineControl, IDisposable
 
     internal List<(int Vcpu, ulong Deadline, uint Mask)> Waits { get; } = [];
 
+    internal List<(int Vcpu, GuestCall Call, ulong Address)> Requests { get; } = [];
+
     internal uint Events { get; private set; }
 
     public void End(MachineExit exit) => Exits.Add(exit);
 
     public void BeginWait(int vcpu, ulong deadline, uint mask) => Waits.Add((vcpu, deadline, mask));
+
+    public bool BeginRequest(int vcpu, GuestCall call, ulong address)
+    {
+        Requests.Add((vcpu, call, address));
+        return Requests.Count == 1;
+    }
 
     public void Wake(int vcpu) => Woken.Add(vcpu);
 

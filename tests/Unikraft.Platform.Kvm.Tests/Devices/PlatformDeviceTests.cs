@@ -9,6 +9,7 @@ namespace Unikraft.Platform.Kvm.Tests.Devices;
 public sealed class PlatformDeviceTests : IDisposable
 {
     private const int BadAddress = -14;
+    private const int Busy = -16;
     private const int Invalid = -22;
     private const int NotImplemented = -38;
     private const ulong Data = ElfBuilder.Base + 0x1000;
@@ -20,7 +21,7 @@ public sealed class PlatformDeviceTests : IDisposable
 
     [Theory]
     [InlineData(0, 4, 0x44504B55)]
-    [InlineData(4, 4, 0x00010000)]
+    [InlineData(4, 4, 0x00010001)]
     [InlineData(8, 4, 0xFFFFFFFF)]
     [InlineData(0xFFC, 4, 0xFFFFFFFF)]
     [InlineData(1, 4, 0xFFFFFFFF)]
@@ -203,8 +204,50 @@ public sealed class PlatformDeviceTests : IDisposable
         Assert.Equal(0x8000_0000UL, _machine.Memory.Read<ulong>(FlatGuestLayout.CallBlock(1) + 40));
     }
 
+    [Fact]
+    public async Task A_guest_asks_for_one_thing_at_a_time()
+    {
+        Assert.Equal(int.MinValue, _machine.Call((uint)GuestCall.Template, vcpu: 1).Status);
+        Assert.Equal((1, GuestCall.Template, 0UL), Assert.Single(_machine.Requests));
+        Assert.Equal("template", await _machine.Monitor.ReadRequestAsync());
+        Assert.Equal(Busy, _machine.Call((uint)GuestCall.Template).Status);
+        Assert.Equal(Busy, _machine.Call((uint)GuestCall.Fork, Data).Status);
+
+        _machine.Platform.FinishRequest(1, GuestCall.Template, 0, RequestAnswer.Refused(16));
+        Assert.Equal(Busy, _machine.Memory.Read<int>(FlatGuestLayout.CallBlock(1) + 4));
+        _machine.Platform.FinishRequest(1, GuestCall.Template, 0, RequestAnswer.InClone(Guid.NewGuid()));
+        Assert.Equal(0, _machine.Memory.Read<int>(FlatGuestLayout.CallBlock(1) + 4));
+    }
+
+    [Fact]
+    public async Task A_fork_tells_parent_and_child_apart_and_both_the_uuid_of_the_child()
+    {
+        Guid child = Guid.Parse("00112233-4455-6677-8899-aabbccddeeff");
+        byte[] bytes = Convert.FromHexString("00112233445566778899AABBCCDDEEFF");
+        const ulong Address = Data + 0x1FF0;
+        Assert.Equal(BadAddress, _machine.Call((uint)GuestCall.Fork, Code).Status);
+        Assert.Equal(BadAddress, _machine.Call((uint)GuestCall.Fork, Address + 1).Status);
+        Assert.Equal(BadAddress, _machine.Call((uint)GuestCall.Fork).Status);
+        Assert.Empty(_machine.Requests);
+        Assert.Equal(int.MinValue, _machine.Call((uint)GuestCall.Fork, Address).Status);
+        Assert.Equal((0, GuestCall.Fork, Address), Assert.Single(_machine.Requests));
+        Assert.Equal("fork", await _machine.Monitor.ReadRequestAsync());
+
+        _machine.Platform.FinishRequest(0, GuestCall.Fork, Address, RequestAnswer.Refused(11));
+        Assert.Equal(-11, _machine.Memory.Read<int>(FlatGuestLayout.CallBlock(0) + 4));
+        Assert.Equal(new byte[16], _machine.Memory.Read((long)Address, 16).ToArray());
+        foreach (RequestAnswer answer in new[] { RequestAnswer.InClone(child), RequestAnswer.InParent(child) })
+        {
+            _machine.Memory.Write((long)Address, new byte[16]);
+            _machine.Platform.FinishRequest(0, GuestCall.Fork, Address, answer);
+            Assert.Equal(0, _machine.Memory.Read<int>(FlatGuestLayout.CallBlock(0) + 4));
+            Assert.Equal(answer.IsClone ? 1UL : 0UL, _machine.Memory.Read<ulong>(FlatGuestLayout.CallBlock(0) + 40));
+            Assert.Equal(bytes, _machine.Memory.Read((long)Address, 16).ToArray());
+        }
+    }
+
     [Theory]
-    [InlineData(11)]
+    [InlineData(13)]
     [InlineData(0x80000000)]
     [InlineData(uint.MaxValue)]
     public void An_unknown_call_says_so(uint op) => Assert.Equal(NotImplemented, _machine.Call(op).Status);
@@ -247,7 +290,7 @@ public sealed class PlatformDeviceTests : IDisposable
         for (int round = 0; round < Rounds; round++)
         {
             int vcpu = random.Next(FakeMachine.Vcpus);
-            uint op = random.Next(20) == 0 ? (uint)random.NextInt64(1L << 32) : (uint)random.Next(12);
+            uint op = random.Next(20) == 0 ? (uint)random.NextInt64(1L << 32) : (uint)random.Next(14);
             ulong arg0 = Value(random, values);
             ulong arg1 = Value(random, values);
             _machine.Memory.WrittenByHost.Clear();
@@ -260,7 +303,7 @@ public sealed class PlatformDeviceTests : IDisposable
 
             FakeMachine.CallResult result = _machine.Call(op, arg0, arg1, vcpu);
             Assert.True(
-                result.Status is 0 or BadAddress or Invalid or NotImplemented or int.MinValue,
+                result.Status is 0 or BadAddress or Invalid or NotImplemented or Busy or int.MinValue,
                 $"op {op} (0x{arg0:x}, 0x{arg1:x}) gives {result}");
             for (int from = 0; _machine.Memory.WrittenByHost.NextRun(from, out int start, out int length); from = start + length)
             {
@@ -276,6 +319,7 @@ public sealed class PlatformDeviceTests : IDisposable
         Assert.False(_machine.Memory.Read((long)Code, 0x1000).ContainsAnyExcept((byte)0));
         Assert.NotEmpty(_machine.Exits);
         Assert.NotEmpty(_machine.Waits);
+        Assert.NotEmpty(_machine.Requests);
     }
 
     private static ulong Value(Random random, ulong[] values) => random.Next(4) switch

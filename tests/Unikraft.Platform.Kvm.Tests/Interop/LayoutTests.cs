@@ -116,7 +116,7 @@ public sealed class LayoutTests
             + "AdviseDontDump=MADV_DONTDUMP MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealWrite=F_SEAL_WRITE ErrnoInterrupted=EINTR "
             + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM",
-        [typeof(PlatformDevice)] = "ErrnoBadAddress=EFAULT ErrnoInvalidArgument=EINVAL ErrnoNotImplemented=ENOSYS",
+        [typeof(PlatformDevice)] = "ErrnoBadAddress=EFAULT ErrnoBusy=EBUSY ErrnoInvalidArgument=EINVAL ErrnoNotImplemented=ENOSYS",
         [typeof(FaultDevice)] =
             "ErrnoNoMemory=ENOMEM ErrnoAccess=EACCES ErrnoBadAddress=EFAULT ErrnoTimedOut=ETIMEDOUT ErrnoNotRecoverable=ENOTRECOVERABLE",
     };

@@ -335,5 +335,13 @@ public sealed class LifecycleTests : KvmTest
         public void OnMainReached()
         {
         }
+
+        public void OnTemplateRequested()
+        {
+        }
+
+        public void OnForkRequested()
+        {
+        }
     }
 }

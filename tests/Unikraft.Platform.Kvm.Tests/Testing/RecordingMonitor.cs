@@ -12,6 +12,7 @@ internal sealed class RecordingMonitor : IMachineMonitor
     private readonly StringBuilder _line = new();
     private readonly Channel<string> _lines = Channel.CreateUnbounded<string>();
     private readonly TaskCompletionSource _mainReached = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Channel<string> _requests = Channel.CreateUnbounded<string>();
     private int _timesMainReached;
 
     /// <summary>Everything so far.</summary>
@@ -56,6 +57,13 @@ internal sealed class RecordingMonitor : IMachineMonitor
         Interlocked.Increment(ref _timesMainReached);
         _mainReached.TrySetResult();
     }
+
+    public void OnTemplateRequested() => _requests.Writer.TryWrite("template");
+
+    public void OnForkRequested() => _requests.Writer.TryWrite("fork");
+
+    /// <summary>Waits for the next request of the guest: <c>template</c> or <c>fork</c>.</summary>
+    internal Task<string> ReadRequestAsync() => _requests.Reader.ReadAsync().AsTask().Guarded();
 
     /// <summary>Waits for the next line that begins in a certain way; skips the others.</summary>
     internal async Task<string> ReadLineAsync(string prefix = "")

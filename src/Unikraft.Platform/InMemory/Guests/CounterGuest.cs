@@ -18,6 +18,7 @@ internal sealed class CounterGuest : ScriptedGuest
     private TimeSpan? _deadline;
     private TimeSpan _gap;
     private string _mark = "";
+    private GuestRequest? _asked;
 
     public override GuestStep Step(ScriptedGuestContext context)
     {
@@ -26,11 +27,14 @@ internal sealed class CounterGuest : ScriptedGuest
             return Boot(context);
         }
 
+        Report(context);
         GuestStep? end = context.IsStopRequested ? Stopping(context) : Obey(context) ?? TickWhenDue(context);
         return end ?? GuestStep.Wait(Events, _deadline);
     }
 
     public override ScriptedGuest Clone() => (ScriptedGuest)MemberwiseClone();
+
+    private static ulong Generation(ScriptedGuestContext context) => BinaryPrimitives.ReadUInt64BigEndian(context.GenerationId.Span);
 
     private static GuestStep Stopping(ScriptedGuestContext context)
     {
@@ -107,6 +111,16 @@ internal sealed class CounterGuest : ScriptedGuest
         {
             return GuestStep.Exit(code);
         }
+        else if (string.Equals(line, "template", StringComparison.Ordinal))
+        {
+            _asked = GuestRequest.Template;
+            return GuestStep.BecomeTemplate;
+        }
+        else if (string.Equals(line, "fork", StringComparison.Ordinal))
+        {
+            _asked = GuestRequest.Fork;
+            return GuestStep.Fork;
+        }
         else if (string.Equals(line, "show", StringComparison.Ordinal))
         {
             context.WriteLine($"mark={_mark}");
@@ -121,6 +135,27 @@ internal sealed class CounterGuest : ScriptedGuest
         }
 
         return null;
+    }
+
+    private void Report(ScriptedGuestContext context)
+    {
+        switch (_asked)
+        {
+            case GuestRequest.Template:
+                context.WriteLine(context.RequestError == 0 ? $"cloned gen={Generation(context):x16}" : $"template error={context.RequestError}");
+                break;
+            case GuestRequest.Fork when context.RequestError != 0:
+                context.WriteLine($"fork error={context.RequestError}");
+                break;
+            case GuestRequest.Fork when context.IsForkChild:
+                context.WriteLine($"fork child uuid={context.ForkChild} gen={Generation(context):x16}");
+                break;
+            case GuestRequest.Fork:
+                context.WriteLine($"fork parent child={context.ForkChild}");
+                break;
+        }
+
+        _asked = null;
     }
 
     private GuestStep? TickWhenDue(ScriptedGuestContext context)
@@ -142,8 +177,7 @@ internal sealed class CounterGuest : ScriptedGuest
         _tick++;
         if (print)
         {
-            ulong generation = BinaryPrimitives.ReadUInt64BigEndian(context.GenerationId.Span);
-            context.WriteLine($"nonce={_nonce:x16} tick={_tick} gap_us={(long)_gap.TotalMicroseconds} gen={generation:x16}");
+            context.WriteLine($"nonce={_nonce:x16} tick={_tick} gap_us={(long)_gap.TotalMicroseconds} gen={Generation(context):x16}");
         }
 
         return _ticks != 0 && _tick >= _ticks ? GuestStep.Exit(0) : null;

@@ -1,0 +1,41 @@
+namespace Unikraft.Platform;
+
+/// <summary>What is known of a template at one moment. Immutable: ask again for news.</summary>
+public sealed record Template
+{
+    /// <summary>The UUID, which is that of the instance it was made of.</summary>
+    public required Guid Uuid { get; init; }
+
+    /// <summary>The name, which is that of the instance it was made of. No instance can have it while the template exists.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>When the instance was created that it was made of.</summary>
+    public required DateTimeOffset CreatedAt { get; init; }
+
+    /// <summary>When the instance became a template.</summary>
+    public required DateTimeOffset ConvertedAt { get; init; }
+
+    /// <summary>The name of the image.</summary>
+    public required string Image { get; init; }
+
+    /// <summary>The number of vCPUs.</summary>
+    public required int Vcpus { get; init; }
+
+    /// <summary>The size of the memory in MiB.</summary>
+    public required int MemoryMb { get; init; }
+
+    /// <summary>The arguments of the app.</summary>
+    public required IReadOnlyList<string> Args { get; init; }
+
+    /// <summary>The environment of the app.</summary>
+    public required IReadOnlyDictionary<string, string> Env { get; init; }
+
+    /// <summary>What the instance was made from that became the template, when it was not made from an image alone: another template, for example.</summary>
+    public InstanceOrigin? Origin { get; init; }
+
+    /// <summary>How often the template was cloned.</summary>
+    public int CloneCount { get; init; }
+
+    /// <summary>Bytes of memory that were stored for this template, on top of what it descends from. 0 for one made of a stopped instance.</summary>
+    public long StoredBytes { get; init; }
+}

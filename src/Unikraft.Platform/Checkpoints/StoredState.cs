@@ -1,0 +1,100 @@
+using System.Collections.Immutable;
+using System.Diagnostics.CodeAnalysis;
+using Unikraft.Platform.Instances;
+
+namespace Unikraft.Platform.Checkpoints;
+
+/// <summary>The state that an instance was in at one moment, kept for others to continue from: what checkpoints and templates have in common.</summary>
+/// <remarks>The lock guards the fields below it. Nothing that may block or run foreign code is called under it.</remarks>
+internal sealed class StoredState(CloneSource source) : IDisposable
+{
+    private readonly bool _wasRunning = source.Machine is not null;
+    private readonly Lock _lock = new();
+    private SnapshotReference? _snapshot;
+    private bool _isReady;
+    private bool _isDisposed;
+    private int _loadCount;
+
+    /// <summary>Where it comes from. The machine is not kept.</summary>
+    public CloneSource Source { get; } = source with { Machine = null, Snapshot = null };
+
+    public bool IsReady
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _isReady;
+            }
+        }
+    }
+
+    public bool IsDisposed
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _isDisposed;
+            }
+        }
+    }
+
+    public int LoadCount
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _loadCount;
+            }
+        }
+    }
+
+    /// <summary>Bytes of memory stored for it; 0 when the source did not run.</summary>
+    public long StoredBytes { get; private set; }
+
+    /// <summary>How long the source stood still; <see langword="null"/> when it did not run.</summary>
+    public TimeSpan? Pause { get; private set; }
+
+    /// <summary>Takes the snapshot over: of a machine that ran, the one that a stopped instance held, or none for the image.</summary>
+    public void Complete(SnapshotReference? snapshot)
+    {
+        lock (_lock)
+        {
+            _snapshot = snapshot;
+            StoredBytes = _wasRunning ? snapshot!.Snapshot.StoredBytes : 0;
+            Pause = _wasRunning ? snapshot!.Snapshot.Pause : null;
+            _isReady = true;
+        }
+    }
+
+    public bool TryLoad(InstanceOrigin origin, ImmutableList<CheckpointReference> history, [NotNullWhen(true)] out Blueprint? blueprint)
+    {
+        lock (_lock)
+        {
+            blueprint = _isReady && !_isDisposed ? new Blueprint(Source.Configuration, _snapshot?.Share(), origin, history) : null;
+            return blueprint is not null;
+        }
+    }
+
+    public void CountLoad()
+    {
+        lock (_lock)
+        {
+            _loadCount++;
+        }
+    }
+
+    public void Dispose()
+    {
+        SnapshotReference? snapshot;
+        lock (_lock)
+        {
+            _isDisposed = true;
+            (snapshot, _snapshot) = (_snapshot, null);
+        }
+
+        snapshot?.Dispose();
+    }
+}

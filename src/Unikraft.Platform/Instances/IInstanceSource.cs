@@ -1,0 +1,16 @@
+using Unikraft.Platform.Resources;
+
+namespace Unikraft.Platform.Instances;
+
+/// <summary>Something that is kept for making instances from it: a checkpoint or a template.</summary>
+internal interface IInstanceSource
+{
+    ResourceIdentity Identity { get; }
+
+    /// <summary>What an instance made from it is.</summary>
+    /// <exception cref="PlatformException">No instance can be made from it, not yet or not any more.</exception>
+    Blueprint Load();
+
+    /// <summary>Notes that an instance was made from it.</summary>
+    void CountLoad();
+}
