@@ -81,8 +81,11 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>Whether the wake event is pending. Guarded by the gate.</summary>
     internal bool IsWakePending { get; set; }
 
-    /// <summary>The last cut that the vCPU took part in. Guarded by the gate.</summary>
-    internal Cut? LastCut { get; set; }
+    /// <summary>The last cut that the vCPU took part in. Belongs to its thread.</summary>
+    internal Cut? LastCut { get; private set; }
+
+    /// <summary>The cut that the vCPU stands still for. Belongs to its thread.</summary>
+    private Cut? StandingFor { get; set; }
 
     internal void Start() => _thread.Start();
 
@@ -92,7 +95,21 @@ internal sealed class Vcpu : IMmioInitiator
     internal void RequestNmi() => _isNmiRequested = true;
 
     /// <summary>Stores the state, on the thread of the vCPU.</summary>
-    internal void Save(VcpuState state) => state.Save(_kvm!, Wait);
+    internal void Enter(Cut cut)
+    {
+        LastCut = StandingFor = cut;
+        cut.StateOf(Index).Save(_kvm!, Wait);
+    }
+
+    /// <summary>Goes on, if the vCPU stood still for a cut. On its thread.</summary>
+    internal void LeaveCut()
+    {
+        if (StandingFor is { } cut)
+        {
+            StandingFor = null;
+            cut.OnResumed(_environment.TimeProvider.GetTimestamp());
+        }
+    }
 
     /// <summary>Puts back the part of the state that is not KVM's.</summary>
     internal void Restore(VcpuState state) => (Wait, IsWakePending) = (state.Wait, state.IsWakePending);
