@@ -8,7 +8,16 @@ const int NoKvm = 3;
 const int CannotWrite = 73;
 const int Interrupted = 130;
 
-IMeasure[] measures = [new ExitRoundtrip(), new BootFlat()];
+IMeasure[] measures =
+[
+    new ExitRoundtrip(),
+    new BootFlat(),
+    new PauseHost(),
+    new PauseFlat(),
+    new PauseRate(),
+    new PauseNaive(),
+    new ForkCold(),
+];
 
 if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out string? problem) is not { } options)
 {

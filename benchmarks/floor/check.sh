@@ -101,6 +101,9 @@ exit_code=0 stop_code=0x00008200 fault none" "$output"
 
 expect 'exit-roundtrip' 100 "$(timeout 20 $floor exit-roundtrip $guests/exits.elf 100 | grep -c '^[1-9][0-9]*$')"
 expect 'boot' 5 "$(timeout 20 $floor boot $guests/hello.elf 64 5 | grep -c '^[1-9][0-9]*$')"
+for mode in '' busy; do
+    expect "pause $mode" 5 "$(timeout 20 $floor pause $guests/counter.elf 64 163 5 $mode | grep -c '^[1-9][0-9]*$')"
+done
 
 if [ "$failures" -ne 0 ]; then
     echo "$failures failed"

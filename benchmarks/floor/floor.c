@@ -5,6 +5,9 @@
  *   floor run [--memory-mb N] [--vcpus N] [--env NAME=value]... [--stop-after-ms N] [--grace-ms N] ELF [ARGUMENT]...
  *   floor exit-roundtrip ELF COUNT       nanoseconds of each NOP call of exits.elf, one a line
  *   floor boot ELF MEMORY_MB COUNT       nanoseconds from before KVM_CREATE_VM to INIT_LEVEL 127, one a line
+ *   floor pause ELF MEMORY_MB PAGES COUNT [busy]
+ *                                        nanoseconds that counter.elf stands still for a snapshot, from the kick until it
+ *                                        goes on, when it dirtied PAGES pages since the last round of copying
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -91,7 +94,25 @@ struct vcpu {
     int fd;
     struct kvm_run *run;
     pthread_t thread;
-    bool woken, kill, nmi_sent;
+    bool woken, kill, nmi_sent, asleep;
+};
+
+/* What is taken while the guest stands still. */
+struct cut {
+    uint64_t *log;
+    uint8_t *staging; /* present memory for the pages */
+    uint64_t pages;
+    uint64_t resumed_ns; /* 0 as long as the guest stands still */
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_xsave xsave;
+    struct kvm_xcrs xcrs;
+    struct kvm_vcpu_events events;
+    struct kvm_debugregs debugregs;
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entries[2];
+    } msrs;
 };
 
 struct image {
@@ -119,7 +140,9 @@ struct vm {
     unsigned vector;
     uint64_t fault_rip, fault_cr2;
 
+    struct cut *cut; /* to be taken */
     FILE *console;
+    unsigned lines;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     char input[65536];
@@ -462,6 +485,58 @@ static void destroy(struct vm *vm)
     munmap(vm->ram, vm->ram_bytes);
 }
 
+/* ---- Snapshots -------------------------------------------------------------------------------------------------- */
+
+static void get_log(struct vm *vm, uint64_t *log)
+{
+    struct kvm_dirty_log request = { .dirty_bitmap = log };
+    must(ioctl(vm->fd, KVM_GET_DIRTY_LOG, &request), "KVM_GET_DIRTY_LOG");
+}
+
+/* A round of copying while the guest runs. */
+static void copy_round(struct vm *vm, uint64_t *log, uint8_t *to)
+{
+    get_log(vm, log);
+    struct kvm_clear_dirty_log clear = { .num_pages = (uint32_t)(vm->ram_bytes / PAGE), .dirty_bitmap = log };
+    must(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear), "KVM_CLEAR_DIRTY_LOG");
+    for (uint64_t word = 0; word < vm->ram_bytes / PAGE / 64; word++)
+        for (uint64_t bits = log[word]; bits != 0; bits &= bits - 1) {
+            uint64_t at = (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE;
+            memcpy(to + at, vm->ram + at, PAGE);
+        }
+}
+
+/* On the thread of the vCPU, with no exit of it pending. */
+static void take_cut(struct vcpu *cpu, struct cut *cut)
+{
+    struct vm *vm = cpu->vm;
+    must(ioctl(cpu->fd, KVM_GET_REGS, &cut->regs), "KVM_GET_REGS");
+    must(ioctl(cpu->fd, KVM_GET_SREGS, &cut->sregs), "KVM_GET_SREGS");
+    must(ioctl(cpu->fd, KVM_GET_XSAVE, &cut->xsave), "KVM_GET_XSAVE");
+    must(ioctl(cpu->fd, KVM_GET_XCRS, &cut->xcrs), "KVM_GET_XCRS");
+    must(ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &cut->events), "KVM_GET_VCPU_EVENTS");
+    must(ioctl(cpu->fd, KVM_GET_DEBUGREGS, &cut->debugregs), "KVM_GET_DEBUGREGS");
+    cut->msrs.header.nmsrs = 2;
+    cut->msrs.entries[0].index = 0xC0000082; /* LSTAR */
+    cut->msrs.entries[1].index = 0x10; /* TSC */
+    if (must(ioctl(cpu->fd, KVM_GET_MSRS, &cut->msrs), "KVM_GET_MSRS") != 2)
+        die("KVM_GET_MSRS: one was refused");
+
+    get_log(vm, cut->log);
+    cut->pages = 0;
+    for (uint64_t word = 0; word < vm->ram_bytes / PAGE / 64; word++)
+        for (uint64_t bits = cut->log[word]; bits != 0; bits &= bits - 1)
+            memcpy(cut->staging + cut->pages++ * PAGE, vm->ram + (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE, PAGE);
+    __atomic_store_n(&cut->resumed_ns, now_ns(), __ATOMIC_RELEASE);
+}
+
+static void take_pending_cut(struct vcpu *cpu)
+{
+    struct cut *cut = __atomic_exchange_n(&cpu->vm->cut, NULL, __ATOMIC_ACQUIRE);
+    if (cut != NULL)
+        take_cut(cpu, cut);
+}
+
 /* ---- Calls ------------------------------------------------------------------------------------------------------ */
 
 static void change_events(struct vm *vm, uint32_t set, uint32_t clear)
@@ -479,12 +554,22 @@ static uint32_t wait_for(struct vcpu *cpu, uint64_t deadline, uint32_t mask)
     uint32_t pending;
 
     pthread_mutex_lock(&vm->lock);
+    cpu->asleep = true;
     for (int error = 0;; error = never ? pthread_cond_wait(&vm->changed, &vm->lock)
                                        : pthread_cond_timedwait(&vm->changed, &vm->lock, &until)) {
+        if (vm->cut != NULL) {
+            /* Lets KVM finish the instruction that left the guest, so that the registers are those after it. */
+            cpu->run->immediate_exit = 1;
+            if (ioctl(cpu->fd, KVM_RUN, 0) == 0 || errno != EINTR)
+                die("KVM_RUN: not interrupted");
+            cpu->run->immediate_exit = 0;
+            take_pending_cut(cpu);
+        }
         pending = (info(vm)->events | (cpu->woken ? EVENT_WAKE : 0)) & mask;
         if (pending != 0 || error == ETIMEDOUT || cpu->kill)
             break;
     }
+    cpu->asleep = false;
     if (pending & EVENT_WAKE)
         cpu->woken = false;
     pthread_mutex_unlock(&vm->lock);
@@ -551,6 +636,8 @@ static enum outcome serve_call(struct vcpu *cpu)
             status = -EFAULT;
         else if (fwrite(from, 1, ret[0], vm->console) != ret[0] || fflush(vm->console) != 0)
             die("writing the console: %s", strerror(errno));
+        else if (ret[0] != 0 && from[ret[0] - 1] == '\n')
+            __atomic_add_fetch(&vm->lines, 1, __ATOMIC_RELEASE);
         break;
     }
     case CONSOLE_READ: {
@@ -679,6 +766,7 @@ static enum outcome run_vcpu(struct vcpu *cpu)
             if (errno != EINTR)
                 die("KVM_RUN: %s", strerror(errno));
             __atomic_store_n(&cpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
+            take_pending_cut(cpu);
             if (cpu->kill && !cpu->nmi_sent) {
                 must(ioctl(cpu->fd, KVM_NMI, 0), "KVM_NMI");
                 cpu->nmi_sent = true;
@@ -918,6 +1006,95 @@ static int command_boot(const char *path, uint64_t memory_mb, uint64_t count)
     return 0;
 }
 
+static void *run_measured(void *argument)
+{
+    struct vcpu *cpu = argument;
+    while (run_vcpu(cpu) == MAIN_REACHED)
+        ;
+    die("the guest ended with stop code 0x%08X", cpu->vm->stop_code);
+}
+
+/* Lets the counter dirty its pages. It has gone on to wait, or to spin, when this returns. */
+static void let_it_tick(struct vm *vm)
+{
+    unsigned lines = vm->lines;
+    pthread_mutex_lock(&vm->lock);
+    memcpy(vm->input, "tick\n", 5);
+    vm->input_length = 5;
+    change_events(vm, EVENT_INPUT, 0);
+    pthread_mutex_unlock(&vm->lock);
+    while (__atomic_load_n(&vm->lines, __ATOMIC_ACQUIRE) == lines)
+        sleep_ms(1);
+    sleep_ms(2);
+}
+
+static uint64_t measure_pause(struct vm *vm, struct cut *cut)
+{
+    struct vcpu *cpu = &vm->vcpu[0];
+    cut->resumed_ns = 0;
+    uint64_t start = now_ns();
+    pthread_mutex_lock(&vm->lock);
+    __atomic_store_n(&vm->cut, cut, __ATOMIC_RELEASE);
+    if (cpu->asleep) {
+        pthread_cond_broadcast(&vm->changed);
+        pthread_mutex_unlock(&vm->lock);
+    } else {
+        pthread_mutex_unlock(&vm->lock);
+        __atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_RELEASE);
+        pthread_kill(cpu->thread, SIGUSR1);
+    }
+
+    /* Looks now and then: to be told would cost the vCPU a wake-up in the pause. */
+    uint64_t resumed;
+    while ((resumed = __atomic_load_n(&cut->resumed_ns, __ATOMIC_ACQUIRE)) == 0)
+        nanosleep(&(struct timespec){ 0, 100000 }, NULL);
+    return resumed - start;
+}
+
+static uint8_t *present_memory(uint64_t size)
+{
+    uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (memory == MAP_FAILED)
+        die("mmap of %lu bytes: %s", size, strerror(errno));
+    return memory;
+}
+
+static int command_pause(const char *path, uint64_t memory_mb, char *pages, uint64_t count, bool busy)
+{
+    if (memory_mb < 32)
+        die("counter needs 32 MiB");
+    char arena[24];
+    snprintf(arena, sizeof arena, "%lu", memory_mb - 8);
+    char *arguments[] = { (char *)path, "--period-ms", "0", "--quiet", "--random", "--touch", "--pages", pages,
+                          "--arena-mb", arena, "--busy" };
+    struct image image = read_image(path);
+    static struct vm vm;
+    static struct cut cut;
+    sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_kick }, NULL);
+    init_vm(&vm, fopen("/dev/null", "w"));
+    create(&vm, &image, memory_mb, 1, arguments, busy ? 11 : 10, NULL, 0);
+    uint8_t *copy = present_memory(vm.ram_bytes);
+    cut.log = (uint64_t *)present_memory(vm.ram_bytes / PAGE / 8);
+    cut.staging = present_memory(2 * (number(pages) + 512) * PAGE);
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+
+    start_thread(run_measured, &vm.vcpu[0], &vm.vcpu[0].thread);
+    let_it_tick(&vm);
+    copy_round(&vm, cut.log, copy);
+    for (uint64_t i = 0; i < count; i++) {
+        copy_round(&vm, cut.log, copy);
+        copy_round(&vm, cut.log, copy);
+        let_it_tick(&vm);
+        elapsed[i] = measure_pause(&vm, &cut);
+        if (cut.pages < number(pages) || cut.pages > number(pages) + 64)
+            die("%lu pages were dirty instead of %s", cut.pages, pages);
+    }
+    for (uint64_t i = 0; i < count; i++)
+        printf("%lu\n", elapsed[i]);
+    fflush(stdout);
+    _exit(0); /* the guest still runs */
+}
+
 int main(int argc, char **argv)
 {
     open_host();
@@ -927,9 +1104,12 @@ int main(int argc, char **argv)
         return command_exit_roundtrip(argv[2], argv[3]);
     if (argc == 5 && strcmp(argv[1], "boot") == 0)
         return command_boot(argv[2], number(argv[3]), number(argv[4]));
+    if ((argc == 6 || (argc == 7 && strcmp(argv[6], "busy") == 0)) && strcmp(argv[1], "pause") == 0)
+        return command_pause(argv[2], number(argv[3]), argv[4], number(argv[5]), argc == 7);
     fprintf(stderr, "usage: floor run [--memory-mb N] [--vcpus N] [--env NAME=value]... [--stop-after-ms N] [--grace-ms N]"
                     " ELF [ARGUMENT]...\n"
                     "       floor exit-roundtrip ELF COUNT\n"
-                    "       floor boot ELF MEMORY_MB COUNT\n");
+                    "       floor boot ELF MEMORY_MB COUNT\n"
+                    "       floor pause ELF MEMORY_MB PAGES COUNT [busy]\n");
     return 2;
 }

@@ -78,6 +78,9 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     public long PrivateBytes => _memory.CountPrivateBytes();
 
+    /// <summary>The work in the background that the last snapshot left behind.</summary>
+    internal Task Folding => _capture.Folding;
+
     /// <summary>Guest memory, for tests that look at it or damage it.</summary>
     internal GuestMemory Memory => _memory;
 
@@ -167,7 +170,11 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     public void Resume() => _control.Resume();
 
-    public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default)
+    public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default) =>
+        await CaptureAsync(beforeCut: null, cancellationToken).ConfigureAwait(false);
+
+    /// <inheritdoc cref="LiveCapture.CaptureAsync"/>
+    internal async ValueTask<KvmSnapshot> CaptureAsync(Func<ValueTask>? beforeCut, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (Volatile.Read(ref _started) == 0)
@@ -175,7 +182,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine has not been started.");
         }
 
-        return await _capture.CaptureAsync(cancellationToken).ConfigureAwait(false);
+        return await _capture.CaptureAsync(beforeCut, cancellationToken).ConfigureAwait(false);
     }
 
     public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);

@@ -44,6 +44,14 @@ internal sealed class DirtyTracker
         return _round.Count();
     }
 
+    /// <summary>Counts what has changed since the last round, at the cost of reading the log.</summary>
+    internal int CountResidue()
+    {
+        _round.Clear();
+        _vm.GetDirtyLog(_round.Words);
+        return _round.Count();
+    }
+
     /// <summary>
     /// Takes the rest while the guest stands still. Nothing is protected again: these pages count as changed next time, which costs nothing
     /// now.

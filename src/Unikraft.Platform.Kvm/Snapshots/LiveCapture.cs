@@ -64,9 +64,14 @@ internal sealed class LiveCapture : IDisposable
         _base = new SharedPageMap(baseMap);
     }
 
+    /// <summary>The folding that the last snapshot began, if it did.</summary>
+    internal Task Folding => _folding;
+
     /// <summary>Takes a snapshot.</summary>
+    /// <param name="beforeCut">Called between the last round and the cut, for measurements that need to know what changed in between.</param>
+    /// <param name="cancellationToken">Cancels, up to the cut.</param>
     /// <exception cref="InvalidOperationException">Another one is being taken.</exception>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(CancellationToken cancellationToken)
+    internal async ValueTask<KvmSnapshot> CaptureAsync(Func<ValueTask>? beforeCut, CancellationToken cancellationToken)
     {
         if (!await _busy.WaitAsync(TimeSpan.Zero, CancellationToken.None).ConfigureAwait(false))
         {
@@ -76,7 +81,7 @@ internal sealed class LiveCapture : IDisposable
         try
         {
             // Copying memory is work for a thread of its own kind, not for the caller's.
-            return await Task.Run(() => CaptureCoreAsync(cancellationToken), cancellationToken).ConfigureAwait(false);
+            return await Task.Run(() => CaptureCoreAsync(beforeCut, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -129,7 +134,7 @@ internal sealed class LiveCapture : IDisposable
         }
     }
 
-    private async Task<KvmSnapshot> CaptureCoreAsync(CancellationToken cancellationToken)
+    private async Task<KvmSnapshot> CaptureCoreAsync(Func<ValueTask>? beforeCut, CancellationToken cancellationToken)
     {
         DirtyTracker tracker = _tracker.Value;
         using LayerWriter writer = new(_memory.Pages);
@@ -150,6 +155,11 @@ internal sealed class LiveCapture : IDisposable
                 previous = pages;
             }
 
+            if (beforeCut is not null)
+            {
+                await beforeCut().ConfigureAwait(false);
+            }
+
             cancellationToken.ThrowIfCancellationRequested();
             VcpuState[] states = new VcpuState[_layout.Vcpus];
             for (int i = 0; i < states.Length; i++)
@@ -157,8 +167,8 @@ internal sealed class LiveCapture : IDisposable
                 states[i] = new VcpuState();
             }
 
-            // The guest does not write faster than before: twice the last round is room enough.
-            staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * pages));
+            // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
+            staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(pages, tracker.CountResidue())));
             StagingBuffer buffer = staging;
             PlatformDeviceState? device = null;
             Cut cut = new(states, () =>
@@ -175,7 +185,7 @@ internal sealed class LiveCapture : IDisposable
                 _layout,
                 states,
                 device!,
-                _timeProvider.GetElapsedTime(cut.RequestedAt, cut.ReleasedAt));
+                _timeProvider.GetElapsedTime(cut.RequestedAt, cut.WaitUntilResumed()));
             tracker.Commit();
             BeginFolding(snapshot);
             return snapshot;

@@ -10,18 +10,40 @@ internal sealed class Cut(VcpuState[] states, Action work)
 {
     private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Exception? _error;
+    private int _standing = states.Length;
+    private long _resumedAt;
 
-    /// <summary>Completes when the vCPUs run again.</summary>
+    /// <summary>Completes when the work is done and the vCPUs are told to go on.</summary>
     internal Task Completion => _completion.Task;
 
     /// <summary>When the vCPUs were asked to stop, as a timestamp.</summary>
     internal long RequestedAt { get; set; }
 
-    /// <summary>When they ran again, as a timestamp.</summary>
-    internal long ReleasedAt { get; set; }
-
     /// <summary>How many vCPUs have stored their state.</summary>
     internal int Saved { get; set; }
+
+    /// <summary>Waits for the last vCPU to go on, which is a matter of microseconds once the cut is complete.</summary>
+    /// <returns>When it did, as a timestamp.</returns>
+    internal long WaitUntilResumed()
+    {
+        long resumedAt;
+        SpinWait spin = default;
+        while ((resumedAt = Volatile.Read(ref _resumedAt)) == 0)
+        {
+            spin.SpinOnce();
+        }
+
+        return resumedAt;
+    }
+
+    /// <summary>Notes that one vCPU goes on, or that something else than the cut keeps it from it.</summary>
+    internal void OnResumed(long timestamp)
+    {
+        if (Interlocked.Decrement(ref _standing) == 0)
+        {
+            Volatile.Write(ref _resumedAt, timestamp);
+        }
+    }
 
     internal VcpuState StateOf(int vcpu) => states[vcpu];
 

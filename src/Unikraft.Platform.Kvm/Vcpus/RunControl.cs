@@ -268,6 +268,7 @@ internal sealed class RunControl : IMachineControl
     /// <returns>False when the machine has ended.</returns>
     internal bool Attend(Vcpu vcpu)
     {
+        bool goesOn;
         lock (_gate)
         {
             vcpu.NeedsAttention = false;
@@ -276,8 +277,12 @@ internal sealed class RunControl : IMachineControl
                 Park(vcpu);
             }
 
-            return _exit is null;
+            goesOn = _exit is null;
         }
+
+        // As late as can be: what releasing the others cost is part of the pause.
+        vcpu.LeaveCut();
+        return goesOn;
     }
 
     /// <summary>Sleeps until the wait of a vCPU is over or it needs attention.</summary>
@@ -340,6 +345,11 @@ internal sealed class RunControl : IMachineControl
             }
             else
             {
+                if (_cut is null)
+                {
+                    vcpu.LeaveCut();
+                }
+
                 Monitor.Wait(_gate);
             }
         }
@@ -350,11 +360,10 @@ internal sealed class RunControl : IMachineControl
     /// <summary>Stores the state of a vCPU; the last one does the work of the cut and releases all.</summary>
     private void Serve(Cut cut, Vcpu vcpu)
     {
-        vcpu.LastCut = cut;
         Monitor.Exit(_gate);
         try
         {
-            vcpu.Save(cut.StateOf(vcpu.Index));
+            vcpu.Enter(cut);
         }
         finally
         {
@@ -378,7 +387,6 @@ internal sealed class RunControl : IMachineControl
         cut.Execute();
         Monitor.Enter(_gate);
         _cut = null;
-        cut.ReleasedAt = _clock.TimeProvider.GetTimestamp();
         ReleaseHold();
         cut.Complete();
     }

@@ -85,8 +85,11 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>The answer to the request that the vCPU waits with. Guarded by the gate.</summary>
     internal RequestAnswer? Answer { get; set; }
 
-    /// <summary>The last cut that the vCPU took part in. Guarded by the gate.</summary>
-    internal Cut? LastCut { get; set; }
+    /// <summary>The last cut that the vCPU took part in. Belongs to its thread.</summary>
+    internal Cut? LastCut { get; private set; }
+
+    /// <summary>The cut that the vCPU stands still for. Belongs to its thread.</summary>
+    private Cut? StandingFor { get; set; }
 
     /// <summary>Runs the vCPU to the end of its machine, on the thread that made it.</summary>
     /// <param name="kvm">KVM's vCPU; <see langword="null"/> when it could not be made.</param>
@@ -117,7 +120,21 @@ internal sealed class Vcpu : IMmioInitiator
     internal void RequestNmi() => _isNmiRequested = true;
 
     /// <summary>Stores the state, on the thread of the vCPU.</summary>
-    internal void Save(VcpuState state) => state.Save(_kvm!, Wait);
+    internal void Enter(Cut cut)
+    {
+        LastCut = StandingFor = cut;
+        cut.StateOf(Index).Save(_kvm!, Wait);
+    }
+
+    /// <summary>Goes on, if the vCPU stood still for a cut. On its thread.</summary>
+    internal void LeaveCut()
+    {
+        if (StandingFor is { } cut)
+        {
+            StandingFor = null;
+            cut.OnResumed(_environment.TimeProvider.GetTimestamp());
+        }
+    }
 
     /// <summary>Puts back the part of the state that is not KVM's. A request is over in a clone: whoever restores answers it.</summary>
     internal void Restore(VcpuState state) =>

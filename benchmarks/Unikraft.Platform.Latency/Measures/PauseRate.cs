@@ -1,0 +1,43 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Text.Json.Nodes;
+using Unikraft.Platform.Kvm.Machines;
+
+namespace Unikraft.Platform.Latency.Measures;
+
+/// <summary>The pause of a guest that dirties random pages all the time: how often the engine copies before it cuts is its own decision.</summary>
+internal sealed class PauseRate : IMeasure
+{
+    private const int MemoryMb = 1024;
+
+    private static readonly int[] Rates = [10_000, 50_000, 200_000];
+
+    public string Name => "pause.rate";
+
+    public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        int samples = context.IsQuick ? 5 : 100;
+        await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
+        await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
+        foreach (int rate in Rates)
+        {
+            string[] options = ["--busy", "--rate", rate.ToString(CultureInfo.InvariantCulture)];
+            CounterGuest guest = await CounterGuest.StartAsync(hypervisor, MemoryMb, pages: 1, options, cancellationToken);
+            await using (guest)
+            {
+                List<double> pauses = [];
+                for (int i = 0; i < samples; i++)
+                {
+                    pauses.Add(await guest.MeasurePauseAsync(residue: null, cancellationToken));
+                }
+
+                yield return Measurement.Of(Name, Measurement.Microseconds, Percentiles.Of(pauses), floor: null, new JsonObject
+                {
+                    ["memory_mb"] = MemoryMb,
+                    ["pages_per_second"] = rate,
+                    ["guest"] = "busy",
+                });
+            }
+        }
+    }
+}
