@@ -38,6 +38,53 @@ public sealed class LeakTests : KvmTest
     }
 
     [ContractFact]
+    public async Task Templates_and_forks_from_inside()
+    {
+        UnikraftPlatformBuilder builder = new();
+        await using IUnikraftPlatform platform = builder.UseKvm().Build();
+        await AssertNoLeakAsync(async () =>
+        {
+            await platform.Instances.CreateAsync(new CreateInstanceRequest
+            {
+                Name = "base",
+                Image = GuestImages.Get("counter"),
+                Args = ["--period-ms", "0"],
+                MemoryMb = MemoryMb,
+                WaitTimeout = Timeout.InfiniteTimeSpan,
+            }).Guarded();
+            await SendAsync("base", "fork", "fork ");
+            await SendAsync("base", "template", line: null);
+            Instance clone = await platform.Instances.CreateAsync(new CreateInstanceRequest { Template = "base" }).Guarded();
+            await SendAsync(clone.Uuid, "fork", "fork ");
+            // The machine of what became a template is freed on the way; this waits for it.
+            await platform.Templates.ConvertAsync(clone.Uuid).Guarded();
+            foreach (Instance instance in platform.Instances.List())
+            {
+                await platform.Instances.DeleteAsync(instance.Uuid).Guarded();
+            }
+
+            foreach (Template template in platform.Templates.List())
+            {
+                await platform.Templates.DeleteAsync(template.Uuid).Guarded();
+            }
+        });
+
+        async Task SendAsync(NameOrUuid instance, string command, string? line)
+        {
+            await using Unikraft.Platform.Contracts.ConsoleSession console = new(platform.Instances.AttachConsole(instance));
+            await console.WriteLineAsync(command);
+            if (line is not null)
+            {
+                await console.ReadLineAsync(line);
+            }
+            else
+            {
+                Assert.Null(await console.ReadLineAsync());
+            }
+        }
+    }
+
+    [ContractFact]
     public Task Boots_that_fail() => AssertNoLeakAsync(async () =>
     {
         await Assert.ThrowsAsync<ImageException>(() => CreateAsync(Configuration(GuestImage.FromBytes("bad", new byte[100]), 1, MemoryMb)));
