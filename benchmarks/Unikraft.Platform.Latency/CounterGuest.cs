@@ -116,6 +116,14 @@ internal sealed class CounterGuest : IAsyncDisposable
         {
         }
 
+        public void OnTemplateRequested()
+        {
+        }
+
+        public void OnForkRequested()
+        {
+        }
+
         public void Dispose() => Lines.Dispose();
     }
 }

@@ -73,5 +73,13 @@ internal sealed class ForkCold : IMeasure
         public void OnMainReached()
         {
         }
+
+        public void OnTemplateRequested()
+        {
+        }
+
+        public void OnForkRequested()
+        {
+        }
     }
 }

@@ -34,6 +34,7 @@ public interface IVirtualMachine : IAsyncDisposable
     /// The machine has not been started, or another snapshot of it is being taken.
     /// </exception>
     /// <exception cref="MachineExitedException">The machine ended before the snapshot was complete.</exception>
+    /// <exception cref="HypervisorException">The host refused, or the app is being killed (<see cref="KillApp"/>).</exception>
     ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default);
 
     /// <summary>

@@ -23,6 +23,7 @@ internal sealed class RunControl : IMachineControl
     private Vcpu[] _vcpus = [];
     private MachineExit? _exit;
     private Cut? _cut;
+    private bool _isAppBeingKilled;
     private uint _events;
 
     /// <summary>The vCPU that the platform owes an answer, and what it has asked for.</summary>
@@ -123,6 +124,13 @@ internal sealed class RunControl : IMachineControl
                 return;
             }
 
+            if (_isAppBeingKilled)
+            {
+                // The interrupt that kills is in flight somewhere between KVM and the stub: a clone would take it too.
+                cut.Fail(new HypervisorException("The app of the machine is being killed: no snapshot is taken of it any more."));
+                return;
+            }
+
             cut.RequestedAt = _clock.TimeProvider.GetTimestamp();
             _cut = cut;
             _holds++;
@@ -135,6 +143,7 @@ internal sealed class RunControl : IMachineControl
     {
         lock (_gate)
         {
+            _isAppBeingKilled = true;
             _vcpus[vcpu].RequestNmi();
             Kick(_vcpus[vcpu]);
             Monitor.PulseAll(_gate);

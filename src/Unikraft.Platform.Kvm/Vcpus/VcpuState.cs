@@ -31,10 +31,6 @@ internal sealed class VcpuState
         vcpu.Get(ref _xsave);
         vcpu.Get(ref _xcrs);
         vcpu.Get(ref _events);
-
-        // An interrupt of this kind is there to kill the app of this machine, not of its clones.
-        _events.NmiPending = 0;
-        _events.NmiInjected = 0;
         vcpu.Get(ref _debugregs);
         _lstar = vcpu.GetMsr(Lstar);
         _timeStampCounter = vcpu.GetMsr(TimeStampCounter);
