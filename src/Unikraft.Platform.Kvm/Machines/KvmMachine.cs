@@ -171,10 +171,10 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     public void Resume() => _control.Resume();
 
     public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default) =>
-        await CaptureAsync(beforeCut: null, cancellationToken).ConfigureAwait(false);
+        await CaptureAsync(hooks: null, cancellationToken).ConfigureAwait(false);
 
     /// <inheritdoc cref="LiveCapture.CaptureAsync"/>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(Func<ValueTask>? beforeCut, CancellationToken cancellationToken)
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (Volatile.Read(ref _started) == 0)
@@ -182,7 +182,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine has not been started.");
         }
 
-        return await _capture.CaptureAsync(beforeCut, cancellationToken).ConfigureAwait(false);
+        return await _capture.CaptureAsync(hooks, cancellationToken).ConfigureAwait(false);
     }
 
     public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);

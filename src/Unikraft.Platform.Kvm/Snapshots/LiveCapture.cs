@@ -68,10 +68,10 @@ internal sealed class LiveCapture : IDisposable
     internal Task Folding => _folding;
 
     /// <summary>Takes a snapshot.</summary>
-    /// <param name="beforeCut">Called between the last round and the cut, for measurements that need to know what changed in between.</param>
+    /// <param name="hooks">Looks into it; <see langword="null"/> for nobody.</param>
     /// <param name="cancellationToken">Cancels, up to the cut.</param>
     /// <exception cref="InvalidOperationException">Another one is being taken.</exception>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(Func<ValueTask>? beforeCut, CancellationToken cancellationToken)
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         if (!await _busy.WaitAsync(TimeSpan.Zero, CancellationToken.None).ConfigureAwait(false))
         {
@@ -81,7 +81,7 @@ internal sealed class LiveCapture : IDisposable
         try
         {
             // Copying memory is work for a thread of its own kind, not for the caller's.
-            return await Task.Run(() => CaptureCoreAsync(beforeCut, cancellationToken), cancellationToken).ConfigureAwait(false);
+            return await Task.Run(() => CaptureCoreAsync(hooks, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -134,7 +134,7 @@ internal sealed class LiveCapture : IDisposable
         }
     }
 
-    private async Task<KvmSnapshot> CaptureCoreAsync(Func<ValueTask>? beforeCut, CancellationToken cancellationToken)
+    private async Task<KvmSnapshot> CaptureCoreAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         DirtyTracker tracker = _tracker.Value;
         using LayerWriter writer = new(_memory.Pages);
@@ -155,7 +155,7 @@ internal sealed class LiveCapture : IDisposable
                 previous = pages;
             }
 
-            if (beforeCut is not null)
+            if (hooks?.BeforeCut is { } beforeCut)
             {
                 await beforeCut().ConfigureAwait(false);
             }
@@ -175,6 +175,7 @@ internal sealed class LiveCapture : IDisposable
             {
                 tracker.StageResidue(writer, buffer);
                 device = _device.Save();
+                hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);

@@ -53,10 +53,9 @@ internal sealed class Cut(VcpuState[] states, Action work)
         {
             work();
         }
-#pragma warning disable CA1031 // Reported through Completion: the vCPU thread must release the guest whatever happens.
         catch (Exception error)
-#pragma warning restore CA1031
         {
+            // Reported through Completion: the vCPU thread must release the guest whatever happens.
             _error = error;
         }
     }

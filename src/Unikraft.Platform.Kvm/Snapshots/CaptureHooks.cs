@@ -1,0 +1,6 @@
+namespace Unikraft.Platform.Kvm.Snapshots;
+
+/// <summary>Lets measurements and proofs look into a snapshot while it is taken.</summary>
+/// <param name="BeforeCut">Called between the last round and the cut.</param>
+/// <param name="InCut">Called in the cut, with all vCPUs standing still.</param>
+internal sealed record CaptureHooks(Func<ValueTask>? BeforeCut = null, Action? InCut = null);
