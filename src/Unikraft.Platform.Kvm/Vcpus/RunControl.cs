@@ -274,7 +274,7 @@ internal sealed class RunControl : IMachineControl
                     vcpu.ArmTimer(wait.Deadline - now);
                 }
 
-                Monitor.Wait(_gate);
+                WaitForPulse(vcpu);
             }
         }
     }
@@ -305,7 +305,7 @@ internal sealed class RunControl : IMachineControl
                     vcpu.LeaveCut();
                 }
 
-                Monitor.Wait(_gate);
+                WaitForPulse(vcpu);
             }
         }
 
@@ -346,6 +346,19 @@ internal sealed class RunControl : IMachineControl
         cut.Complete();
     }
 
+    private void WaitForPulse(Vcpu vcpu)
+    {
+        vcpu.IsAtGate = true;
+        try
+        {
+            Monitor.Wait(_gate);
+        }
+        finally
+        {
+            vcpu.IsAtGate = false;
+        }
+    }
+
     private void ReleaseHold()
     {
         _holds--;
@@ -378,6 +391,11 @@ internal sealed class RunControl : IMachineControl
     private static void Kick(Vcpu vcpu)
     {
         vcpu.NeedsAttention = true;
-        vcpu.Kick?.Send();
+
+        // One that waits at the gate sees the flag when it is pulsed; a signal would wake it only to wait for the gate again.
+        if (!vcpu.IsAtGate)
+        {
+            vcpu.Kick?.Send();
+        }
     }
 }
