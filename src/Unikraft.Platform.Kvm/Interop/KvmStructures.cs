@@ -250,13 +250,14 @@ internal struct KvmMsrEntry
     internal ulong Data;
 }
 
-/// <summary><c>struct kvm_msrs</c> with room for one entry: flat guests have few, and a failing one is then known by name.</summary>
+/// <summary><c>struct kvm_msrs</c> with room for two entries, which is what a flat guest has beyond its other registers.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmMsrs
 {
     internal uint NMsrs;
     internal uint Pad;
-    internal KvmMsrEntry Entry;
+    internal KvmMsrEntry First;
+    internal KvmMsrEntry Second;
 }
 
 /// <summary><c>struct kvm_cpuid_entry2</c>.</summary>

@@ -95,17 +95,18 @@ internal sealed class KvmVcpu : IDisposable
     internal void Set(ref KvmDebugregs registers) =>
         HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetDebugregs, ref registers), "KVM_SET_DEBUGREGS");
 
-    internal ulong GetMsr(uint index)
+    internal void Get(ref KvmMsrs msrs)
     {
-        KvmMsrs msrs = new() { NMsrs = 1, Entry = new KvmMsrEntry { Index = index } };
-        return HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetMsrs, ref msrs), "KVM_GET_MSRS") == 1
-            ? msrs.Entry.Data
-            : throw new HypervisorException($"KVM does not let MSR 0x{index:x} be read.");
+        int done = HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetMsrs, ref msrs), "KVM_GET_MSRS");
+        if (done != msrs.NMsrs)
+        {
+            throw new HypervisorException($"KVM does not let MSR 0x{(done == 0 ? msrs.First : msrs.Second).Index:x} be read.");
+        }
     }
 
     internal void SetMsr(uint index, ulong value)
     {
-        KvmMsrs msrs = new() { NMsrs = 1, Entry = new KvmMsrEntry { Index = index, Data = value } };
+        KvmMsrs msrs = new() { NMsrs = 1, First = new KvmMsrEntry { Index = index, Data = value } };
         if (HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetMsrs, ref msrs), "KVM_SET_MSRS") != 1)
         {
             throw new HypervisorException($"KVM does not let MSR 0x{index:x} be set to 0x{value:x}.");

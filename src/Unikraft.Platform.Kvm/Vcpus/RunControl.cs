@@ -328,7 +328,7 @@ internal sealed class RunControl : IMachineControl
                     vcpu.ArmTimer(wait.Deadline - now);
                 }
 
-                Monitor.Wait(_gate);
+                WaitForPulse(vcpu);
             }
         }
     }
@@ -359,7 +359,7 @@ internal sealed class RunControl : IMachineControl
                     vcpu.LeaveCut();
                 }
 
-                Monitor.Wait(_gate);
+                WaitForPulse(vcpu);
             }
         }
 
@@ -400,6 +400,19 @@ internal sealed class RunControl : IMachineControl
         cut.Complete();
     }
 
+    private void WaitForPulse(Vcpu vcpu)
+    {
+        vcpu.IsAtGate = true;
+        try
+        {
+            Monitor.Wait(_gate);
+        }
+        finally
+        {
+            vcpu.IsAtGate = false;
+        }
+    }
+
     private void ReleaseHold()
     {
         _holds--;
@@ -432,6 +445,11 @@ internal sealed class RunControl : IMachineControl
     private static void Kick(Vcpu vcpu)
     {
         vcpu.NeedsAttention = true;
-        vcpu.Kick?.Send();
+
+        // One that waits at the gate sees the flag when it is pulsed; a signal would wake it only to wait for the gate again.
+        if (!vcpu.IsAtGate)
+        {
+            vcpu.Kick?.Send();
+        }
     }
 }

@@ -76,6 +76,9 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>How to kick the vCPU, as long as it can be. Guarded by the gate.</summary>
     internal VcpuKick? Kick { get; set; }
 
+    /// <summary>Whether the thread waits for the gate to be pulsed. Guarded by the gate.</summary>
+    internal bool IsAtGate { get; set; }
+
     /// <summary>The sleep the vCPU is in. Belongs to its thread.</summary>
     internal VcpuWait? Wait { get; set; }
 

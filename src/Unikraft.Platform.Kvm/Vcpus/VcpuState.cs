@@ -14,8 +14,7 @@ internal sealed class VcpuState
     private KvmXcrs _xcrs;
     private KvmVcpuEvents _events;
     private KvmDebugregs _debugregs;
-    private ulong _lstar;
-    private ulong _timeStampCounter;
+    private KvmMsrs _msrs = new() { NMsrs = 2, First = new KvmMsrEntry { Index = Lstar }, Second = new KvmMsrEntry { Index = TimeStampCounter } };
 
     /// <summary>The call that the vCPU sleeps in, if it does.</summary>
     internal VcpuWait? Wait { get; private set; }
@@ -32,8 +31,7 @@ internal sealed class VcpuState
         vcpu.Get(ref _xcrs);
         vcpu.Get(ref _events);
         vcpu.Get(ref _debugregs);
-        _lstar = vcpu.GetMsr(Lstar);
-        _timeStampCounter = vcpu.GetMsr(TimeStampCounter);
+        vcpu.Get(ref _msrs);
         Wait = wait;
     }
 
@@ -49,8 +47,8 @@ internal sealed class VcpuState
         vcpu.Set(ref xsave);
         KvmDebugregs debugregs = _debugregs;
         vcpu.Set(ref debugregs);
-        vcpu.SetMsr(Lstar, _lstar);
-        vcpu.SetMsr(TimeStampCounter, _timeStampCounter);
+        vcpu.SetMsr(Lstar, _msrs.First.Data);
+        vcpu.SetMsr(TimeStampCounter, _msrs.Second.Data);
         KvmRegs regs = _regs;
         vcpu.Set(ref regs);
         KvmVcpuEvents events = _events;

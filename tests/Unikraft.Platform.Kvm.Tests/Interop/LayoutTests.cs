@@ -67,7 +67,7 @@ public sealed class LayoutTests
             + "ExceptionPayload=exception_payload"),
         [typeof(KvmDebugregs)] = ("struct kvm_debugregs", "Db=db Dr6=dr6 Dr7=dr7 Flags=flags Reserved=reserved"),
         [typeof(KvmMsrEntry)] = ("struct kvm_msr_entry", "Index=index Reserved=reserved Data=data"),
-        [typeof(KvmMsrs)] = ("struct one_msr", "NMsrs=header.nmsrs Pad=header.pad Entry=entry"),
+        [typeof(KvmMsrs)] = ("struct two_msrs", "NMsrs=header.nmsrs Pad=header.pad First=first Second=second"),
         [typeof(KvmCpuidEntry2)] = (
             "struct kvm_cpuid_entry2",
             "Function=function Index=index Flags=flags Eax=eax Ebx=ebx Ecx=ecx Edx=edx Pad=padding"),
@@ -79,9 +79,9 @@ public sealed class LayoutTests
 
     /// <summary>What C has no type for: a header that ends with a flexible array, and as many elements as there is room for.</summary>
     private static readonly string FlexibleStructures = string.Create(CultureInfo.InvariantCulture, $$"""
-        struct one_msr { struct kvm_msrs header; struct kvm_msr_entry entry; };
+        struct two_msrs { struct kvm_msrs header; struct kvm_msr_entry first, second; };
         struct all_cpuid { struct kvm_cpuid2 header; struct kvm_cpuid_entry2 entries[{{KvmCpuid2.Capacity}}]; };
-        _Static_assert(offsetof(struct one_msr, entry) == offsetof(struct kvm_msrs, entries), "entries of kvm_msrs");
+        _Static_assert(offsetof(struct two_msrs, first) == offsetof(struct kvm_msrs, entries), "entries of kvm_msrs");
         _Static_assert(offsetof(struct all_cpuid, entries) == offsetof(struct kvm_cpuid2, entries), "entries of kvm_cpuid2");
 
         """);
