@@ -6,21 +6,24 @@ namespace Unikraft.Platform.Kvm.Tests.Testing;
 
 /// <summary>A test on real KVM, with a hypervisor of its own.</summary>
 [RequiresKvm]
-public abstract class KvmTest : IAsyncDisposable
+public abstract class KvmTest : IAsyncLifetime
 {
-    private readonly Lazy<KvmHypervisor> _hypervisor = new(() =>
-        new KvmHypervisor(new KvmOptions(), new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance)));
+    private readonly Lazy<KvmHypervisor> _hypervisor;
+
+    private protected KvmTest(int readyMachines = KvmOptions.DefaultReadyMachines) => _hypervisor = new Lazy<KvmHypervisor>(() => new KvmHypervisor(
+        new KvmOptions { ReadyMachines = readyMachines },
+        new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance)));
 
     private protected KvmHypervisor Hypervisor => _hypervisor.Value;
 
-    public async ValueTask DisposeAsync()
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
     {
         if (_hypervisor.IsValueCreated)
         {
             await _hypervisor.Value.DisposeAsync();
         }
-
-        GC.SuppressFinalize(this);
     }
 
     private protected static MachineConfiguration Configuration(GuestImage image, int vcpus, int memoryMb, params string[] args) => new()
