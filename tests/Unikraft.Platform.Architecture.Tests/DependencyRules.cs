@@ -41,7 +41,8 @@ internal static class DependencyRules
             .. package.References("PackageReference").Except(AllowedPackages[package.Name], StringComparer.Ordinal)
                 .Select(reference => $"{package.Name} must not refer to the package {reference}."),
             .. package.References("InternalsVisibleTo")
-                .Where(friend => !friend.EndsWith(".Tests", StringComparison.Ordinal) && !friend.EndsWith(".Benchmarks", StringComparison.Ordinal)
+                .Where(friend => !friend.EndsWith(".Tests", StringComparison.Ordinal)
+                    && !friend.EndsWith(".Benchmarks", StringComparison.Ordinal)
                     && !friend.EndsWith(".Latency", StringComparison.Ordinal))
                 .Select(friend => $"{package.Name} must not show its internals to {friend}."),
         ];

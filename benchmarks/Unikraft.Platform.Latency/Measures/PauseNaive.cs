@@ -20,7 +20,7 @@ internal sealed class PauseNaive : IMeasure
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.IsQuick ? 5 : 100;
+        int samples = context.IsQuick ? 5 : 60;
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
         await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
         foreach (int memoryMb in MemorySizes)
