@@ -88,7 +88,7 @@ internal sealed class BootFlat : IMeasure
             ["memory_mb"] = memoryMb,
             ["vcpus"] = 1,
             ["until"] = until,
-            ["warm"] = "process, compiled code, image in memory; every machine, thread and page is new",
+            ["warm"] = "process, compiled code, image in memory; every machine and page is new, two machines kept ready",
         });
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);

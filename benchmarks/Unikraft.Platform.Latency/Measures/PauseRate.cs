@@ -16,7 +16,7 @@ internal sealed class PauseRate : IMeasure
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.IsQuick ? 5 : 20;
+        int samples = context.IsQuick ? 5 : 60;
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
         await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
         foreach (int rate in Rates)
