@@ -38,8 +38,10 @@ public sealed class ProcessResources
         ProcessResources resources = new();
         foreach (string descriptor in Directory.EnumerateFileSystemEntries("/proc/self/fd"))
         {
-            // The descriptor of the enumeration itself is gone by the time it is looked at.
-            if (new FileInfo(descriptor).LinkTarget is { } target && !target.StartsWith("/proc/", StringComparison.Ordinal))
+            // The descriptor of the enumeration itself is gone by the time it is looked at. Assemblies are opened whenever the runtime first needs them.
+            if (new FileInfo(descriptor).LinkTarget is { } target
+                && !target.StartsWith("/proc/", StringComparison.Ordinal)
+                && !target.EndsWith(".dll", StringComparison.Ordinal))
             {
                 Count(resources._descriptors, WithoutNumber(target));
             }
