@@ -44,7 +44,7 @@
 #define HUGE_PAGE 0x200000ul
 #define MAX_VCPUS 8
 #define MAX_CPUID 256
-#define ABI_VERSION 0x00010000u
+#define ABI_VERSION 0x00010001u
 
 /* The platform area. Where things lie in it is our own business. */
 #define GDT 0x1000ul /* 128 bytes for each vCPU */
@@ -74,7 +74,7 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 32, PTE_D = 64, PTE_HUGE = 128 }
 #define PTE_ADDRESS 0x000FFFFFFFFFF000ul
 #define USER_RW (PTE_U | PTE_W | PTE_NX)
 
-enum { NOP, INIT_LEVEL, EXIT_CODE, STOP, POWER_OFF, CONSOLE_WRITE, CONSOLE_READ, WAIT, CLOCK, RANDOM, WAKE };
+enum { NOP, INIT_LEVEL, EXIT_CODE, STOP, POWER_OFF, CONSOLE_WRITE, CONSOLE_READ, WAIT, CLOCK, RANDOM, WAKE, TEMPLATE, FORK };
 enum { OK, EXP, MATH, INVLOP, PGFAULT, SEGFAULT, HWERR, SECERR };
 
 #define EVENT_STOP 1u
@@ -711,6 +711,12 @@ static enum outcome serve_call(struct vcpu *cpu)
         vm->vcpu[arg[0]].woken = true;
         pthread_cond_broadcast(&vm->changed);
         pthread_mutex_unlock(&vm->lock);
+        break;
+    case TEMPLATE:
+        status = -EAGAIN;
+        break;
+    case FORK:
+        status = user_memory(vm, arg[0], 16, true) == NULL ? -EFAULT : -EAGAIN;
         break;
     default:
         status = -ENOSYS;
