@@ -48,7 +48,7 @@ internal sealed class CounterGuest : IAsyncDisposable
     internal static string[] Arguments(int memoryMb, int pages, params ReadOnlySpan<string> options) =>
         ["--period-ms", "0", "--quiet", "--touch", "--pages", Text(pages), "--arena-mb", Text(memoryMb - OwnMemoryMb), .. options];
 
-    /// <summary>Starts the guest and takes the snapshot that later ones build on, when it has touched all of its memory.</summary>
+    /// <summary>Starts the guest, and takes the snapshot that later ones build on.</summary>
     /// <param name="hypervisor">Where.</param>
     /// <param name="memoryMb">The size of the memory.</param>
     /// <param name="pages">The pages that one tick dirties.</param>
@@ -56,6 +56,29 @@ internal sealed class CounterGuest : IAsyncDisposable
     /// <param name="cancellationToken">Cancels.</param>
     /// <param name="vcpus">The number of vCPUs.</param>
     internal static async Task<CounterGuest> StartAsync(
+        KvmHypervisor hypervisor,
+        int memoryMb,
+        int pages,
+        string[] options,
+        CancellationToken cancellationToken,
+        int vcpus = 1)
+    {
+        CounterGuest guest = await BootAsync(hypervisor, memoryMb, pages, options, cancellationToken, vcpus);
+        try
+        {
+            (await guest.Machine.CaptureAsync(cancellationToken)).Dispose();
+            return guest;
+        }
+        catch
+        {
+            await guest.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Starts the guest. It has touched all of its memory when this returns.</summary>
+    /// <inheritdoc cref="StartAsync"/>
+    internal static async Task<CounterGuest> BootAsync(
         KvmHypervisor hypervisor,
         int memoryMb,
         int pages,
@@ -79,7 +102,6 @@ internal sealed class CounterGuest : IAsyncDisposable
         {
             await machine.StartAsync(cancellationToken);
             await guest.TickAsync(cancellationToken);
-            (await machine.CaptureAsync(cancellationToken)).Dispose();
             return guest;
         }
         catch
