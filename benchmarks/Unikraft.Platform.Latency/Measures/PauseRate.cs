@@ -19,7 +19,6 @@ internal sealed class PauseRate : IMeasure
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.Samples(100, quick: 5);
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
         await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
         foreach (int rate in Rates)
@@ -28,6 +27,7 @@ internal sealed class PauseRate : IMeasure
             CounterGuest guest = await CounterGuest.StartAsync(hypervisor, MemoryMb, pages: 1, options, cancellationToken);
             await using (guest)
             {
+                int samples = context.Samples(rate <= HighestRateWithGoal ? 60 : 20, quick: 3);
                 List<double> pauses = [];
                 for (int i = 0; i < samples; i++)
                 {

@@ -30,7 +30,7 @@ internal sealed class WriteTax : IMeasure
         foreach (int arenaMb in (int[])[SmallArenaMb, LargeArenaMb])
         {
             (IReadOnlyList<double> after, IReadOnlyList<double> during) =
-                await MeasureThroughputAsync(hypervisor, arenaMb, context.Samples(8, quick: 2), cancellationToken);
+                await MeasureThroughputAsync(hypervisor, arenaMb, context.Samples(6, quick: 1), cancellationToken);
             yield return Row(after, arenaMb, "the return of the call", Target.AtLeast(Figure.P50, LeastThroughput));
             yield return Row(during, arenaMb, "the call");
         }
