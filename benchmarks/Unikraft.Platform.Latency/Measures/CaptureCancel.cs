@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Snapshots;
 
@@ -83,7 +84,7 @@ internal sealed class CaptureCancel : IMeasure
     {
         using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         long start = Stopwatch.GetTimestamp();
-        Task<KvmSnapshot> capture = guest.Machine.CaptureAsync(hooks: null, cancel.Token).AsTask();
+        Task<KvmSnapshot> capture = guest.Machine.CaptureAsync(CaptureOptions.Default, hooks: null, cancel.Token).AsTask();
         SpinWait spin = default;
         while (Stopwatch.GetElapsedTime(start) < after && !capture.IsCompleted)
         {

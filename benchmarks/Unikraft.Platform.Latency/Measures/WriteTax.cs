@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Snapshots;
 
@@ -57,7 +58,7 @@ internal sealed class WriteTax : IMeasure
                 await RateAsync(guest, cancellationToken);
                 await Task.Delay(Span, TimeProvider.System, cancellationToken);
                 double before = await RateAsync(guest, cancellationToken);
-                ValueTask<KvmSnapshot> capture = guest.Machine.CaptureAsync(hooks: null, cancellationToken);
+                ValueTask<KvmSnapshot> capture = guest.Machine.CaptureAsync(CaptureOptions.Default, hooks: null, cancellationToken);
                 if (i % 2 == 0)
                 {
                     (await capture).Dispose();

@@ -53,6 +53,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             environment,
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
+            host.Forecast,
             host.Logger,
             _memory,
             parts.Layout,
@@ -170,11 +171,14 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     public void Resume() => _control.Resume();
 
-    public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default) =>
-        await CaptureAsync(hooks: null, cancellationToken).ConfigureAwait(false);
+    public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        return await CaptureAsync(options, hooks: null, cancellationToken).ConfigureAwait(false);
+    }
 
     /// <inheritdoc cref="LiveCapture.CaptureAsync"/>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (Volatile.Read(ref _started) == 0)
@@ -182,7 +186,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine has not been started.");
         }
 
-        return await _capture.CaptureAsync(hooks, cancellationToken).ConfigureAwait(false);
+        return await _capture.CaptureAsync(options, hooks, cancellationToken).ConfigureAwait(false);
     }
 
     public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);
@@ -218,7 +222,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus));
+        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus, host.SlotPages));
         KvmMachine machine;
         try
         {
