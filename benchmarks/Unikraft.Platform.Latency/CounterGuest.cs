@@ -138,9 +138,17 @@ internal sealed class CounterGuest : IAsyncDisposable
             .ToDictionary(pair => pair[0], pair => double.Parse(pair[1], CultureInfo.InvariantCulture), StringComparer.Ordinal);
     }
 
-    /// <summary>The largest gap in its time that the guest saw since it was last asked, in microseconds.</summary>
-    internal async Task<double> TakeGapAsync(CancellationToken cancellationToken) =>
-        (await AskAsync("gap", cancellationToken))["gap_ns"] / MeasureContext.NanosecondsPerMicrosecond;
+    /// <summary>The largest gap in its time that the guest saw since it was last asked, in microseconds. It looks for the next one then.</summary>
+    internal async Task<double> TakeGapAsync(CancellationToken cancellationToken)
+    {
+        IReadOnlyDictionary<string, double> answer = await AskAsync("gap", cancellationToken);
+        while (Machine.Memory.Read<long>((long)answer["watching_at"]) == 0)
+        {
+            await Task.Delay(Settling, TimeProvider.System, cancellationToken);
+        }
+
+        return answer["gap_ns"] / MeasureContext.NanosecondsPerMicrosecond;
+    }
 
     /// <summary>Takes a snapshot and lets go of it.</summary>
     /// <param name="residue">What happens between the last round of copying and the cut.</param>

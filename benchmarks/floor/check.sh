@@ -92,13 +92,13 @@ exit_code=5 stop_code=0x00008200 fault none" "$output"
 
 output=$(printf 'gap\nwork\nwrite\nexit 5\n' \
     | timeout 20 $floor run $guests/counter.elf --period-ms 0 --ballast-mb 4 --work --busy 2>&1 | sed -E 's/=[0-9]+/=N/g')
-expect 'counter measures' "gap_ns=N
+expect 'counter measures' "gap_ns=N watching_at=N
 work=N ns=N
 write_ns=N
 exit_code=N stop_code=Nx00008200 fault none" "$output"
 
 output=$(printf 'gap\ngap\nexit 5\n' \
-    | timeout 20 $floor run --vcpus 2 $guests/counter.elf --period-ms 0 --watch 2>&1 | sed -E 's/gap_ns=[0-9]+/gap_ns=N/')
+    | timeout 20 $floor run --vcpus 2 $guests/counter.elf --period-ms 0 --watch 2>&1 | sed -E 's/gap_ns=[0-9]+ watching_at=[0-9]+/gap_ns=N/')
 expect 'counter watches' "gap_ns=N
 gap_ns=N
 exit_code=5 stop_code=0x00008200 fault none" "$output"

@@ -1073,14 +1073,26 @@ static void command(struct vm *vm, const char *line)
     sleep_ms(2);
 }
 
-/* The number that the counter answers a command with. */
-static uint64_t ask(struct vm *vm, const char *line, const char *answer)
+/* The mean time of a write, by the counter itself. */
+static uint64_t time_writes(struct vm *vm)
 {
-    uint64_t value;
-    command(vm, line);
-    if (sscanf(vm->line, answer, &value) != 1)
+    uint64_t ns;
+    command(vm, "write\n");
+    if (sscanf(vm->line, "write_ns=%lu", &ns) != 1)
         die("the counter answered '%s'", vm->line);
-    return value;
+    return ns;
+}
+
+/* The largest gap that the counter has seen. It looks for the next one when this returns. */
+static uint64_t take_gap(struct vm *vm)
+{
+    uint64_t ns, at;
+    command(vm, "gap\n");
+    if (sscanf(vm->line, "gap_ns=%lu watching_at=%lu", &ns, &at) != 2 || at > vm->ram_bytes - sizeof at)
+        die("the counter answered '%s'", vm->line);
+    while (__atomic_load_n((uint64_t *)(vm->ram + at), __ATOMIC_ACQUIRE) == 0)
+        sleep_ms(1);
+    return ns;
 }
 
 static uint64_t measure_pause(struct vm *vm, struct cut *cut)
@@ -1183,12 +1195,12 @@ static int command_pause(const char *path, uint64_t memory_mb, char *pages, uint
         copy_round(&vm, cut.log, copy);
         command(&vm, "tick\n");
         if (in_guest)
-            command(&vm, "gap\n");
+            take_gap(&vm);
         elapsed[i] = measure_pause(&vm, &cut);
         if (cut.pages < number(pages) || cut.pages > number(pages) + 64)
             die("%lu pages were dirty instead of %s", cut.pages, pages);
         if (in_guest)
-            elapsed[i] = ask(&vm, "gap\n", "gap_ns=%lu");
+            elapsed[i] = take_gap(&vm);
     }
     print_and_exit(elapsed, count);
 }
@@ -1207,7 +1219,7 @@ static int command_write(const char *path, uint64_t memory_mb, char *pages, uint
     for (uint64_t i = 0; i < count; i++) {
         copy_round(&vm, log, copy);
         copy_round(&vm, log, copy);
-        elapsed[i] = ask(&vm, "write\n", "write_ns=%lu");
+        elapsed[i] = time_writes(&vm);
     }
     print_and_exit(elapsed, count);
 }
