@@ -3,7 +3,7 @@ namespace Unikraft.Platform.Hypervisors;
 /// <summary>A machine of a backend.</summary>
 /// <remarks>
 /// Safe for concurrent use. <see cref="Exited"/> completes exactly once, whatever ends the machine, and never faults. Disposing of a machine
-/// kills it, waits for its vCPUs and frees everything it held.
+/// kills it, waits for its vCPUs and gives everything it held back to the host, which may take until after the call; disposing of the hypervisor waits for it.
 /// </remarks>
 public interface IVirtualMachine : IAsyncDisposable
 {

@@ -38,9 +38,12 @@ internal sealed class KvmHost : IAsyncDisposable
 
     internal ShellPool Shells { get; }
 
+    internal Reclaimer Reclaimer { get; } = new();
+
     public async ValueTask DisposeAsync()
     {
         await Shells.DisposeAsync().ConfigureAwait(false);
+        await Reclaimer.DisposeAsync().ConfigureAwait(false);
         StagingPool.Dispose();
         _device.Dispose();
     }

@@ -82,5 +82,8 @@ internal sealed class KvmHypervisor : IHypervisor
         return machine;
     }
 
+    /// <summary>Waits until nothing is left of the machines that were disposed of so far.</summary>
+    internal Task ReclaimAsync() => _host.Reclaimer.FlushAsync();
+
     public ValueTask DisposeAsync() => _host.DisposeAsync();
 }

@@ -63,9 +63,11 @@ public sealed class SnapshotProofTests : KvmTest
         HashSet<string> draws = [];
         await source.DrawAsync();
         await CloneAsync(Clones / 10);
+        await Hypervisor.ReclaimAsync();
         long residentBefore = ResidentBytes();
         ProcessResources before = ProcessResources.Capture();
         await CloneAsync(Clones);
+        await Hypervisor.ReclaimAsync();
         ProcessResources.AssertNoGrowth(before, tolerance: 16);
         Assert.InRange(ResidentBytes(), 0, residentBefore + ToleratedGrowth);
 
