@@ -13,6 +13,7 @@ namespace Unikraft.Platform.Latency;
 internal sealed class MachineProbe(UnikraftPlatformBuilder inner) : IPlatformBuilder
 {
     private readonly ConcurrentDictionary<Guid, KvmMachine> _machines = [];
+    private KvmHypervisor? _backend;
     private long _timestamp;
 
     /// <summary>When the last guest reached main.</summary>
@@ -27,9 +28,16 @@ internal sealed class MachineProbe(UnikraftPlatformBuilder inner) : IPlatformBui
     /// <summary>Lets go of the machine of an instance that is gone.</summary>
     internal void Forget(Guid instance) => _machines.TryRemove(instance, out _);
 
+    /// <summary>Waits until everything that ended machines held has been given back.</summary>
+    internal Task ReclaimAsync() => _backend!.ReclaimAsync();
+
     public IPlatformBuilder UseHypervisor(Func<HypervisorContext, IHypervisor> factory)
     {
-        inner.UseHypervisor(context => new Hypervisor(factory(context), this));
+        inner.UseHypervisor(context =>
+        {
+            _backend = (KvmHypervisor)factory(context);
+            return new Hypervisor(_backend, this);
+        });
         return this;
     }
 

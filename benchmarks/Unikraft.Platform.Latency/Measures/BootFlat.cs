@@ -76,9 +76,10 @@ internal sealed class BootFlat : IMeasure
         double toReturn = Stopwatch.GetElapsedTime(start).TotalMicroseconds;
         double toMain = Stopwatch.GetElapsedTime(start, probe.Timestamp).TotalMicroseconds;
 
-        // Waits until nothing of the machine is left, so that no teardown runs into the next boot.
+        // No teardown runs into the next boot.
         await platform.Instances.DeleteAsync(instance.Uuid, cancellationToken);
         probe.Forget(instance.Uuid);
+        await probe.ReclaimAsync();
         return (toMain, toReturn);
     }
 

@@ -90,6 +90,7 @@ internal sealed class BranchTotal : IMeasure
         double toExit = Stopwatch.GetElapsedTime(start).TotalMicroseconds;
         await platform.Instances.DeleteAsync(branch.Uuid, cancellationToken);
         probe.Forget(branch.Uuid);
+        await probe.ReclaimAsync();
         return (toExit, toReturn);
     }
 

@@ -60,9 +60,9 @@ internal sealed class CloneMemory : IMeasure
                 List<double> each = [];
                 for (int i = 0; i < count; i++)
                 {
-                    long before = await SettleAsync(token);
+                    long before = await SettleAsync(probe, token);
                     IReadOnlyList<Guid> made = await CloneAsync(platform, probe, template.Uuid, clones, token);
-                    long after = await SettleAsync(token);
+                    long after = await SettleAsync(probe, token);
                     each.Add((after - before) / BytesPerKibibyte / clones);
                     await DeleteAsync(platform, probe, made, token);
                 }
@@ -122,8 +122,9 @@ internal sealed class CloneMemory : IMeasure
             });
 
     /// <summary>Reads what the host has in use when nothing of the past is left to be freed.</summary>
-    private static async Task<long> SettleAsync(CancellationToken cancellationToken)
+    private static async Task<long> SettleAsync(MachineProbe probe, CancellationToken cancellationToken)
     {
+        await probe.ReclaimAsync();
         GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
         await Task.Delay(Working, TimeProvider.System, cancellationToken);
         return HostMemory.ReadUsedBytes();

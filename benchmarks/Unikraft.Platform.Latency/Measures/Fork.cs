@@ -72,12 +72,13 @@ internal sealed class Fork(bool isPooled) : IMeasure
         }
     }
 
-    /// <summary>Makes a clone of a sleeping guest, and takes it away again.</summary>
+    /// <summary>Makes a clone of a sleeping guest, and takes it away again. Nothing of it is left for the next one to wait for.</summary>
     /// <returns>Microseconds until it has left the guest for the first time.</returns>
     internal static async Task<double> ForkAsync(KvmHypervisor hypervisor, IMachineSnapshot snapshot, CancellationToken cancellationToken)
     {
         byte[] input = "show\n"u8.ToArray();
         Guid uuid = Guid.NewGuid();
+        double elapsed;
         long start = Stopwatch.GetTimestamp();
         KvmMachine clone = (KvmMachine)await hypervisor.RestoreAsync(snapshot, uuid, new SilentMonitor(), cancellationToken);
         await using (clone)
@@ -90,8 +91,11 @@ internal sealed class Fork(bool isPooled) : IMeasure
                 spin.SpinOnce(sleep1Threshold: -1);
             }
 
-            return Stopwatch.GetElapsedTime(start).TotalMicroseconds;
+            elapsed = Stopwatch.GetElapsedTime(start).TotalMicroseconds;
         }
+
+        await hypervisor.ReclaimAsync();
+        return elapsed;
     }
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
