@@ -35,6 +35,9 @@ internal sealed class MainReachedProbe(UnikraftPlatformBuilder inner) : IPlatfor
             CancellationToken cancellationToken = default) =>
             hypervisor.RestoreAsync(snapshot, uuid, new Monitor(monitor, probe), cancellationToken);
 
+        public TFeature? GetFeature<TFeature>()
+            where TFeature : class => hypervisor.GetFeature<TFeature>();
+
         public ValueTask DisposeAsync() => hypervisor.DisposeAsync();
     }
 

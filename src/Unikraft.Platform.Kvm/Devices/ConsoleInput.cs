@@ -3,7 +3,7 @@ namespace Unikraft.Platform.Kvm.Devices;
 /// <summary>What the guest can read from its console: a bounded queue of bytes.</summary>
 internal sealed class ConsoleInput(IMachineControl control)
 {
-    private const int Capacity = 64 << 10;
+    internal const int Capacity = 64 << 10;
 
     private readonly Lock _lock = new();
 
