@@ -26,7 +26,7 @@ public sealed class DamageTests : SnapshotFilesTest
         Random random = new(21);
         int flips = 0;
 
-        // The second half of a layer's kinds of regions lies behind its pages: index, checksums, footer.
+        // Every kind of region: all of the state; of layers the header, its padding, pages, and all of index, checksums and footer.
         await FlipAsync(state, Every(0, Length(state)));
         await FlipAsync(small, Every(0, HeaderFields).Concat(Sample(HeaderFields, 4096, 400)).Concat(Sample(4096, 4096 * 4, 2000)));
         await FlipAsync(small, Every(4096 * 4, Length(small)));

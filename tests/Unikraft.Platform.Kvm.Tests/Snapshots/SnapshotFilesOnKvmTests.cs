@@ -93,7 +93,7 @@ public sealed class SnapshotFilesOnKvmTests : KvmTest
     }
 
     [ContractFact]
-    public async Task A_guest_that_sleeps_and_one_with_input_continue_from_files()
+    public async Task A_busy_guest_of_several_vcpus_continues_from_files_with_its_input()
     {
         using TestDirectory folder = new();
         await using ISnapshotDirectory directory = await OpenDirectoryAsync(Hypervisor, folder.Path);
@@ -112,7 +112,8 @@ public sealed class SnapshotFilesOnKvmTests : KvmTest
 
         // The input came with the snapshot.
         CounterLine next = CounterLine.Parse(await clone.Monitor.ReadLineAsync("nonce="));
-        Assert.Equal((line.Nonce, line.Tick + 1, 3), (next.Nonce, next.Tick, next.Cpus.Count));
+        Assert.Equal((line.Nonce, line.Tick + 1, line.Cpus.Count), (next.Nonce, next.Tick, next.Cpus.Count));
+        Assert.All(line.Cpus.Zip(next.Cpus), counts => Assert.True(counts.Second >= counts.First, "A vCPU began anew."));
     }
 
     [ContractFact]
