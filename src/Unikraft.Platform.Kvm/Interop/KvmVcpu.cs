@@ -63,6 +63,14 @@ internal sealed class KvmVcpu : IDisposable
         return Marshal.GetLastPInvokeError() is Libc.ErrnoInterrupted or Libc.ErrnoAgain ? false : throw HostError.Last("KVM_RUN");
     }
 
+    /// <summary>Goes through KVM_RUN without entering the guest: what KVM does only the first time is then done.</summary>
+    internal void Prepare()
+    {
+        RunPage.ImmediateExit = true;
+        _ = Run();
+        RunPage.ImmediateExit = false;
+    }
+
     internal void InjectNmi() => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.Nmi, 0), "KVM_NMI");
 
     internal int GetTscKhz() => Math.Max(0, KvmIoctl.Call(_descriptor, KvmConstants.GetTscKhz, 0));

@@ -26,11 +26,14 @@ internal sealed unsafe class GuestMemory : SafeHandle
 
     private readonly nint _reservation;
 
-    internal GuestMemory(long size)
+    /// <param name="size">The size in bytes.</param>
+    /// <param name="slotPages">The most pages of one slot.</param>
+    internal GuestMemory(long size, int slotPages = int.MaxValue)
         : base(invalidHandleValue: -1, ownsHandle: true)
     {
         Size = size;
         Pages = (int)(size >> PageSize.Shift);
+        Slots = MemorySlot.Divide(Pages, slotPages);
 
         // Without a border the kernel would make one mapping of two neighbours, and count their pages together.
         _reservation = Reserve(address: 0, ReservedSize, Libc.ProtectionNone);
@@ -60,6 +63,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
     internal long Size { get; }
 
     internal int Pages { get; }
+
+    /// <summary>How KVM is to know the memory.</summary>
+    internal IReadOnlyList<MemorySlot> Slots { get; }
 
     private nuint ReservedSize => (nuint)Size + 2 * LargePage;
 

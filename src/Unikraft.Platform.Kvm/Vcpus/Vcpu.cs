@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Devices;
@@ -101,11 +102,10 @@ internal sealed class Vcpu : IMmioInitiator
     {
         try
         {
-            _kvm = kvm ?? throw new HypervisorException($"vCPU {Index} could not be made: {error?.Message}", error);
-            _initialize(kvm, Index);
-            _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
-            _needsAttention = true;
-            RunLoop(kvm);
+            if (TryInitialize(kvm, error))
+            {
+                RunLoop(kvm);
+            }
         }
         catch (Exception failure)
         {
@@ -156,6 +156,24 @@ internal sealed class Vcpu : IMmioInitiator
         {
             _timer.Value.Change(Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
         }
+    }
+
+    private bool TryInitialize([NotNullWhen(true)] KvmVcpu? kvm, Exception? error)
+    {
+        try
+        {
+            _kvm = kvm ?? throw new HypervisorException(error?.Message ?? "KVM gave none", error);
+            _initialize(kvm, Index);
+        }
+        catch (HypervisorException failure)
+        {
+            _control.OnUnusable(new HypervisorException($"vCPU {Index} could not be made: {failure.Message}", failure));
+            return false;
+        }
+
+        _needsAttention = true;
+        _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
+        return true;
     }
 
     private void RunLoop(KvmVcpu kvm)

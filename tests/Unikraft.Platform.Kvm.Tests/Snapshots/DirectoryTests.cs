@@ -29,7 +29,9 @@ public sealed class DirectoryTests : SnapshotFilesTest
         {
             using KvmSnapshot opened = await OpenAsync(again, id);
             Assert.True(memory.AsSpan().SequenceEqual(SyntheticGuest.MemoryOf(opened)));
-            Assert.Equal((snapshot.StoredBytes, snapshot.Depth, snapshot.Pause), (opened.StoredBytes, opened.Depth, opened.Pause));
+            Assert.Equal(
+                (snapshot.StoredBytes, snapshot.Depth, snapshot.Pause, snapshot.Throttled),
+                (opened.StoredBytes, opened.Depth, opened.Pause, opened.Throttled));
             Assert.Equal(snapshot.Vcpus.Select(vcpu => (vcpu.Wait, vcpu.IsWakePending)), opened.Vcpus.Select(vcpu => (vcpu.Wait, vcpu.IsWakePending)));
             Assert.Equal(SyntheticGuest.RegistersOf(snapshot, 0), SyntheticGuest.RegistersOf(opened, 0));
             Assert.Equal(SyntheticGuest.RegistersOf(snapshot, 1), SyntheticGuest.RegistersOf(opened, 1));
@@ -417,6 +419,8 @@ public sealed class DirectoryTests : SnapshotFilesTest
         public int Depth => 1;
 
         public TimeSpan Pause => default;
+
+        public TimeSpan Throttled => default;
 
         public void Dispose()
         {

@@ -68,7 +68,7 @@ public sealed class FormatTests : SnapshotFilesTest
         Assert.Equal([file.Length], Numbers64(file, 16, 1));
         Assert.Equal(id, new Guid(file.AsSpan(24, 16), bigEndian: true));
         Assert.Equal([900L * 4096, SyntheticGuest.StacksStart, 2 * 4096, 1_234, 123_456_789_012], Numbers64(file, 40, 5));
-        Assert.Equal([2u, 127u, 2u | 4u, unchecked((uint)-7), 2u, 2u, 2u, 4u, (uint)input.Length, 5184u, 0u, 0u], Numbers32(file, 80, 12));
+        Assert.Equal([2u, 127u, 2u | 4u, unchecked((uint)-7), 2u, 2u, 2u, 4u, (uint)input.Length, 5184u, 56_789u, 0u], Numbers32(file, 80, 12));
         Assert.Equal([0x10_0000L, 0x10_3000L, 0L, 0x10_3000L, 0x10_4000L, 1L], Numbers64(file, Ranges, 6));
 
         Assert.Equal([(long)snapshot.Vcpus[0].Wait!.Value.Deadline, 0L], Numbers64(file, Vcpus, 2));
@@ -180,7 +180,7 @@ public sealed class FormatTests : SnapshotFilesTest
     public void Runs_longer_than_an_extent_are_one_run_in_the_index()
     {
         PageBitmap stored = new(PageExtent.MaxLength * 2 + 10);
-        stored.Words.Fill(ulong.MaxValue);
+        stored.WordsOf(0, stored.Pages).Fill(ulong.MaxValue);
 
         Assert.Equal([new PageRun(0, PageExtent.MaxLength * 2 + 10)], PageIndex.From(stored).Runs.ToArray());
     }

@@ -89,7 +89,7 @@ public sealed class HostileFileTests : SnapshotFilesTest
     [InlineData(112, -1)]
     [InlineData(112, 65_537)]
     [InlineData(116, 5183)]
-    [InlineData(120, 1)]
+    [InlineData(120, -1)]
     [InlineData(Ranges, 0xF_0000)]
     [InlineData(Ranges + 8, 0x10_3001)]
     [InlineData(Ranges + 8, 0x10_0000)]
@@ -118,7 +118,7 @@ public sealed class HostileFileTests : SnapshotFilesTest
     {
         byte[] file = await SoundStateAsync();
         StateFile.Decode(file);
-        if (offset is >= 40 and < 80 or 16 or >= Ranges and < Vcpus and not (Ranges + 16 or Ranges + 20) or Vcpus + 8 or Vcpus + 5184 + 8)
+        if (offset is >= 40 and < 80 or 16 or 120 or >= Ranges and < Vcpus and not (Ranges + 16 or Ranges + 20) or Vcpus + 8 or Vcpus + 5184 + 8)
         {
             BinaryPrimitives.WriteInt64LittleEndian(file.AsSpan(offset), value);
         }

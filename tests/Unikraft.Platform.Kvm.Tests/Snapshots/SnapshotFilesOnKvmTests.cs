@@ -144,6 +144,7 @@ public sealed class SnapshotFilesOnKvmTests : KvmTest
         Assert.InRange(folder.Files.Count, 2, 3);
         branch.Dispose();
         await directory.DeleteAsync(second);
+        await Hypervisor.ReclaimAsync().Guarded();
         await directory.Collecting.Guarded();
         Assert.Empty(folder.Files);
         await directory.DisposeAsync();

@@ -2,6 +2,7 @@ using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.Kvm.Vcpus;
 
 namespace Unikraft.Platform.Kvm.Tests.Snapshots;
@@ -107,6 +108,7 @@ internal sealed class SyntheticGuest : IDisposable
             Layout,
             [first, second],
             new PlatformDeviceState(127, IsShuttingDown: false, HasReachedMain: true, ExitCode: -7, input, Monotonic: 123_456_789_012),
-            TimeSpan.FromTicks(1_234));
+            TimeSpan.FromTicks(1_234),
+            TimeSpan.FromTicks(56_789));
     }
 }

@@ -359,6 +359,7 @@ internal sealed class SnapshotDirectory : ISnapshotDirectory
             Extents = extents,
             Depth = snapshot.Depth,
             Pause = snapshot.Pause,
+            Throttled = snapshot.Throttled,
             StoredBytes = snapshot.StoredBytes,
         };
     }
@@ -598,7 +599,8 @@ internal sealed class SnapshotDirectory : ISnapshotDirectory
                 state.Layout,
                 state.Vcpus,
                 state.Device,
-                state.Pause);
+                state.Pause,
+                state.Throttled);
         }
         finally
         {

@@ -27,6 +27,8 @@ internal sealed record SnapshotState
 
     public required TimeSpan Pause { get; init; }
 
+    public required TimeSpan Throttled { get; init; }
+
     /// <summary>Bytes of memory that were stored for it, on top of those it builds on.</summary>
     public required long StoredBytes { get; init; }
 }

@@ -135,12 +135,12 @@ internal static class StateFile
         long stacksStart = BinaryPrimitives.ReadInt64LittleEndian(file[48..]);
         long storedBytes = BinaryPrimitives.ReadInt64LittleEndian(file[56..]);
         long pause = BinaryPrimitives.ReadInt64LittleEndian(file[64..]);
+        long throttled = BinaryPrimitives.ReadInt64LittleEndian(file[120..]);
         int depth = BinaryPrimitives.ReadInt32LittleEndian(file[80..]);
         Require(BinaryPrimitives.ReadUInt32LittleEndian(file[12..]) == FlatGuestOnKvm, "kind of machine");
-        Require(!file[120..HeaderSize].ContainsAnyExcept((byte)0), "reserved bytes");
         Require(memorySize > 0 && PageSize.IsAligned(memorySize) && memorySize >> PageSize.Shift <= LayerFormat.MaxPages, "size of memory");
         Require(storedBytes >= 0 && storedBytes <= memorySize && PageSize.IsAligned(storedBytes), "number of stored bytes");
-        Require(pause >= 0, "pause");
+        Require(pause >= 0 && throttled >= 0, "pause");
         Require(depth >= 1, "depth");
 
         ReadOnlySpan<byte> rest = file[HeaderSize..];
@@ -163,6 +163,7 @@ internal static class StateFile
             Extents = extents,
             Depth = depth,
             Pause = TimeSpan.FromTicks(pause),
+            Throttled = TimeSpan.FromTicks(throttled),
             StoredBytes = storedBytes,
         };
     }
@@ -193,6 +194,7 @@ internal static class StateFile
         BinaryPrimitives.WriteInt32LittleEndian(header[108..], counts.Extents);
         BinaryPrimitives.WriteInt32LittleEndian(header[112..], counts.ConsoleBytes);
         BinaryPrimitives.WriteInt32LittleEndian(header[116..], VcpuSize);
+        BinaryPrimitives.WriteInt64LittleEndian(header[120..], state.Throttled.Ticks);
     }
 
     private static Counts ReadCounts(ReadOnlySpan<byte> header)
