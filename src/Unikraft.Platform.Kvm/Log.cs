@@ -31,4 +31,7 @@ internal static partial class Log
 
     [LoggerMessage(2011, LogLevel.Warning, "Files of snapshots that nothing needs could not be removed; that is tried again when the directory is next opened")]
     internal static partial void CollectionFailed(ILogger logger, Exception error);
+
+    [LoggerMessage(2012, LogLevel.Warning, "The state file '{Path}' cannot be read")]
+    internal static partial void StateUnreadable(ILogger logger, Exception error, string path);
 }

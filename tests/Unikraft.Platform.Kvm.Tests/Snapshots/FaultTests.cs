@@ -99,6 +99,10 @@ public sealed class FaultTests : SnapshotFilesTest
             id = await SaveAsync(directory, snapshot);
         }
 
+        FileSystem.Reset();
+        await (await OpenDirectoryAsync()).DisposeAsync();
+        string[] scan = [.. FileSystem.Calls];
+        Assert.Equal(["MakeDirectory", "OpenLocked", "OpenRead", "Stat", "Read", "Read"], scan);
         for (int call = 0; ; call++)
         {
             FileSystem.Reset();
@@ -106,22 +110,21 @@ public sealed class FaultTests : SnapshotFilesTest
             Exception? error = await Record.ExceptionAsync(async () =>
             {
                 await using SnapshotDirectory directory = await OpenDirectoryAsync();
-                (await OpenAsync(directory, id)).Dispose();
+                using KvmSnapshot opened = await OpenAsync(directory, id);
+                Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
             });
             FileSystem.Fault = null;
-            if (error is null)
+            Assert.Equal(2, Folder.Files.Count);
+            if (FileSystem.Calls.Count <= call)
             {
-                Assert.True(FileSystem.Calls.Count <= call, $"Call {call} failed unheard.");
+                Assert.Null(error);
                 break;
             }
 
-            Assert.IsType<StorageException>(error);
-            Assert.Equal(2, Folder.Files.Count);
+            // A state that cannot be read when the directory is opened costs the others nothing, and is tried again when it is needed.
+            Assert.Equal(call is < 2 || call >= scan.Length, error is StorageException);
+            Assert.Equal(call >= 2 && call < scan.Length, error is null);
         }
-
-        await using SnapshotDirectory again = await OpenDirectoryAsync();
-        using KvmSnapshot opened = await OpenAsync(again, id);
-        Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
     }
 
     [Fact]
