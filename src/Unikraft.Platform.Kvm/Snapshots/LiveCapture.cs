@@ -143,7 +143,7 @@ internal sealed class LiveCapture : IDisposable
         {
             PreCopy preCopy = new(_control, tracker, writer, _timeProvider);
             await preCopy
-                .RunAsync(options.PauseBudget, _forecast.AffordablePages(options.PauseBudget), cancellationToken)
+                .RunAsync(options.PauseBudget, _forecast.AffordablePages(options.PauseBudget), hooks, cancellationToken)
                 .ConfigureAwait(false);
             if (hooks?.BeforeCut is { } beforeCut)
             {

@@ -33,8 +33,9 @@ internal sealed class PreCopy(RunControl control, DirtyTracker tracker, LayerWri
     /// <summary>Copies until the rest is small, or does not become smaller.</summary>
     /// <param name="budget">The longest that the cut should take.</param>
     /// <param name="affordablePages">The pages that can be copied within it.</param>
+    /// <param name="hooks">Looks into it; <see langword="null"/> for nobody.</param>
     /// <param name="cancellationToken">Cancels the copying.</param>
-    internal async ValueTask RunAsync(TimeSpan budget, int affordablePages, CancellationToken cancellationToken)
+    internal async ValueTask RunAsync(TimeSpan budget, int affordablePages, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         int previous = int.MaxValue;
         for (int round = 0; round < MaxRounds; round++)
@@ -46,6 +47,11 @@ internal sealed class PreCopy(RunControl control, DirtyTracker tracker, LayerWri
             }
 
             previous = LastRound;
+        }
+
+        if (hooks?.AfterRounds is { } afterRounds)
+        {
+            await afterRounds().ConfigureAwait(false);
         }
 
         if (affordablePages == int.MaxValue)

@@ -21,6 +21,9 @@ internal sealed class Vcpu : IMmioInitiator
     private volatile bool _isNmiRequested;
     private bool _isExitPending;
 
+    /// <summary>The state it was restored from or last saved to.</summary>
+    private VcpuState? _lastState;
+
     /// <param name="index">The number of the vCPU, from 0.</param>
     /// <param name="environment">What it shares with the other vCPUs of the machine.</param>
     /// <param name="initialize">Brings the vCPU into its first state. Called on its thread.</param>
@@ -126,7 +129,9 @@ internal sealed class Vcpu : IMmioInitiator
     internal void Enter(Cut cut)
     {
         LastCut = StandingFor = cut;
-        cut.StateOf(Index).Save(_kvm!, Wait);
+        VcpuState state = cut.StateOf(Index);
+        state.Save(_kvm!, Wait, _lastState);
+        _lastState = state;
     }
 
     /// <summary>Goes on, if the vCPU stood still for a cut. On its thread.</summary>
@@ -141,7 +146,7 @@ internal sealed class Vcpu : IMmioInitiator
 
     /// <summary>Puts back the part of the state that is not KVM's. A request is over in a clone: whoever restores answers it.</summary>
     internal void Restore(VcpuState state) =>
-        (Wait, IsWakePending) = (state.Wait is { IsRequest: true } ? null : state.Wait, state.IsWakePending);
+        (_lastState, Wait, IsWakePending) = (state, state.Wait is { IsRequest: true } ? null : state.Wait, state.IsWakePending);
 
     internal void ArmTimer(ulong nanoseconds)
     {
@@ -187,6 +192,8 @@ internal sealed class Vcpu : IMmioInitiator
                 {
                     return;
                 }
+
+                kvm.RunPage.ForgetRegisters();
 
                 if (_isNmiRequested)
                 {
