@@ -14,6 +14,27 @@ internal sealed unsafe class HostFileSystem : IFileSystem
 
     public int MakeDirectory(string path) => Result(Libc.MakeDirectory(path, OwnerOnlyDirectory));
 
+    public int List(string path, List<string> names)
+    {
+        try
+        {
+            names.AddRange(Directory.EnumerateFiles(path).Select(static file => Path.GetFileName(file)));
+            return 0;
+        }
+        catch (UnauthorizedAccessException)
+        {
+            return -Libc.ErrnoAccess;
+        }
+        catch (DirectoryNotFoundException)
+        {
+            return -Libc.ErrnoNoEntry;
+        }
+        catch (IOException)
+        {
+            return -Libc.ErrnoInputOutput;
+        }
+    }
+
     public int Create(string path, out DescriptorHandle file) => Open(
         Libc.Open(path, Libc.OpenWriteOnly | Libc.OpenCreate | Libc.OpenTruncate | Libc.OpenCloseOnExec, OwnerOnly),
         out file);

@@ -18,6 +18,7 @@ internal static partial class Libc
 
     internal const int ErrnoNoEntry = 2;
     internal const int ErrnoInputOutput = 5;
+    internal const int ErrnoAccess = 13;
     internal const int ErrnoExists = 17;
     internal const int ErrnoNoSpace = 28;
     internal const int ErrnoQuota = 122;

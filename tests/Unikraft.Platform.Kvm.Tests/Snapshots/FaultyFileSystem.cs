@@ -42,6 +42,8 @@ internal sealed class FaultyFileSystem : IFileSystem
 
     public int MakeDirectory(string path) => Next(nameof(MakeDirectory)) ?? _host.MakeDirectory(path);
 
+    public int List(string path, List<string> names) => Next(nameof(List)) ?? _host.List(path, names);
+
     public int Create(string path, out DescriptorHandle file) => Open(nameof(Create), out file, (out DescriptorHandle made) => _host.Create(path, out made));
 
     public int OpenRead(string path, out DescriptorHandle file) =>

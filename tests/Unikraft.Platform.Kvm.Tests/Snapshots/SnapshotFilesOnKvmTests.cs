@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Microsoft.Extensions.Logging.Abstractions;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Machines;
@@ -169,6 +170,58 @@ public sealed class SnapshotFilesOnKvmTests : KvmTest
 
         SnapshotFileException error = await Assert.ThrowsAsync<SnapshotFileException>(() => directory.OpenAsync(id));
         Assert.Equal((layer, SnapshotFileError.Damaged), (error.Path, error.Error));
+    }
+
+    [ContractFact]
+    public async Task Registers_that_make_no_sense_end_one_machine_and_nothing_else()
+    {
+        const int Vcpu = 128;
+        const int VcpuSize = 5184;
+        const int Cases = 150;
+        using TestDirectory folder = new();
+        await using ISnapshotDirectory directory = await OpenDirectoryAsync(Hypervisor, folder.Path);
+        await using TestMachine source = await BootAsync("counter", 1, 16, "--period-ms", "0", "--arena-mb", "1");
+        CounterLine line = await source.TickAsync();
+        Guid id = Guid.NewGuid();
+        using (IMachineSnapshot snapshot = await source.CaptureAsync())
+        {
+            await directory.SaveAsync(id, snapshot);
+        }
+
+        byte[] sound = await File.ReadAllBytesAsync(folder.StateOf(id));
+        int vcpu = Vcpu + 24 * BinaryPrimitives.ReadInt32LittleEndian(sound.AsSpan(100));
+        Random random = new(61);
+        int refused = 0;
+        for (int i = 0; i < Cases; i++)
+        {
+            byte[] file = [.. sound];
+            for (int mutations = random.Next(1, 6); mutations > 0; mutations--)
+            {
+                // Registers lie in front of the extended state, which is mostly unused.
+                int offset = vcpu + 32 + (random.Next(3) == 0 ? random.Next(VcpuSize - 32) : random.Next(1072 - 32));
+                file[offset] = random.Next(2) == 0 ? (byte)random.Next(256) : (byte)(file[offset] ^ 1 << random.Next(8));
+            }
+
+            StateFile.Seal(file);
+            await File.WriteAllBytesAsync(folder.StateOf(id), file);
+            using IMachineSnapshot opened = await directory.OpenAsync(id);
+            try
+            {
+                await using TestMachine machine = await RestoreAsync(opened);
+                machine.Machine.Kill();
+                await machine.Exited;
+            }
+            catch (HypervisorException)
+            {
+                refused++;
+            }
+        }
+
+        await File.WriteAllBytesAsync(folder.StateOf(id), sound);
+        using IMachineSnapshot last = await directory.OpenAsync(id);
+        await using TestMachine clone = await RestoreAsync(last);
+        Assert.Equal((line.Nonce, 2), (await clone.TickAsync()) is var next ? (next.Nonce, next.Tick) : default);
+        Assert.InRange(refused, 1, Cases);
     }
 
     private static Task<ISnapshotDirectory> OpenDirectoryAsync(KvmHypervisor hypervisor, string path) =>

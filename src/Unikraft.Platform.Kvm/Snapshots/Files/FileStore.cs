@@ -30,14 +30,9 @@ internal sealed class FileStore(IFileSystem files, string path)
     /// <exception cref="StorageException">The host refused.</exception>
     internal IReadOnlyList<string> List()
     {
-        try
-        {
-            return [.. System.IO.Directory.EnumerateFiles(path).Select(static file => Path.GetFileName(file))];
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            throw new StorageException(path, $"Listing '{path}' failed: {error.Message}");
-        }
+        List<string> names = [];
+        StoredFile.Check(files.List(path, names), "Listing", path);
+        return names;
     }
 
     /// <summary>Takes a lock that ends with the process at the latest.</summary>

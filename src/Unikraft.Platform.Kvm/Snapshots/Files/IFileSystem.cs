@@ -10,6 +10,9 @@ internal interface IFileSystem
 {
     int MakeDirectory(string path);
 
+    /// <summary>Adds the names of the files in a directory to a list.</summary>
+    int List(string path, List<string> names);
+
     /// <summary>Makes a file, or empties the one that is there, to write to.</summary>
     int Create(string path, out DescriptorHandle file);
 
