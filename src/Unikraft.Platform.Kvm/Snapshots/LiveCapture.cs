@@ -160,14 +160,14 @@ internal sealed class LiveCapture : IDisposable
             // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
             staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(preCopy.LastRound, tracker.CountResidue())));
             StagingBuffer buffer = staging;
-            PlatformDeviceState? device = null;
+            using PlatformDeviceCut device = new();
             TimeSpan copying = default;
             Cut cut = new(states, () =>
             {
                 long start = _timeProvider.GetTimestamp();
                 tracker.StageResidue(writer, buffer);
                 copying = _timeProvider.GetElapsedTime(start);
-                device = _device.Save();
+                _device.Save(device);
                 hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
@@ -185,7 +185,7 @@ internal sealed class LiveCapture : IDisposable
                 _base.Overlay(writer),
                 _layout,
                 states,
-                device!,
+                device.ToState(),
                 pause > preCopy.LongestHold ? pause : preCopy.LongestHold,
                 preCopy.Held);
             tracker.Commit();
