@@ -71,6 +71,9 @@ internal sealed class MachineProbe(UnikraftPlatformBuilder inner) : IPlatformBui
             return machine;
         }
 
+        public TFeature? GetFeature<TFeature>()
+            where TFeature : class => hypervisor.GetFeature<TFeature>();
+
         public ValueTask DisposeAsync() => hypervisor.DisposeAsync();
     }
 

@@ -72,7 +72,7 @@ internal sealed unsafe class GuestMemory : SafeHandle
     internal int Pages { get; }
 
     /// <summary>How KVM is to know the memory.</summary>
-    internal IReadOnlyList<MemorySlot> Slots { get; }
+    internal MemorySlot[] Slots { get; }
 
     private nuint ReservedSize => (nuint)Size + 2 * LargePage;
 

@@ -35,6 +35,9 @@ internal sealed class PageMap : IDisposable
         }
     }
 
+    /// <summary>The layers that pages come from.</summary>
+    internal IReadOnlyCollection<MemoryLayer> Layers => _layers;
+
     /// <summary>The extents, by ascending page, without overlap. A page in none of them is zero.</summary>
     internal ReadOnlySpan<PageExtent> Extents => _extents;
 
@@ -43,6 +46,12 @@ internal sealed class PageMap : IDisposable
 
     /// <summary>The number of snapshots this one builds on, itself included.</summary>
     internal int Depth { get; }
+
+    /// <summary>Makes a map that was stored.</summary>
+    /// <param name="extents">The extents, by ascending page, without overlap. The map takes its own references to their layers.</param>
+    /// <param name="ownBytes">Bytes stored by the newest layer.</param>
+    /// <param name="depth">The number of snapshots it builds on, itself included.</param>
+    internal static PageMap Load(PageExtent[] extents, long ownBytes, int depth) => new(extents, ownBytes, depth);
 
     /// <summary>Puts a layer on top of a map.</summary>
     /// <param name="parent">The map; <see langword="null"/> for memory that is all zero.</param>
