@@ -29,4 +29,10 @@ public enum PlatformErrorCode
 
     /// <summary>The backend failed in what it was asked to do.</summary>
     HypervisorFailed = 9,
+
+    /// <summary>A block device could not do what it was asked to do. See <see cref="Volumes.BlockDeviceException.Error"/>.</summary>
+    BlockDeviceFailed = 20,
+
+    /// <summary>A file cannot be used as a disk image. See <see cref="Volumes.DiskImageException.Error"/>.</summary>
+    InvalidDiskImage = 21,
 }

@@ -1,0 +1,107 @@
+using System.Globalization;
+using Unikraft.Platform.Volumes.Qcow2;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>Opens an image with all the images it is based on.</summary>
+/// <remarks>
+/// An image is hostile input, and the names of backing files are part of it: they are followed only to plain files in one directory, and only
+/// when the image says what format they have, since a guest can make a raw disk look like anything.
+/// </remarks>
+internal static class ImageChain
+{
+    internal const int MaxDepth = 256;
+
+    /// <summary>Opens a qcow2 image and its backing files.</summary>
+    /// <param name="path">The image.</param>
+    /// <param name="isReadOnly">Whether it is only read. Its backing files always are.</param>
+    /// <param name="backingRoot">The directory that backing files have to be in, at any depth; the image's own by default.</param>
+    /// <param name="cacheBytes">How much of the mapping of each image may be in memory.</param>
+    /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
+    internal static Qcow2Image Open(
+        string path,
+        bool isReadOnly,
+        string? backingRoot = null,
+        int cacheBytes = Qcow2Image.DefaultCacheBytes)
+    {
+        string full = System.IO.Path.GetFullPath(path);
+        string root = System.IO.Path.GetFullPath(backingRoot ?? System.IO.Path.GetDirectoryName(full)!);
+        return (Qcow2Image)OpenLayer(full, Qcow2Image.FormatName, isReadOnly, root, cacheBytes, []);
+    }
+
+    private static BlockLayer OpenLayer(string path, string format, bool isReadOnly, string root, int cacheBytes, HashSet<string> seen)
+    {
+        if (!seen.Add(path) || seen.Count > MaxDepth)
+        {
+            throw Refused(path, seen.Count > MaxDepth
+                ? string.Create(CultureInfo.InvariantCulture, $"has more than {MaxDepth} images beneath it")
+                : "is its own backing file, directly or through others");
+        }
+
+        ImageFile file = ImageFile.Open(path, isReadOnly);
+        BlockLayer? backing = null;
+        try
+        {
+            if (string.Equals(format, RawLayer.FormatName, StringComparison.Ordinal))
+            {
+                return new RawLayer(file);
+            }
+
+            Qcow2Header header = Qcow2Header.Read(file);
+            if (header.BackingFile is { } name)
+            {
+                string backingPath = Resolve(path, name, root);
+                if (header.BackingFormat is not (RawLayer.FormatName or Qcow2Image.FormatName))
+                {
+                    throw Refused(path, header.BackingFormat is null
+                        ? "does not say which format its backing file has: qemu-img rebase -u -F adds it"
+                        : "has a backing file that is neither qcow2 nor raw: convert that one");
+                }
+
+                backing = OpenLayer(backingPath, header.BackingFormat, isReadOnly: true, root, cacheBytes, seen);
+            }
+
+            return Qcow2Image.Open(file, header, backing, cacheBytes);
+        }
+        catch
+        {
+            backing?.Release();
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private static string Resolve(string path, string name, string root)
+    {
+        // QEMU takes what comes before a colon for a protocol.
+        int colon = name.IndexOf(':', StringComparison.Ordinal);
+        int slash = name.IndexOf('/', StringComparison.Ordinal);
+        if (colon >= 0 && (slash < 0 || colon < slash))
+        {
+            throw Refused(path, "names a backing file that is not a file of this host");
+        }
+
+        string full = System.IO.Path.GetFullPath(System.IO.Path.Combine(System.IO.Path.GetDirectoryName(path)!, name));
+        if (!full.StartsWith(root.EndsWith('/') ? root : root + '/', StringComparison.Ordinal))
+        {
+            throw Refused(path, $"names a backing file outside '{root}'");
+        }
+
+        // A link could lead anywhere.
+        for (string part = full; part.Length > root.Length; part = System.IO.Path.GetDirectoryName(part)!)
+        {
+            if (new FileInfo(part).LinkTarget is not null)
+            {
+                throw Refused(path, "names a backing file behind a symbolic link");
+            }
+        }
+
+        return full;
+    }
+
+    private static DiskImageException Refused(string path, string why) => new(
+        DiskImageError.BackingFileRefused,
+        path,
+        $"The disk image '{path}' {why}. Or make one image of the chain with qemu-img convert -O qcow2.");
+}
