@@ -169,16 +169,16 @@ public sealed class PowerCutTests : IDisposable
         {
             PowerCutFile file = new(found);
             int moments = _random.Next(6);
-            MemoryImageFile? cut = null;
+            List<MemoryImageFile> cuts = [];
             file.Moment = () =>
             {
                 if (moments-- == 0)
                 {
-                    cut = file.Cut(_random);
+                    cuts.Add(file.Cut(_random));
                 }
             };
             Open(file).Release();
-            return cut ?? found;
+            return cuts.SingleOrDefault(found);
         }
 
         private void Verify(MemoryImageFile found)

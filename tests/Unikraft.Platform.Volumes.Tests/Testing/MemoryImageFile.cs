@@ -11,6 +11,9 @@ internal sealed class MemoryImageFile(string path = "/memory/image.qcow2") : IIm
 
     public bool IsReadOnly { get; init; }
 
+    /// <summary>The file cannot become longer than this.</summary>
+    internal long Capacity { get; init; } = int.MaxValue;
+
     public long Length => Volatile.Read(ref _length);
 
     public void Dispose()
@@ -35,6 +38,11 @@ internal sealed class MemoryImageFile(string path = "/memory/image.qcow2") : IIm
 
     public void Write(long offset, ReadOnlySpan<byte> data)
     {
+        if (offset < 0 || offset > Capacity - data.Length)
+        {
+            throw new BlockDeviceException(BlockDeviceError.NoSpace, path, "The file in memory cannot become that long.");
+        }
+
         if (offset + data.Length > Length)
         {
             SetLength(offset + data.Length);
@@ -78,7 +86,7 @@ internal sealed class MemoryImageFile(string path = "/memory/image.qcow2") : IIm
 
     internal MemoryImageFile Copy(bool isReadOnly = false)
     {
-        MemoryImageFile copy = new(path) { IsReadOnly = isReadOnly };
+        MemoryImageFile copy = new(path) { IsReadOnly = isReadOnly, Capacity = Capacity };
         copy.Write(0, Contents);
         return copy;
     }

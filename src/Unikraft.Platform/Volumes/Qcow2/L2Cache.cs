@@ -15,6 +15,8 @@ internal sealed class L2Cache
     private const int Ways = 4;
 
     private readonly IImageFile _file;
+    private readonly MetadataClusters? _metadata;
+    private readonly int _clusterBits;
     private readonly L2Slice?[] _slots;
     private readonly int _setMask;
     private readonly Dictionary<long, L2Slice> _changed = [];
@@ -23,9 +25,11 @@ internal sealed class L2Cache
     private readonly int _maxChanged;
     private int _victim;
 
-    internal L2Cache(IImageFile file, int clusterBits, int cacheBytes)
+    internal L2Cache(IImageFile file, int clusterBits, int cacheBytes, MetadataClusters? metadata)
     {
         _file = file;
+        _clusterBits = clusterBits;
+        _metadata = metadata;
         _sliceBytes = Math.Min(1 << clusterBits, MaxSliceBytes);
         int sets = 1;
         while (sets * 2 * Ways * _sliceBytes <= cacheBytes)
@@ -76,7 +80,7 @@ internal sealed class L2Cache
 
             if (!_changed.TryGetValue(index, out L2Slice? slice))
             {
-                slice = new L2Slice(index, fileOffset, EntryTable.Read(_file, fileOffset, EntriesPerSlice));
+                slice = Load(index, fileOffset);
             }
 
             int set = ((int)index & _setMask) * Ways;
@@ -116,5 +120,22 @@ internal sealed class L2Cache
         {
             _changed.Clear();
         }
+    }
+
+    private L2Slice Load(long index, long fileOffset)
+    {
+        ulong[] entries = EntryTable.Read(_file, fileOffset, EntriesPerSlice);
+        if (_metadata is not null)
+        {
+            foreach (ulong entry in entries)
+            {
+                if (MappingEntry.KindOf(entry) == ClusterKind.Data)
+                {
+                    _metadata.ThrowIfAny(MappingEntry.Offset(entry) >> _clusterBits, 1);
+                }
+            }
+        }
+
+        return new L2Slice(index, fileOffset, entries);
     }
 }

@@ -5,7 +5,7 @@ using System.IO.Compression;
 
 namespace Unikraft.Platform.Volumes.Qcow2;
 
-/// <summary>One qcow2 file. See docs/adr/0006-qcow2-write-order.md for what is written when.</summary>
+/// <summary>One qcow2 file. See docs/adr/0007-qcow2-write-order.md for what is written when.</summary>
 /// <remarks>
 /// Safe for any number of concurrent requests. Reads, and writes to clusters that are in the file already, take no lock. Whatever changes
 /// the mapping holds the allocation lock, its I/O included: allocating writes, zeroing and flushing of a changed mapping.
@@ -25,6 +25,7 @@ internal sealed class Qcow2Image : BlockLayer
     private readonly IImageFile _file;
     private readonly BlockLayer? _backing;
     private readonly L2Cache _l2;
+    private readonly MetadataClusters? _metadata;
     private readonly RefcountBlocks? _refcounts;
     private readonly RequestEpochs _epochs = new();
     private readonly Lock _allocation = new();
@@ -55,9 +56,27 @@ internal sealed class Qcow2Image : BlockLayer
         _size = header.Size;
         _clusters = (file.Length + ClusterSize - 1) >> _clusterBits;
         _l1 = EntryTable.Read(file, header.L1Offset, header.L1Entries);
-        _l2 = new L2Cache(file, _clusterBits, cacheBytes);
-        _refcounts = file.IsReadOnly ? null : new RefcountBlocks(file, header, cacheBytes / 4);
         _isFrozen = _isSealed = file.IsReadOnly;
+        if (!file.IsReadOnly)
+        {
+            _metadata = new MetadataClusters(file, _clusterBits);
+            if (_l1.Length > 0)
+            {
+                _metadata.Claim(header.L1Offset, _l1.Length * (long)sizeof(ulong));
+            }
+
+            foreach (ulong entry in _l1)
+            {
+                if (entry != 0)
+                {
+                    _metadata.Claim((long)(entry & ~MappingEntry.Copied), ClusterSize);
+                }
+            }
+
+            _refcounts = new RefcountBlocks(file, header, _metadata, cacheBytes / 4);
+        }
+
+        _l2 = new L2Cache(file, _clusterBits, cacheBytes, _metadata);
     }
 
     internal override string Path => _file.Path;
@@ -712,6 +731,7 @@ internal sealed class Qcow2Image : BlockLayer
                 throw;
             }
 
+            _metadata!.Add(table, 1);
             _changedL1Sectors.Add(l1Index / L1EntriesPerSector);
             Volatile.Write(ref _isMappingChanged, true);
             Volatile.Write(ref _l1[l1Index], ((ulong)table << _clusterBits) | MappingEntry.Copied);
@@ -789,6 +809,8 @@ internal sealed class Qcow2Image : BlockLayer
                 throw;
             }
 
+            _metadata!.Add(first, clusters);
+            _metadata.Remove(oldFirst, oldClusters);
             _refcounts.Release(oldFirst, oldClusters);
         }
         else

@@ -18,6 +18,7 @@ internal sealed class RefcountBlocks
     private readonly int _clusterBits;
     private readonly int _order;
     private readonly int _maxCached;
+    private readonly MetadataClusters _metadata;
     private readonly Dictionary<long, RefcountBlock> _blocks = [];
     private readonly Queue<long> _free = new();
     private ulong[] _table;
@@ -28,7 +29,8 @@ internal sealed class RefcountBlocks
     private long _uses;
 
     /// <summary>Reads the refcount table.</summary>
-    internal RefcountBlocks(IImageFile file, Qcow2Header header, int cacheBytes)
+    /// <exception cref="DiskImageException">What it refers to is not in the file, or holds something else as well.</exception>
+    internal RefcountBlocks(IImageFile file, Qcow2Header header, MetadataClusters metadata, int cacheBytes)
     {
         _file = file;
         _clusterBits = header.ClusterBits;
@@ -36,7 +38,16 @@ internal sealed class RefcountBlocks
         _maxCached = Math.Max(MinCachedBlocks, cacheBytes >> _clusterBits);
         _tableOffset = header.RefcountTableOffset;
         _end = (file.Length + ClusterSize - 1) >> _clusterBits;
+        _metadata = metadata;
+        metadata.Claim(_tableOffset, (long)header.RefcountTableClusters << _clusterBits);
         _table = EntryTable.Read(file, _tableOffset, (int)(((long)header.RefcountTableClusters << _clusterBits) / sizeof(ulong)));
+        foreach (ulong block in _table)
+        {
+            if (block != 0)
+            {
+                metadata.Claim((long)block, ClusterSize);
+            }
+        }
     }
 
     /// <summary>The first cluster that nobody has ever used, and neither has any after it.</summary>
@@ -211,6 +222,7 @@ internal sealed class RefcountBlocks
 
     private (long First, int Count) Take(RefcountBlock block, long first, int count)
     {
+        _metadata.ThrowIfAny(first, count);
         int index = (int)(first % ClustersPerBlock);
         for (int i = 0; i < count; i++)
         {
@@ -223,6 +235,8 @@ internal sealed class RefcountBlocks
 
     private void AddBlock(long window, long cluster)
     {
+        _metadata.ThrowIfAny(cluster, 1);
+        _metadata.Add(cluster, 1);
         RefcountBlock block = new(new byte[ClusterSize], _order) { LastUse = ++_uses, IsChanged = true };
         if (cluster / ClustersPerBlock == window)
         {
@@ -298,6 +312,8 @@ internal sealed class RefcountBlocks
         }
 
         _end = end;
+        _metadata.Add(first, tableClusters);
+        _metadata.Remove(oldFirst, oldCount);
         Release(oldFirst, oldCount);
     }
 
@@ -305,23 +321,13 @@ internal sealed class RefcountBlocks
     {
         if (!_blocks.TryGetValue(window, out RefcountBlock? block))
         {
-            ulong entry = _table[window];
-            long offset = (long)entry;
-            if (offset < ClusterSize || (offset & (ClusterSize - 1)) != 0 || offset >> _clusterBits >= _end)
-            {
-                throw new BlockDeviceException(
-                    BlockDeviceError.Corrupt,
-                    _file.Path,
-                    $"The disk image '{_file.Path}' is corrupt: a refcount block is outside the file. Repair it with qemu-img check -r all.");
-            }
-
             if (!isKept)
             {
                 MakeRoom();
             }
 
             byte[] bytes = new byte[ClusterSize];
-            _file.Read(offset, bytes);
+            _ = _file.Read((long)_table[window], bytes);
             block = new RefcountBlock(bytes, _order);
             _blocks.Add(window, block);
         }
