@@ -23,7 +23,7 @@ public interface IBlockDevice : IAsyncDisposable
     /// <summary>The size in bytes of the smallest unit that is written as a whole; a power of two, at least 512.</summary>
     int BlockSize { get; }
 
-    /// <summary>Whether everything but reading is refused with <see cref="BlockDeviceError.ReadOnly"/>.</summary>
+    /// <summary>Whether every change is refused with <see cref="BlockDeviceError.ReadOnly"/>. Flushing does nothing then.</summary>
     bool IsReadOnly { get; }
 
     /// <summary>Reads.</summary>

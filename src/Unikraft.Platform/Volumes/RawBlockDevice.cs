@@ -54,8 +54,11 @@ internal sealed class RawBlockDevice : IBlockDevice
 
     public async ValueTask FlushAsync(CancellationToken cancellationToken = default)
     {
-        Begin(0, 0, isWrite: true, cancellationToken);
-        await Task.Run(_file.Flush, CancellationToken.None).ConfigureAwait(false);
+        Begin(0, 0, isWrite: false, cancellationToken);
+        if (!IsReadOnly)
+        {
+            await Task.Run(_file.Flush, CancellationToken.None).ConfigureAwait(false);
+        }
     }
 
     public ValueTask DiscardAsync(long offset, long length, CancellationToken cancellationToken = default)
