@@ -244,6 +244,56 @@ public sealed class VolumeTests : IDisposable
     }
 
     [Fact]
+    public async Task Volumes_share_the_images_they_are_based_on()
+    {
+        OpenLayers layers = new();
+        await using Volume source = await Volume.CreateAsync(NextFile(), Size, layers: layers);
+        await source.WriteAsync(0, Filled(1, 4096));
+        string frozen = source.TopPath;
+        await Assert.ThrowsAsync<DiskImageException>(() => Volume.OpenAsync(frozen, isReadOnly: true, layers: layers));
+
+        PreparedOverlay overlay = await source.PrepareOverlayAsync(NextFile());
+        await source.HoldAsync();
+        VolumeCut cut = source.Cut(overlay);
+        source.Release();
+        cut.Publish();
+        string clonePath = NextFile();
+        await using (PreparedOverlay forClone = await cut.PrepareOverlayAsync(clonePath))
+        await using (Volume clone = Volume.Open(forClone))
+        {
+            await clone.WriteAsync(4096, Filled(2, 4096));
+            await clone.FlushAsync();
+        }
+
+        // By path, while the source still has the frozen image open for writing.
+        await using Volume reader = await Volume.OpenAsync(frozen, isReadOnly: true, layers: layers);
+        await using Volume again = await Volume.OpenAsync(clonePath, layers: layers);
+        await cut.DisposeAsync();
+        await source.WriteAsync(0, Filled(3, 4096));
+        await AssertHoldsAsync(again, 0, Filled(1, 4096), Filled(2, 4096));
+        await AssertHoldsAsync(reader, 0, Filled(1, 4096), new byte[4096]);
+        await AssertHoldsAsync(source, 0, Filled(3, 4096), new byte[4096]);
+        DiskImageException inUse = await Assert.ThrowsAsync<DiskImageException>(() => Volume.OpenAsync(frozen, layers: layers));
+        Assert.Equal(DiskImageError.InUse, inUse.Error);
+    }
+
+    [Fact]
+    public async Task Opening_and_closing_at_once_never_finds_a_base_that_is_being_closed()
+    {
+        OpenLayers layers = new();
+        string basePath = NextFile();
+        await (await Volume.CreateAsync(basePath, Size, layers: layers)).DisposeAsync();
+        await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => Task.Run(async () =>
+        {
+            for (int round = 0; round < 200; round++)
+            {
+                await using Volume volume = await Volume.OpenAsync(basePath, isReadOnly: true, layers: layers);
+                await AssertHoldsAsync(volume, 0, new byte[512]);
+            }
+        })));
+    }
+
+    [Fact]
     public async Task Ranges_and_lifetimes_are_checked()
     {
         Volume volume = await Volume.CreateAsync(NextFile(), Size);

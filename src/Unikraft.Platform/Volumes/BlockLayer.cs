@@ -4,11 +4,18 @@ namespace Unikraft.Platform.Volumes;
 internal abstract class BlockLayer
 {
     private int _users = 1;
+    private Lock _lock = new();
 
     /// <summary>The path of its file.</summary>
     internal abstract string Path { get; }
 
     internal abstract long Size { get; }
+
+    /// <summary>Whether it does not change any more, so that others may be based on it.</summary>
+    internal abstract bool IsFrozen { get; }
+
+    /// <summary>Where it is noted that it is open, if anywhere.</summary>
+    internal OpenLayers? Registry { get; private set; }
 
     /// <summary>The name of its format, as qcow2 images name that of their backing file.</summary>
     internal abstract string Format { get; }
@@ -30,10 +37,38 @@ internal abstract class BlockLayer
     /// <exception cref="BlockDeviceException">It was the last one, and what was written could not be stored. The file is closed all the same.</exception>
     internal void Release()
     {
-        if (Interlocked.Decrement(ref _users) == 0)
+        for (int users = Volatile.Read(ref _users); users > 1;)
         {
-            Close();
+            int seen = Interlocked.CompareExchange(ref _users, users - 1, users);
+            if (seen == users)
+            {
+                return;
+            }
+
+            users = seen;
         }
+
+        // Whoever looks it up meanwhile waits, and does not find it any more.
+        lock (_lock)
+        {
+            if (Interlocked.Decrement(ref _users) == 0)
+            {
+                try
+                {
+                    Close();
+                }
+                finally
+                {
+                    Registry?.Remove(this);
+                }
+            }
+        }
+    }
+
+    internal void Register(OpenLayers layers)
+    {
+        Registry = layers;
+        _lock = layers.Lock;
     }
 
     /// <summary>Reads a range of a disk that ends where this layer does or later: what is beyond it is zeroes.</summary>

@@ -16,6 +16,7 @@ internal static class ImageChain
     /// <param name="path">The image.</param>
     /// <param name="isReadOnly">Whether it is only read. Its backing files always are.</param>
     /// <param name="backingRoot">The directory that backing files have to be in, at any depth; the image's own by default.</param>
+    /// <param name="layers">Where open images are found and noted.</param>
     /// <param name="cacheBytes">How much of the mapping of each image may be in memory.</param>
     /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
     /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
@@ -23,52 +24,15 @@ internal static class ImageChain
         string path,
         bool isReadOnly,
         string? backingRoot = null,
+        OpenLayers? layers = null,
         int cacheBytes = Qcow2Image.DefaultCacheBytes)
     {
+        layers ??= new OpenLayers();
         string full = System.IO.Path.GetFullPath(path);
         string root = System.IO.Path.GetFullPath(backingRoot ?? System.IO.Path.GetDirectoryName(full)!);
-        return (Qcow2Image)OpenLayer(full, Qcow2Image.FormatName, isReadOnly, root, cacheBytes, []);
-    }
-
-    private static BlockLayer OpenLayer(string path, string format, bool isReadOnly, string root, int cacheBytes, HashSet<string> seen)
-    {
-        if (!seen.Add(path) || seen.Count > MaxDepth)
+        lock (layers.Lock)
         {
-            throw Refused(path, seen.Count > MaxDepth
-                ? string.Create(CultureInfo.InvariantCulture, $"has more than {MaxDepth} images beneath it")
-                : "is its own backing file, directly or through others");
-        }
-
-        ImageFile file = ImageFile.Open(path, isReadOnly);
-        BlockLayer? backing = null;
-        try
-        {
-            if (string.Equals(format, RawLayer.FormatName, StringComparison.Ordinal))
-            {
-                return new RawLayer(file);
-            }
-
-            Qcow2Header header = Qcow2Header.Read(file);
-            if (header.BackingFile is { } name)
-            {
-                string backingPath = Resolve(path, name, root);
-                if (header.BackingFormat is not (RawLayer.FormatName or Qcow2Image.FormatName))
-                {
-                    throw Refused(path, header.BackingFormat is null
-                        ? "does not say which format its backing file has: qemu-img rebase -u -F adds it"
-                        : "has a backing file that is neither qcow2 nor raw: convert that one");
-                }
-
-                backing = OpenLayer(backingPath, header.BackingFormat, isReadOnly: true, root, cacheBytes, seen);
-            }
-
-            return Qcow2Image.Open(file, header, backing, cacheBytes);
-        }
-        catch
-        {
-            backing?.Release();
-            file.Dispose();
-            throw;
+            return (Qcow2Image)new Opening(layers, root, cacheBytes).OpenLayer(full, Qcow2Image.FormatName, isReadOnly);
         }
     }
 
@@ -104,4 +68,67 @@ internal static class ImageChain
         DiskImageError.BackingFileRefused,
         path,
         $"The disk image '{path}' {why}. Or make one image of the chain with qemu-img convert -O qcow2.");
+
+    /// <summary>One chain that is being opened.</summary>
+    private sealed class Opening(OpenLayers layers, string root, int cacheBytes)
+    {
+        private readonly HashSet<string> _seen = new(StringComparer.Ordinal);
+
+        internal BlockLayer OpenLayer(string path, string format, bool isReadOnly)
+        {
+            if (!_seen.Add(path) || _seen.Count > MaxDepth)
+            {
+                throw Refused(path, _seen.Count > MaxDepth
+                    ? string.Create(CultureInfo.InvariantCulture, $"has more than {MaxDepth} images beneath it")
+                    : "is its own backing file, directly or through others");
+            }
+
+            if (isReadOnly && layers.Find(path) is { } open)
+            {
+                if (string.Equals(open.Format, format, StringComparison.Ordinal))
+                {
+                    return open;
+                }
+
+                open.Release();
+                throw Refused(path, $"is open as {open.Format} and cannot be opened as {format} as well");
+            }
+
+            ImageFile file = ImageFile.Open(path, isReadOnly);
+            BlockLayer? backing = null;
+            try
+            {
+                BlockLayer layer;
+                if (string.Equals(format, RawLayer.FormatName, StringComparison.Ordinal))
+                {
+                    layer = new RawLayer(file);
+                }
+                else
+                {
+                    Qcow2Header header = Qcow2Header.Read(file);
+                    backing = header.BackingFile is null ? null : OpenBacking(path, header.BackingFile, header.BackingFormat);
+                    layer = Qcow2Image.Open(file, header, backing, cacheBytes);
+                }
+
+                layers.Add(layer);
+                return layer;
+            }
+            catch
+            {
+                backing?.Release();
+                file.Dispose();
+                throw;
+            }
+        }
+
+        private BlockLayer OpenBacking(string path, string name, string? format)
+        {
+            string backing = Resolve(path, name, root);
+            return format is RawLayer.FormatName or Qcow2Image.FormatName
+                ? OpenLayer(backing, format, isReadOnly: true)
+                : throw Refused(path, format is null
+                    ? "does not say which format its backing file has: qemu-img rebase -u -F adds it"
+                    : "has a backing file that is neither qcow2 nor raw: convert that one");
+        }
+    }
 }

@@ -27,9 +27,14 @@ internal sealed class PreparedOverlay : IAsyncDisposable
         {
             await Task.Run(() =>
             {
-                string path = unused.Path;
-                unused.Release();
-                File.Delete(path);
+                try
+                {
+                    unused.Release();
+                }
+                finally
+                {
+                    File.Delete(unused.Path);
+                }
             }).ConfigureAwait(false);
         }
     }

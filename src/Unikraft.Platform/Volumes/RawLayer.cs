@@ -9,6 +9,8 @@ internal sealed class RawLayer(IImageFile file) : BlockLayer
 
     internal override long Size { get; } = file.Length;
 
+    internal override bool IsFrozen => true;
+
     internal override string Format => FormatName;
 
     internal override void Read(long offset, Span<byte> buffer)

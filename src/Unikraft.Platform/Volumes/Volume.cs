@@ -117,6 +117,7 @@ internal sealed class Volume : IBlockDevice
     /// <param name="path">The top image.</param>
     /// <param name="isReadOnly">Whether it is only read.</param>
     /// <param name="backingRoot">The directory that its backing files have to be in; the image's own by default.</param>
+    /// <param name="layers">Where open images are found and noted. The volumes of one host share it.</param>
     /// <param name="cancellationToken">Cancels the opening as long as it has not begun.</param>
     /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
     /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
@@ -124,8 +125,9 @@ internal sealed class Volume : IBlockDevice
         string path,
         bool isReadOnly = false,
         string? backingRoot = null,
+        OpenLayers? layers = null,
         CancellationToken cancellationToken = default) =>
-        Task.Run(() => new Volume(ImageChain.Open(path, isReadOnly, backingRoot)), cancellationToken);
+        Task.Run(() => new Volume(ImageChain.Open(path, isReadOnly, backingRoot, layers)), cancellationToken);
 
     /// <summary>Makes a volume of an overlay that nobody uses yet.</summary>
     internal static Volume Open(PreparedOverlay overlay) => new(overlay.Take());
@@ -134,6 +136,7 @@ internal sealed class Volume : IBlockDevice
     /// <param name="path">Where. Must not exist.</param>
     /// <param name="size">The size of the disk in bytes, a multiple of 512.</param>
     /// <param name="clusterBits">The size of the clusters, 12 (4 KiB) to 21 (2 MiB).</param>
+    /// <param name="layers">Where open images are noted. The volumes of one host share it.</param>
     /// <param name="cancellationToken">Cancels the creation as long as it has not begun.</param>
     /// <exception cref="DiskImageException">The size is out of range, or the file cannot be created. There is no file then.</exception>
     /// <exception cref="BlockDeviceException">The host cannot write the file. There is no file then.</exception>
@@ -141,8 +144,9 @@ internal sealed class Volume : IBlockDevice
         string path,
         long size,
         int clusterBits = Qcow2Header.DefaultClusterBits,
+        OpenLayers? layers = null,
         CancellationToken cancellationToken = default) =>
-        Task.Run(() => new Volume(Create(path, size, clusterBits, backing: null)), cancellationToken);
+        Task.Run(() => new Volume(Create(path, size, clusterBits, backing: null, layers)), cancellationToken);
 
     /// <summary>Creates an empty image over the top, for a cut to come. Takes as long for any size.</summary>
     /// <param name="path">Where. Must not exist.</param>
@@ -210,7 +214,7 @@ internal sealed class Volume : IBlockDevice
         BlockLayer backing = top.Share();
         try
         {
-            return new PreparedOverlay(Create(path, top.Size, Qcow2Header.DefaultClusterBits, backing));
+            return new PreparedOverlay(Create(path, top.Size, Qcow2Header.DefaultClusterBits, backing, top.Registry));
         }
         catch
         {
@@ -219,13 +223,15 @@ internal sealed class Volume : IBlockDevice
         }
     });
 
-    private static Qcow2Image Create(string path, long size, int clusterBits, BlockLayer? backing)
+    private static Qcow2Image Create(string path, long size, int clusterBits, BlockLayer? backing, OpenLayers? layers)
     {
         string full = System.IO.Path.GetFullPath(path);
         ImageFile file = ImageFile.Create(full);
         try
         {
-            return Qcow2Image.CreateNew(file, size, clusterBits, backing);
+            Qcow2Image image = Qcow2Image.CreateNew(file, size, clusterBits, backing);
+            layers?.Add(image);
+            return image;
         }
         catch
         {

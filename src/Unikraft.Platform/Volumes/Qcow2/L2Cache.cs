@@ -10,7 +10,8 @@ namespace Unikraft.Platform.Volumes.Qcow2;
 /// </remarks>
 internal sealed class L2Cache
 {
-    internal const int MaxSliceBytes = 4096;
+    /// <summary>A slice has at most 512 entries, which are 4 KiB.</summary>
+    internal const int MaxSliceBits = 9;
 
     private const int Ways = 4;
 
@@ -30,7 +31,7 @@ internal sealed class L2Cache
         _file = file;
         _clusterBits = clusterBits;
         _metadata = metadata;
-        _sliceBytes = Math.Min(1 << clusterBits, MaxSliceBytes);
+        _sliceBytes = sizeof(ulong) << Math.Min(clusterBits - 3, MaxSliceBits);
         int sets = 1;
         while (sets * 2 * Ways * _sliceBytes <= cacheBytes)
         {
@@ -41,8 +42,6 @@ internal sealed class L2Cache
         _setMask = sets - 1;
         _maxChanged = Math.Max(1, _slots.Length / 2);
     }
-
-    internal int EntriesPerSlice => _sliceBytes / sizeof(ulong);
 
     internal bool HasTooManyChanges => _changed.Count >= _maxChanged;
 
@@ -124,7 +123,7 @@ internal sealed class L2Cache
 
     private L2Slice Load(long index, long fileOffset)
     {
-        ulong[] entries = EntryTable.Read(_file, fileOffset, EntriesPerSlice);
+        ulong[] entries = EntryTable.Read(_file, fileOffset, _sliceBytes / sizeof(ulong));
         if (_metadata is not null)
         {
             foreach (ulong entry in entries)

@@ -32,6 +32,7 @@ internal sealed class Qcow2Image : BlockLayer
     private readonly SortedSet<int> _changedL1Sectors = [];
     private readonly int _clusterBits;
     private readonly int _l2Bits;
+    private readonly int _sliceBits;
     private Queue<(long First, long Count)> _unlinked = new();
     private Queue<(long First, long Count)> _draining = new();
     private Qcow2Header _header;
@@ -53,6 +54,7 @@ internal sealed class Qcow2Image : BlockLayer
         _backing = backing;
         _clusterBits = header.ClusterBits;
         _l2Bits = _clusterBits - 3;
+        _sliceBits = Math.Min(_l2Bits, L2Cache.MaxSliceBits);
         _size = header.Size;
         _clusters = (file.Length + ClusterSize - 1) >> _clusterBits;
         _l1 = EntryTable.Read(file, header.L1Offset, header.L1Entries);
@@ -89,9 +91,9 @@ internal sealed class Qcow2Image : BlockLayer
 
     internal BlockLayer? Backing => _backing;
 
-    internal bool IsFrozen => Volatile.Read(ref _isFrozen);
+    internal override bool IsFrozen => Volatile.Read(ref _isFrozen);
 
-    private int EntriesPerSlice => _l2.EntriesPerSlice;
+    private int EntriesPerSlice => 1 << _sliceBits;
 
     /// <summary>Opens an image over the layer beneath it. A file that may be written to is repaired if it was not closed.</summary>
     /// <param name="file">The file. Owned by the image, unless this throws.</param>
@@ -200,16 +202,17 @@ internal sealed class Qcow2Image : BlockLayer
 
     internal override void Read(long offset, Span<byte> buffer)
     {
+        // Nothing is used for anything else any more in an image that is frozen, and most layers of a chain are.
+        if (IsFrozen)
+        {
+            ReadRuns(offset, buffer);
+            return;
+        }
+
         int epoch = _epochs.Enter();
         try
         {
-            while (!buffer.IsEmpty)
-            {
-                ClusterRun run = Map(offset, buffer.Length);
-                ReadRun(run, offset, buffer[..run.Length]);
-                offset += run.Length;
-                buffer = buffer[run.Length..];
-            }
+            ReadRuns(offset, buffer);
         }
         finally
         {
@@ -348,9 +351,6 @@ internal sealed class Qcow2Image : BlockLayer
     /// <summary>Lets nobody write to it any more. Cheap: what was written is stored by <see cref="Seal"/>.</summary>
     internal void Freeze() => Volatile.Write(ref _isFrozen, true);
 
-    /// <summary>Undoes <see cref="Freeze"/>, as long as nobody has built on it.</summary>
-    internal void Thaw() => Volatile.Write(ref _isFrozen, false);
-
     internal override void Seal()
     {
         if (Volatile.Read(ref _isSealed))
@@ -383,6 +383,7 @@ internal sealed class Qcow2Image : BlockLayer
             // After a lost flush nobody knows what is in the file: it stays marked for repair.
             if (!_isSealed && _lostFlush is null)
             {
+                _backing?.Seal();
                 lock (_allocation)
                 {
                     StoreAll();
@@ -442,7 +443,7 @@ internal sealed class Qcow2Image : BlockLayer
 
     private L2Slice FindSlice(long cluster, ulong l1Entry)
     {
-        long index = cluster / EntriesPerSlice;
+        long index = cluster >> _sliceBits;
         if (_l2.Find(index) is { } found)
         {
             return found;
@@ -476,6 +477,17 @@ internal sealed class Qcow2Image : BlockLayer
         string.Create(
             CultureInfo.InvariantCulture,
             $"The disk image '{Path}' is corrupt: cluster {cluster} of the disk is mapped to where there is none. Try qemu-img check -r all."));
+
+    private void ReadRuns(long offset, Span<byte> buffer)
+    {
+        while (!buffer.IsEmpty)
+        {
+            ClusterRun run = Map(offset, buffer.Length);
+            ReadRun(run, offset, buffer[..run.Length]);
+            offset += run.Length;
+            buffer = buffer[run.Length..];
+        }
+    }
 
     private void ReadRun(ClusterRun run, long offset, Span<byte> buffer)
     {
