@@ -109,6 +109,37 @@ public sealed class InteropTests : IDisposable
     }
 
     [ContractTheory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    public void Chains_of_images_of_different_sizes_read_as_qemu_reads_them(int seed)
+    {
+        Random random = new(seed);
+        string? below = null;
+        for (int depth = 0; depth < 12; depth++)
+        {
+            string image = string.Create(CultureInfo.InvariantCulture, $"{depth}.qcow2");
+            string size = (random.Next(1, Size / 512) * 512).ToString(CultureInfo.InvariantCulture);
+            string clusters = random.Next(4) == 0 ? "cluster_size=4k" : "cluster_size=64k";
+            string[] options = ["create", "-q", "-f", "qcow2", "-o", clusters, _folder[image], size];
+            Qemu.Img(below is null ? options : [.. options[..^2], "-b", below, "-F", "qcow2", .. options[^2..]]);
+            Qcow2Image opened = ImageChain.Open(_folder[image], isReadOnly: false);
+            byte[] before = new byte[opened.Size];
+            opened.Read(0, before);
+            DiskModel model = new(before, random);
+            for (int request = 0; request < 25; request++)
+            {
+                _ = model.Step(opened, 200 << 10);
+            }
+
+            opened.Release();
+            AssertReadsAs(_folder[image], ToRaw(_folder[image]));
+            below = image;
+        }
+    }
+
+    [ContractTheory]
     [InlineData("extended_l2=on", "extended L2 entries")]
     [InlineData("data_file=data.raw", "external data file")]
     [InlineData("compression_type=zstd", "compression type")]

@@ -40,6 +40,7 @@ internal sealed class Qcow2Image : BlockLayer
     private long _size;
     private long _clusters;
     private DecompressedCluster? _decompressed;
+    private AncestorMap? _ancestors;
     private BlockDeviceException? _lostFlush;
     private bool _isMappingChanged;
     private bool _isFrozen;
@@ -348,6 +349,9 @@ internal sealed class Qcow2Image : BlockLayer
         }
     }
 
+    /// <summary>Whether a cluster of the disk is in this image, as data or as zeroes.</summary>
+    internal bool Has(long cluster) => Map(cluster << _clusterBits, 1).Kind != ClusterKind.Unallocated;
+
     /// <summary>Lets nobody write to it any more. Cheap: what was written is stored by <see cref="Seal"/>.</summary>
     internal void Freeze() => Volatile.Write(ref _isFrozen, true);
 
@@ -499,13 +503,32 @@ internal sealed class Qcow2Image : BlockLayer
             case ClusterKind.Compressed:
                 Decompress(run.Entry).AsSpan((int)(offset & (ClusterSize - 1)), buffer.Length).CopyTo(buffer);
                 break;
-            case ClusterKind.Unallocated:
-                ReadOrZero(_backing, offset, buffer);
+            case ClusterKind.Unallocated when _backing is not null:
+                ReadBeneath(offset, buffer);
                 break;
             default:
                 buffer.Clear();
                 break;
         }
+    }
+
+    private void ReadBeneath(long offset, Span<byte> buffer)
+    {
+        AncestorMap? ancestors = Volatile.Read(ref _ancestors);
+        if (ancestors is null)
+        {
+            if (!_backing!.IsFrozen)
+            {
+                // It is prepared for a cut, and cannot be read by anybody yet but a test.
+                ReadOrZero(_backing, offset, buffer);
+                return;
+            }
+
+            ancestors = new AncestorMap(_backing, _clusterBits);
+            Volatile.Write(ref _ancestors, ancestors);
+        }
+
+        ancestors.Read(offset, buffer);
     }
 
     private byte[] Decompress(ulong entry)
