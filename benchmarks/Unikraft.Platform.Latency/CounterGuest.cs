@@ -87,7 +87,7 @@ internal sealed class CounterGuest : IAsyncDisposable
     /// <returns>How long the guest stood still, in microseconds.</returns>
     internal async Task<double> MeasurePauseAsync(Func<ValueTask>? residue, CancellationToken cancellationToken)
     {
-        using KvmSnapshot snapshot = await Machine.CaptureAsync(new CaptureHooks(BeforeCut: residue), cancellationToken);
+        using KvmSnapshot snapshot = await Machine.CaptureAsync(CaptureOptions.Default, new CaptureHooks(BeforeCut: residue), cancellationToken);
         await Machine.Folding.WaitAsync(cancellationToken);
         return snapshot.Pause.TotalMicroseconds;
     }

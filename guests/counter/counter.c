@@ -183,6 +183,12 @@ static bool obey(const char *line)
         become_template();
     else if (strcmp(line, "fork") == 0)
         fork();
+    else if (strcmp(line, "draw") == 0)
+        uk_printf("draw=%016lx\n", uk_random_u64());
+    else if (strcmp(line, "time") == 0) {
+        struct uk_time time = uk_clock();
+        uk_printf("time monotonic_ns=%lu wall_ns=%lu\n", time.monotonic_ns, time.wall_ns);
+    }
     else if (strcmp(line, "show") == 0)
         uk_printf("mark=%s\n", state.mark);
     else if (strncmp(line, "mark ", 5) == 0)

@@ -20,6 +20,9 @@ internal static partial class Log
     [LoggerMessage(2004, LogLevel.Warning, "The warm-up of the KVM backend failed; the first machines may be slow")]
     internal static partial void RehearsalFailed(ILogger logger, Exception error);
 
+    [LoggerMessage(2006, LogLevel.Warning, "A snapshot made its machine stand still for {Pause}; at most {Budget} was asked for")]
+    internal static partial void PauseBudgetExceeded(ILogger logger, TimeSpan pause, TimeSpan budget);
+
     [LoggerMessage(2005, LogLevel.Warning, "No machine could be made ready in advance; the next one takes longer")]
     internal static partial void RefillFailed(ILogger logger, Exception error);
 }

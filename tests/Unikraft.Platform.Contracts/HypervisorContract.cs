@@ -661,6 +661,8 @@ public abstract class HypervisorContract : IAsyncLifetime
 
         public TimeSpan Pause => TimeSpan.Zero;
 
+        public TimeSpan Throttled => TimeSpan.Zero;
+
         public void Dispose()
         {
         }

@@ -15,7 +15,10 @@ internal sealed class KvmHypervisor : IHypervisor
     private readonly KvmHost _host;
     private readonly ILogger _logger;
 
-    internal KvmHypervisor(KvmOptions options, HypervisorContext context)
+    /// <param name="options">The options.</param>
+    /// <param name="context">The clock and the log.</param>
+    /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
+    internal KvmHypervisor(KvmOptions options, HypervisorContext context, int slotPages = int.MaxValue)
     {
         KvmSupport support = KvmProbe.Check();
         if (!support.IsUsable)
@@ -25,7 +28,7 @@ internal sealed class KvmHypervisor : IHypervisor
 
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines);
+        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, slotPages);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
         if (options.WarmUp)
@@ -78,6 +81,9 @@ internal sealed class KvmHypervisor : IHypervisor
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
     }
+
+    /// <summary>Waits until nothing is left of the machines that were disposed of so far.</summary>
+    internal Task ReclaimAsync() => _host.Reclaimer.FlushAsync();
 
     public ValueTask DisposeAsync() => _host.DisposeAsync();
 }

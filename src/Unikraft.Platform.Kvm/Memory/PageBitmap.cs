@@ -17,7 +17,9 @@ internal sealed class PageBitmap
 
     internal int Pages { get; }
 
-    internal Span<ulong> Words => _words;
+    /// <summary>The words of a range of pages that begins at a multiple of <see cref="BitsPerWord"/>.</summary>
+    internal Span<ulong> WordsOf(int firstPage, int pages) =>
+        _words.AsSpan(firstPage / BitsPerWord, (pages + BitsPerWord - 1) / BitsPerWord);
 
     internal bool this[int page] => (_words[page / BitsPerWord] >> (page % BitsPerWord) & 1) != 0;
 

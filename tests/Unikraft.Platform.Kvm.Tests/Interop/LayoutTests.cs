@@ -65,6 +65,7 @@ public sealed class LayoutTests
             + "SmiPending=smi.pending SmiSmmInsideNmi=smi.smm_inside_nmi SmiLatchedInit=smi.latched_init "
             + "TripleFaultPending=triple_fault.pending Reserved=reserved ExceptionHasPayload=exception_has_payload "
             + "ExceptionPayload=exception_payload"),
+        [typeof(KvmSyncRegs)] = ("struct kvm_sync_regs", "Regs=regs Sregs=sregs Events=events"),
         [typeof(KvmDebugregs)] = ("struct kvm_debugregs", "Db=db Dr6=dr6 Dr7=dr7 Flags=flags Reserved=reserved"),
         [typeof(KvmMsrEntry)] = ("struct kvm_msr_entry", "Index=index Reserved=reserved Data=data"),
         [typeof(KvmMsrs)] = ("struct two_msrs", "NMsrs=header.nmsrs Pad=header.pad First=first Second=second"),
@@ -98,7 +99,8 @@ public sealed class LayoutTests
             + "GetDebugregs=KVM_GET_DEBUGREGS SetDebugregs=KVM_SET_DEBUGREGS EnableCap=KVM_ENABLE_CAP GetTscKhz=KVM_GET_TSC_KHZ "
             + "GetXsave=KVM_GET_XSAVE SetXsave=KVM_SET_XSAVE GetXcrs=KVM_GET_XCRS SetXcrs=KVM_SET_XCRS ClearDirtyLog=KVM_CLEAR_DIRTY_LOG "
             + "CapUserMemory=KVM_CAP_USER_MEMORY CapMaxVcpus=KVM_CAP_MAX_VCPUS CapVcpuEvents=KVM_CAP_VCPU_EVENTS "
-            + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
+            + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapSyncRegs=KVM_CAP_SYNC_REGS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
+            + "SyncRegs=KVM_SYNC_X86_REGS SyncSregs=KVM_SYNC_X86_SREGS SyncEvents=KVM_SYNC_X86_EVENTS "
             + "CapManualDirtyLogProtect2=KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 MemLogDirtyPages=KVM_MEM_LOG_DIRTY_PAGES "
             + "DirtyLogManualProtectEnable=KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE ExitUnknown=KVM_EXIT_UNKNOWN ExitIo=KVM_EXIT_IO "
             + "ExitHlt=KVM_EXIT_HLT ExitMmio=KVM_EXIT_MMIO ExitShutdown=KVM_EXIT_SHUTDOWN ExitFailEntry=KVM_EXIT_FAIL_ENTRY "
@@ -109,6 +111,8 @@ public sealed class LayoutTests
             + "MmioLengthOffset=offsetof(struct_kvm_run,mmio.len) MmioIsWriteOffset=offsetof(struct_kvm_run,mmio.is_write) "
             + "InternalSuberrorOffset=offsetof(struct_kvm_run,internal.suberror) "
             + "FailEntryReasonOffset=offsetof(struct_kvm_run,fail_entry.hardware_entry_failure_reason) "
+            + "ValidRegistersOffset=offsetof(struct_kvm_run,kvm_valid_regs) DirtyRegistersOffset=offsetof(struct_kvm_run,kvm_dirty_regs) "
+            + "RegistersOffset=offsetof(struct_kvm_run,s.regs) AllRegisters=KVM_SYNC_X86_VALID_FIELDS "
             + "MmioDataCapacity=sizeof(((struct_kvm_run*)0)->mmio.data)",
         [typeof(Libc)] =
             "OpenReadWrite=O_RDWR OpenCloseOnExec=O_CLOEXEC ProtectionNone=PROT_NONE ProtectionRead=PROT_READ ProtectionWrite=PROT_WRITE "

@@ -70,7 +70,7 @@ public sealed class PageMapTests
     {
         const int Pages = PageExtent.MaxLength * 2 + 10;
         PageBitmap stored = new(Pages);
-        stored.Words.Fill(ulong.MaxValue);
+        stored.WordsOf(0, stored.Pages).Fill(ulong.MaxValue);
         MemoryLayer layer = NewLayer(1);
         using PageMap map = PageMap.Overlay(null, layer, stored, new PageBitmap(Pages));
         layer.Release();
