@@ -188,6 +188,15 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
         }
     }
 
+    /// <summary>Completes when all has been done that the driver has asked for until now.</summary>
+    internal Task WhenQuietAsync()
+    {
+        lock (_lock)
+        {
+            return WhenQuiet();
+        }
+    }
+
     /// <summary>Lets requests go on.</summary>
     internal void Release()
     {
