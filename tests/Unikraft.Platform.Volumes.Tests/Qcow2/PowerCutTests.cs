@@ -41,6 +41,45 @@ public sealed class PowerCutTests : IDisposable
         }
     }
 
+    [Fact]
+    public void A_flush_of_an_overlay_makes_durable_what_is_beneath_it()
+    {
+        for (int seed = 0; seed < 200; seed++)
+        {
+            Random random = new(seed);
+            const int Size = 256 << 10;
+            byte[] expected = new byte[Size];
+            MemoryImageFile empty = new("/memory/frozen.qcow2");
+            Qcow2Image.Create(empty, Size, clusterBits: 12);
+            PowerCutFile below = new(empty);
+            PowerCutFile above = new(new MemoryImageFile("/memory/top.qcow2"));
+            Qcow2Image frozen = Qcow2Image.Open(below, Qcow2Header.Read(below), backing: null);
+            DiskModel model = new(expected, random);
+            Play(model, frozen);
+            Qcow2Image top = Qcow2Image.CreateNew(above, Size, clusterBits: 12, frozen);
+            frozen.Freeze();
+            Play(model, top);
+            top.Flush();
+
+            MemoryImageFile foundBelow = below.Cut(random);
+            MemoryImageFile foundAbove = above.Cut(random);
+            Qcow2Image recovered = Qcow2Image.Open(
+                foundAbove,
+                Qcow2Header.Read(foundAbove),
+                Qcow2Image.Open(foundBelow, Qcow2Header.Read(foundBelow), backing: null));
+            model.AssertSame(recovered);
+            recovered.Release();
+        }
+
+        static void Play(DiskModel model, Qcow2Image image)
+        {
+            for (int request = 0; request < 15; request++)
+            {
+                _ = model.Step(image, 32 << 10);
+            }
+        }
+    }
+
     /// <summary>A guest that writes sectors it can recognise, and what each of them may be after a cut.</summary>
     private sealed class Scenario
     {
