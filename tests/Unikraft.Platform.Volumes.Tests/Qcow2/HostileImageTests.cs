@@ -54,6 +54,48 @@ public sealed class HostileImageTests
         }
     }
 
+    [Fact]
+    public void Tables_are_not_written_over_whatever_the_refcounts_say()
+    {
+        // Header, refcount table, refcount block, L1 table: all of them free, if the counts were true.
+        MemoryImageFile file = new();
+        Qcow2Image.Create(file, Size, clusterBits: 12);
+        file.Write(2 * 4096, new byte[8]);
+        byte[] tables = file.Contents[..(4 * 4096)].ToArray();
+        Qcow2Image image = Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null);
+
+        BlockDeviceException error = Assert.Throws<BlockDeviceException>(() => image.Write(0, new byte[512]));
+
+        Assert.Equal(BlockDeviceError.Corrupt, error.Error);
+        DiskModel.AssertEqual(tables.AsSpan(512), file.Contents[512..(4 * 4096)], 512);
+    }
+
+    [Fact]
+    public void Tables_are_not_part_of_the_disk_whatever_the_mapping_says()
+    {
+        MemoryImageFile file = new();
+        Qcow2Image.Create(file, 4 << 20, clusterBits: 12);
+        Qcow2Image image = Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null);
+        image.Write(0, new byte[4096]);
+        image.Release();
+        byte[] number = new byte[8];
+        _ = file.Read(3 * 4096, number);
+        long table = (long)(BinaryPrimitives.ReadUInt64BigEndian(number) & MappingEntry.OffsetMask);
+        foreach (long target in new[] { 1L, 2, 3, table >> 12 })
+        {
+            BinaryPrimitives.WriteUInt64BigEndian(number, ((ulong)target << 12) | MappingEntry.Copied);
+            file.Write(table, number);
+            image = Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null);
+            Assert.Equal(BlockDeviceError.Corrupt, Assert.Throws<BlockDeviceException>(() => image.Write(0, new byte[4096])).Error);
+        }
+
+        // Two tables in one place.
+        _ = file.Read(3 * 4096, number);
+        file.Write(3 * 4096 + 8, number);
+        DiskImageException refused = Assert.Throws<DiskImageException>(() => Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null));
+        Assert.Equal(DiskImageError.Corrupt, refused.Error);
+    }
+
     private static int Use(MemoryImageFile file, Random random)
     {
         Qcow2Image image;
