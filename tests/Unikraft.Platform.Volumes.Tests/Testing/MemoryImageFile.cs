@@ -84,9 +84,9 @@ internal sealed class MemoryImageFile(string path = "/memory/image.qcow2") : IIm
 
     internal ReadOnlySpan<byte> Contents => _bytes.AsSpan(0, (int)_length);
 
-    internal MemoryImageFile Copy(bool isReadOnly = false)
+    internal MemoryImageFile Copy()
     {
-        MemoryImageFile copy = new(path) { IsReadOnly = isReadOnly, Capacity = Capacity };
+        MemoryImageFile copy = new(path) { Capacity = Capacity };
         copy.Write(0, Contents);
         return copy;
     }

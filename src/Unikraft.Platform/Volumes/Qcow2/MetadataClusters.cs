@@ -12,14 +12,6 @@ internal sealed class MetadataClusters(IImageFile file, int clusterBits)
     private readonly Lock _lock = new();
     private readonly HashSet<long> _clusters = [0];
 
-    internal bool Contains(long cluster)
-    {
-        lock (_lock)
-        {
-            return _clusters.Contains(cluster);
-        }
-    }
-
     internal void Add(long first, long count)
     {
         lock (_lock)

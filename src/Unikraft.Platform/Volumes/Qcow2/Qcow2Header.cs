@@ -58,8 +58,6 @@ internal sealed class Qcow2Header
 
     internal required bool IsCorrupt { get; init; }
 
-    internal required bool HasLazyRefcounts { get; init; }
-
     internal required uint InternalSnapshots { get; init; }
 
     internal required bool HasBitmaps { get; init; }
@@ -186,7 +184,6 @@ internal sealed class Qcow2Header
         RefcountTableClusters = RefcountTableClusters,
         IsDirty = IsDirty,
         IsCorrupt = IsCorrupt,
-        HasLazyRefcounts = HasLazyRefcounts,
         InternalSnapshots = InternalSnapshots,
         HasBitmaps = HasBitmaps,
         BackingFile = BackingFile,
@@ -227,7 +224,6 @@ internal sealed class Qcow2Header
         }
 
         ulong incompatible = 0;
-        ulong compatible = 0;
         uint order = RefcountBlocks.DefaultOrder;
         uint headerLength = LengthOfV2;
         if (version == 3)
@@ -238,7 +234,6 @@ internal sealed class Qcow2Header
             }
 
             incompatible = BinaryPrimitives.ReadUInt64BigEndian(cluster[72..]);
-            compatible = BinaryPrimitives.ReadUInt64BigEndian(cluster[80..]);
             order = BinaryPrimitives.ReadUInt32BigEndian(cluster[96..]);
             headerLength = BinaryPrimitives.ReadUInt32BigEndian(cluster[100..]);
             if (headerLength < LengthOfV3 || headerLength > cluster.Length || headerLength % 8 != 0)
@@ -281,7 +276,6 @@ internal sealed class Qcow2Header
             RefcountTableClusters = (int)Math.Min(int.MaxValue, BinaryPrimitives.ReadUInt32BigEndian(cluster[56..])),
             IsDirty = (incompatible & DirtyBit) != 0,
             IsCorrupt = (incompatible & CorruptBit) != 0,
-            HasLazyRefcounts = (compatible & LazyRefcountsBit) != 0,
             InternalSnapshots = BinaryPrimitives.ReadUInt32BigEndian(cluster[60..]),
             HasBitmaps = extensions.HasBitmaps,
             BackingFile = ReadBackingFile(path, cluster),
