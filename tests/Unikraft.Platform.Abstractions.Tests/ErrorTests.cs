@@ -1,3 +1,4 @@
+using Unikraft.Platform.Volumes;
 using Unikraft.Platform.Hypervisors;
 
 namespace Unikraft.Platform.Abstractions.Tests;
@@ -38,6 +39,10 @@ public sealed class ErrorTests
             (new ImageException(ImageError.Truncated, "i", "m", cause), PlatformErrorCode.InvalidImage),
             (new HypervisorUnavailableException("m"), PlatformErrorCode.HypervisorUnavailable),
             (new HypervisorException("m", cause), PlatformErrorCode.HypervisorFailed),
+            (new SnapshotFileException(SnapshotFileError.Missing, "/f", [Uuid], "m", cause), PlatformErrorCode.InvalidSnapshotFile),
+            (new StorageException("/d", "m", isFull: true), PlatformErrorCode.StorageFailed),
+            (new BlockDeviceException(BlockDeviceError.NoSpace, "/v", "m", cause), PlatformErrorCode.BlockDeviceFailed),
+            (new DiskImageException(DiskImageError.InUse, "/v", "m", cause), PlatformErrorCode.InvalidDiskImage),
         ];
 
         Assert.All(errors, entry =>
@@ -49,6 +54,16 @@ public sealed class ErrorTests
         Assert.Same(cause, errors[5].Error.InnerException);
         Assert.Equal(InstanceState.Draining, ((WrongStateException)errors[1].Error).State);
         Assert.Equal("web", ((OperationTimedOutException)errors[2].Error).Instance.Name);
+        SnapshotFileException file = Assert.IsType<SnapshotFileException>(errors[6].Error);
+        Assert.Equal((SnapshotFileError.Missing, "/f", cause), (file.Error, file.Path, file.InnerException));
+        Assert.Equal([Uuid], file.Snapshots);
+        StorageException storage = Assert.IsType<StorageException>(errors[7].Error);
+        Assert.Equal(("/d", true), (storage.Path, storage.IsFull));
+        BlockDeviceException device = Assert.IsType<BlockDeviceException>(errors[8].Error);
+        Assert.Equal((BlockDeviceError.NoSpace, "/v", true), (device.Error, device.Device, device.IsTransient));
+        Assert.False(new BlockDeviceException(BlockDeviceError.InputOutput, "/v", "m").IsTransient);
+        DiskImageException image = Assert.IsType<DiskImageException>(errors[9].Error);
+        Assert.Equal((DiskImageError.InUse, "/v"), (image.Error, image.Path));
     }
 
     [Fact]

@@ -30,9 +30,15 @@ public enum PlatformErrorCode
     /// <summary>The backend failed in what it was asked to do.</summary>
     HypervisorFailed = 9,
 
+    /// <summary>A file of a snapshot is missing, damaged or not the right one. See <see cref="SnapshotFileException.Error"/>.</summary>
+    InvalidSnapshotFile = 10,
+
+    /// <summary>The host could not read or write a file, for example because the disk is full.</summary>
+    StorageFailed = 11,
+
     /// <summary>A block device could not do what it was asked to do. See <see cref="Volumes.BlockDeviceException.Error"/>.</summary>
-    BlockDeviceFailed = 20,
+    BlockDeviceFailed = 12,
 
     /// <summary>A file cannot be used as a disk image. See <see cref="Volumes.DiskImageException.Error"/>.</summary>
-    InvalidDiskImage = 21,
+    InvalidDiskImage = 13,
 }

@@ -3,6 +3,7 @@ using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Snapshots.Files;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -14,6 +15,7 @@ internal sealed class KvmHypervisor : IHypervisor
 
     private readonly KvmHost _host;
     private readonly ILogger _logger;
+    private readonly KvmSnapshotFiles _snapshotFiles;
 
     /// <param name="options">The options.</param>
     /// <param name="context">The clock and the log.</param>
@@ -27,6 +29,7 @@ internal sealed class KvmHypervisor : IHypervisor
         }
 
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
+        _snapshotFiles = new KvmSnapshotFiles(HostFileSystem.Instance, _logger);
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
         _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, slotPages);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
@@ -81,6 +84,9 @@ internal sealed class KvmHypervisor : IHypervisor
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
     }
+
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => this as TFeature ?? _snapshotFiles as TFeature;
 
     /// <summary>Waits until nothing is left of the machines that were disposed of so far.</summary>
     internal Task ReclaimAsync() => _host.Reclaimer.FlushAsync();

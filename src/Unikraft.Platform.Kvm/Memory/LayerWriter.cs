@@ -109,7 +109,7 @@ internal sealed class LayerWriter : IDisposable
         HostError.Check(
             Libc.FileControl(_file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealWrite | Libc.SealSeal),
             "Sealing a memory layer");
-        MemoryLayer layer = new(_file, (long)_stored.Count() << PageSize.Shift);
+        MemoryLayer layer = new(_file, (long)_stored.Count() << PageSize.Shift, _stored);
         _sealed = true;
         try
         {

@@ -13,9 +13,9 @@ namespace Unikraft.Platform.Kvm.Snapshots;
 /// </summary>
 internal sealed class LiveCapture : IDisposable
 {
-    /// <summary>Chains are folded when more than these pages, and this share of the memory, lie scattered: loading would copy for milliseconds.</summary>
-    private const int MinScattered = 512;
-    private const int ScatteredShare = 32;
+    /// <summary>Chains are folded when loading would copy more than these pages, and this share of the memory: 2.5 us each.</summary>
+    private const int MinScattered = 256;
+    private const int ScatteredShare = 64;
 
     /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
     private const int MaxStaged = 1 << 16;
@@ -106,7 +106,7 @@ internal sealed class LiveCapture : IDisposable
     private void BeginFolding(KvmSnapshot snapshot)
     {
         PageMap map = snapshot.ShareMemory();
-        if (_folding.IsCompleted && map.ScatteredPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
+        if (_folding.IsCompleted && map.Plan.CopiedPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
         {
             _folding = Task.Run(() => Fold(snapshot, map));
         }

@@ -3,7 +3,7 @@ using Unikraft.Platform.Kvm.Interop;
 namespace Unikraft.Platform.Kvm.Vcpus;
 
 /// <summary>The complete state of a vCPU of a flat guest. Allocated before a cut, filled in within it.</summary>
-internal sealed class VcpuState
+internal sealed partial class VcpuState
 {
     private const uint TimeStampCounter = 0x10;
     private const uint Lstar = 0xC000_0082;

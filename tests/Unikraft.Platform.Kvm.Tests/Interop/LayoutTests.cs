@@ -22,8 +22,10 @@ public sealed class LayoutTests
         #include <signal.h>
         #include <stddef.h>
         #include <stdio.h>
+        #include <sys/file.h>
         #include <sys/ioctl.h>
         #include <sys/mman.h>
+        #include <sys/stat.h>
         #include <linux/kvm.h>
         #include <linux/memfd.h>
 
@@ -76,6 +78,10 @@ public sealed class LayoutTests
         [typeof(SignalActionArgument)] = (
             "struct sigaction",
             "Handler=sa_handler Mask=sa_mask Flags=sa_flags Restorer=sa_restorer"),
+        [typeof(FileStatus)] = (
+            "struct statx",
+            "Inode=stx_ino Size=stx_size ChangeSeconds=stx_ctime.tv_sec ChangeNanoseconds=stx_ctime.tv_nsec DeviceMajor=stx_dev_major "
+            + "DeviceMinor=stx_dev_minor"),
     };
 
     /// <summary>What C has no type for: a header that ends with a flexible array, and as many elements as there is room for.</summary>
@@ -119,7 +125,9 @@ public sealed class LayoutTests
             + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE MapPopulate=MAP_POPULATE "
             + "AdviseDontDump=MADV_DONTDUMP MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealWrite=F_SEAL_WRITE ErrnoInterrupted=EINTR "
-            + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM",
+            + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
+            + "OpenDirectory=O_DIRECTORY LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
+            + "ErrnoNoEntry=ENOENT ErrnoInputOutput=EIO ErrnoAccess=EACCES ErrnoExists=EEXIST ErrnoNoSpace=ENOSPC ErrnoQuota=EDQUOT",
         [typeof(PlatformDevice)] = "ErrnoBadAddress=EFAULT ErrnoBusy=EBUSY ErrnoInvalidArgument=EINVAL ErrnoNotImplemented=ENOSYS",
         [typeof(FaultDevice)] =
             "ErrnoNoMemory=ENOMEM ErrnoAccess=EACCES ErrnoBadAddress=EFAULT ErrnoTimedOut=ETIMEDOUT ErrnoNotRecoverable=ENOTRECOVERABLE",

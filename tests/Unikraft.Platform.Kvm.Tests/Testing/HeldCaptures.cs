@@ -29,6 +29,9 @@ internal sealed class HeldCaptures(IHypervisor inner) : IHypervisor
         CancellationToken cancellationToken = default) =>
         new Machine(await inner.RestoreAsync(snapshot, uuid, monitor, cancellationToken), this);
 
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => inner.GetFeature<TFeature>();
+
     public ValueTask DisposeAsync() => inner.DisposeAsync();
 
     private sealed class Machine(IVirtualMachine machine, HeldCaptures held) : IVirtualMachine
