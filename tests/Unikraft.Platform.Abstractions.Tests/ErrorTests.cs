@@ -1,5 +1,5 @@
-using Unikraft.Platform.Volumes;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Abstractions.Tests;
 
