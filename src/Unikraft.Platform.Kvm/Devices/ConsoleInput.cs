@@ -1,7 +1,8 @@
 namespace Unikraft.Platform.Kvm.Devices;
 
 /// <summary>What the guest can read from its console: a bounded queue of bytes.</summary>
-internal sealed class ConsoleInput(IMachineControl control)
+/// <param name="setAvailable">Called with the lock held when there is something to read, and when there is nothing any more.</param>
+internal sealed class ConsoleInput(Action<bool> setAvailable)
 {
     private const int Capacity = 64 << 10;
 
@@ -13,6 +14,22 @@ internal sealed class ConsoleInput(IMachineControl control)
     private int _count;
     private bool _closed;
     private TaskCompletionSource? _room;
+
+    /// <summary>Makes the input of a flat guest, which is told by an event.</summary>
+    internal ConsoleInput(IMachineControl control)
+        : this(available =>
+        {
+            if (available)
+            {
+                control.Raise(GuestEvents.ConsoleInput);
+            }
+            else
+            {
+                control.Lower(GuestEvents.ConsoleInput);
+            }
+        })
+    {
+    }
 
     /// <summary>Takes as many bytes as there is room for, and waits while there is none.</summary>
     /// <returns>How many bytes were taken; 0 when the machine has ended.</returns>
@@ -32,7 +49,7 @@ internal sealed class ConsoleInput(IMachineControl control)
                 int taken = Put(input.Span);
                 if (taken > 0)
                 {
-                    control.Raise(GuestEvents.ConsoleInput);
+                    setAvailable(true);
                     return taken;
                 }
 
@@ -58,7 +75,7 @@ internal sealed class ConsoleInput(IMachineControl control)
             _count -= length;
             if (_count == 0)
             {
-                control.Lower(GuestEvents.ConsoleInput);
+                setAvailable(false);
             }
 
             if (length > 0)
@@ -92,7 +109,7 @@ internal sealed class ConsoleInput(IMachineControl control)
             Put(saved);
             if (_count > 0)
             {
-                control.Raise(GuestEvents.ConsoleInput);
+                setAvailable(true);
             }
         }
     }

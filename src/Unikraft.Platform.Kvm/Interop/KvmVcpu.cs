@@ -15,14 +15,17 @@ internal sealed class KvmVcpu : IDisposable
     private readonly KvmDevice _device;
     private readonly DescriptorHandle _descriptor;
 
-    internal KvmVcpu(KvmDevice device, DescriptorHandle descriptor, int index)
+    /// <param name="device">The device that the VM comes from.</param>
+    /// <param name="descriptor">The vCPU; owned from now on, also when the constructor throws.</param>
+    /// <param name="identify">Sets what CPUID answers.</param>
+    internal KvmVcpu(KvmDevice device, DescriptorHandle descriptor, Action<KvmVcpu> identify)
     {
         _device = device;
         _descriptor = descriptor;
         try
         {
             RunPage = new KvmRunPage(descriptor, device.RunPageSize);
-            SetCpuid((uint)index);
+            identify(this);
         }
         catch
         {
@@ -61,6 +64,29 @@ internal sealed class KvmVcpu : IDisposable
         }
 
         return Marshal.GetLastPInvokeError() is Libc.ErrnoInterrupted or Libc.ErrnoAgain ? false : throw HostError.Last("KVM_RUN");
+    }
+
+    /// <summary>Sets what CPUID answers.</summary>
+    internal void Set(ref KvmCpuid2 cpuid) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetCpuid2, ref cpuid), "KVM_SET_CPUID2");
+
+    /// <summary>Lets CPUID answer all that KVM supports, for a flat guest.</summary>
+    internal void Identify(uint apicId)
+    {
+        KvmCpuid2 cpuid = _device.SupportedCpuid;
+        foreach (ref KvmCpuidEntry2 entry in ((Span<KvmCpuidEntry2>)cpuid.Entries)[..(int)cpuid.Nent])
+        {
+            switch (entry.Function)
+            {
+                case CpuidFeatures:
+                    entry.Ebx = entry.Ebx & (1u << InitialApicIdShift) - 1 | apicId << InitialApicIdShift;
+                    break;
+                case CpuidTopology or CpuidTopologyV2:
+                    entry.Edx = apicId;
+                    break;
+            }
+        }
+
+        Set(ref cpuid);
     }
 
     internal void InjectNmi() => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.Nmi, 0), "KVM_NMI");
@@ -121,23 +147,4 @@ internal sealed class KvmVcpu : IDisposable
 
     private static ReadOnlySpan<KvmCpuidEntry2> Entries(ref readonly KvmCpuid2 cpuid) =>
         ((ReadOnlySpan<KvmCpuidEntry2>)cpuid.Entries)[..(int)cpuid.Nent];
-
-    private void SetCpuid(uint apicId)
-    {
-        KvmCpuid2 cpuid = _device.SupportedCpuid;
-        foreach (ref KvmCpuidEntry2 entry in ((Span<KvmCpuidEntry2>)cpuid.Entries)[..(int)cpuid.Nent])
-        {
-            switch (entry.Function)
-            {
-                case CpuidFeatures:
-                    entry.Ebx = entry.Ebx & (1u << InitialApicIdShift) - 1 | apicId << InitialApicIdShift;
-                    break;
-                case CpuidTopology or CpuidTopologyV2:
-                    entry.Edx = apicId;
-                    break;
-            }
-        }
-
-        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetCpuid2, ref cpuid), "KVM_SET_CPUID2");
-    }
 }
