@@ -2,7 +2,7 @@
  * contract: holds the platform, and this SDK, to docs/guest-abi.md from the inside. Prints a line for each check and
  * returns the number of those that failed.
  */
-#include "unikraft.h"
+#include "sdk.h"
 
 #define DEVICE 0xFE000ul
 #define MS 1000000ul
@@ -263,6 +263,31 @@ static void check_format(void)
               UINT64_MAX, 0xabcu, 0xabcu, 0x1234ul, "text", "text", "text", "text", 'c', (void *)0x10, sizeof(int), 5, 4, 9);
 }
 
+static void check_random(void)
+{
+    /* RFC 8439, section 2.3.2. */
+    uint32_t key[8];
+    const uint32_t counter_and_nonce[4] = { 1, 0x09000000, 0x4A000000, 0 };
+    const uint32_t expected[16] = {
+        0xE4E7F110, 0x15593BD1, 0x1FDD0F50, 0xC47120A3, 0xC7F4D1C7, 0x0368C033, 0x9AAA2204, 0x4E6CD4C3,
+        0x466482D2, 0x09AA9F07, 0x05D7C214, 0xA2028BD9, 0xD19C12B5, 0xB94E16DE, 0xE883D0CB, 0x4E3C50A2,
+    };
+    uint32_t block[16];
+    for (uint32_t i = 0; i < 8; i++)
+        key[i] = i * 0x04040404 + 0x03020100;
+    uk_chacha20_block(key, counter_and_nonce, block);
+    check("ChaCha20 is that of RFC 8439", memcmp(block, expected, sizeof block) == 0);
+
+    uint64_t numbers[64];
+    bool distinct = true;
+    for (unsigned i = 0; i < 64; i++) {
+        numbers[i] = uk_random_u64();
+        for (unsigned j = 0; j < i; j++)
+            distinct = distinct && numbers[i] != numbers[j];
+    }
+    check("64 random numbers are distinct", distinct);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -274,6 +299,7 @@ int main(int argc, char **argv)
     check_time();
     check_memory();
     check_cpus();
+    check_random();
     check_format();
     uk_printf("%u checks, %u failed\n", checks, failures);
     return (int)failures;

@@ -26,4 +26,7 @@ static inline struct uk_cpu *uk_this_cpu(void)
 
 void uk_heap_init(void);
 
+/* The block function of RFC 8439, for a key and the four words behind it. */
+void uk_chacha20_block(const uint32_t key[8], const uint32_t counter_and_nonce[4], uint32_t block[16]);
+
 #endif

@@ -193,8 +193,12 @@ uint64_t uk_tsc_khz(void);
 /* ---- Random numbers --------------------------------------------------------------------------------------------- */
 
 /* [call for each 4096 bytes] From the host's cryptographic generator. A generator of the guest's own must be seeded
- * again when generation_id has changed. */
+ * again when generation_id has changed, as the one below does. */
 void uk_random(void *bytes, size_t length);
+
+/* [call at first, and when generation_id has changed] From this vCPU's own generator (ChaCha20, earlier numbers cannot be found from its
+ * state). It seeds itself from uk_random, and again in every clone before the first number there: no two instances draw the same. */
+uint64_t uk_random_u64(void);
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------- */
 

@@ -13,6 +13,7 @@ public static class KvmProbe
         (KvmConstants.CapDebugregs, "KVM_CAP_DEBUGREGS"),
         (KvmConstants.CapXsave, "KVM_CAP_XSAVE"),
         (KvmConstants.CapXcrs, "KVM_CAP_XCRS"),
+        (KvmConstants.CapSyncRegs, "KVM_CAP_SYNC_REGS"),
         (KvmConstants.CapImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
         (KvmConstants.CapManualDirtyLogProtect2, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2"),
     ];

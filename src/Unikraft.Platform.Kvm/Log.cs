@@ -20,6 +20,18 @@ internal static partial class Log
     [LoggerMessage(2004, LogLevel.Warning, "The warm-up of the KVM backend failed; the first machines may be slow")]
     internal static partial void RehearsalFailed(ILogger logger, Exception error);
 
+    [LoggerMessage(2006, LogLevel.Warning, "A snapshot made its machine stand still for {Pause}; at most {Budget} was asked for")]
+    internal static partial void PauseBudgetExceeded(ILogger logger, TimeSpan pause, TimeSpan budget);
+
     [LoggerMessage(2005, LogLevel.Warning, "No machine could be made ready in advance; the next one takes longer")]
     internal static partial void RefillFailed(ILogger logger, Exception error);
+
+    [LoggerMessage(2010, LogLevel.Warning, "In '{Directory}' a state file cannot be read or a layer file is missing: layers that nothing seems to need are kept")]
+    internal static partial void CollectionHeldBack(ILogger logger, string directory);
+
+    [LoggerMessage(2011, LogLevel.Warning, "Files of snapshots that nothing needs could not be removed; that is tried again when the directory is next opened")]
+    internal static partial void CollectionFailed(ILogger logger, Exception error);
+
+    [LoggerMessage(2012, LogLevel.Warning, "The state file '{Path}' cannot be read")]
+    internal static partial void StateUnreadable(ILogger logger, Exception error, string path);
 }

@@ -19,6 +19,16 @@ internal static class Durations
         }
     }
 
+    public static bool IsPauseBudget(TimeSpan budget) => budget == Timeout.InfiniteTimeSpan || budget >= SnapshotOptions.MinPauseBudget;
+
+    public static void RequirePauseBudget(TimeSpan? budget)
+    {
+        if (budget is { } given && !IsPauseBudget(given))
+        {
+            throw new InvalidRequestException($"The pause budget {given} is out of range: 1 ms or more, or Timeout.InfiniteTimeSpan.");
+        }
+    }
+
     public static void RequireTimeout(TimeSpan? timeout)
     {
         if (timeout is { } given && given != Timeout.InfiniteTimeSpan && (given < TimeSpan.Zero || given > MaxTimeout))

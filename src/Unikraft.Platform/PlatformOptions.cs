@@ -19,6 +19,12 @@ public sealed class PlatformOptions
     public int DefaultVcpus { get; set; } = 1;
 
     /// <summary>
+    /// The longest that a running instance should stand still for a snapshot whose request does not say: see <see cref="SnapshotOptions.PauseBudget"/>. Default:
+    /// 10 ms. At least 1 ms; <see cref="Timeout.InfiniteTimeSpan"/> never slows a guest down.
+    /// </summary>
+    public TimeSpan SnapshotPauseBudget { get; set; } = TimeSpan.FromMilliseconds(10);
+
+    /// <summary>
     /// Up to how many instances of the platform, however they were made, guests can fork themselves from inside: beyond that their call returns
     /// <c>EAGAIN</c>. A guest that forks without end would otherwise use up the host. Default: 256. 0: guests cannot fork.
     /// </summary>

@@ -31,6 +31,11 @@ internal sealed class PlatformOptionsValidator : IValidateOptions<PlatformOption
             failures.Add(Message(nameof(options.DefaultVcpus), options.DefaultVcpus, $"1 to {MaxVcpus}"));
         }
 
+        if (!Durations.IsPauseBudget(options.SnapshotPauseBudget))
+        {
+            failures.Add(Message(nameof(options.SnapshotPauseBudget), options.SnapshotPauseBudget, "1 ms or more, or Timeout.InfiniteTimeSpan"));
+        }
+
         if (options.MaxInstancesForForks < 0)
         {
             failures.Add(Message(nameof(options.MaxInstancesForForks), options.MaxInstancesForForks, "0 or more"));

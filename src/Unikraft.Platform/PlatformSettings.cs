@@ -6,6 +6,7 @@ internal sealed record PlatformSettings(
     int LogCapacityBytes,
     int DefaultMemoryMb,
     int DefaultVcpus,
+    TimeSpan SnapshotPauseBudget,
     int MaxInstancesForForks)
 {
     public static PlatformSettings From(PlatformOptions options) =>
@@ -14,5 +15,6 @@ internal sealed record PlatformSettings(
             options.LogCapacityBytes,
             options.DefaultMemoryMb,
             options.DefaultVcpus,
+            options.SnapshotPauseBudget,
             options.MaxInstancesForForks);
 }

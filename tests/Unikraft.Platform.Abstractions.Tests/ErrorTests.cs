@@ -38,6 +38,8 @@ public sealed class ErrorTests
             (new ImageException(ImageError.Truncated, "i", "m", cause), PlatformErrorCode.InvalidImage),
             (new HypervisorUnavailableException("m"), PlatformErrorCode.HypervisorUnavailable),
             (new HypervisorException("m", cause), PlatformErrorCode.HypervisorFailed),
+            (new SnapshotFileException(SnapshotFileError.Missing, "/f", [Uuid], "m", cause), PlatformErrorCode.InvalidSnapshotFile),
+            (new StorageException("/d", "m", isFull: true), PlatformErrorCode.StorageFailed),
         ];
 
         Assert.All(errors, entry =>
@@ -49,6 +51,11 @@ public sealed class ErrorTests
         Assert.Same(cause, errors[5].Error.InnerException);
         Assert.Equal(InstanceState.Draining, ((WrongStateException)errors[1].Error).State);
         Assert.Equal("web", ((OperationTimedOutException)errors[2].Error).Instance.Name);
+        SnapshotFileException file = Assert.IsType<SnapshotFileException>(errors[6].Error);
+        Assert.Equal((SnapshotFileError.Missing, "/f", cause), (file.Error, file.Path, file.InnerException));
+        Assert.Equal([Uuid], file.Snapshots);
+        StorageException storage = Assert.IsType<StorageException>(errors[7].Error);
+        Assert.Equal(("/d", true), (storage.Path, storage.IsFull));
     }
 
     [Fact]

@@ -47,6 +47,9 @@ public abstract class HypervisorContract : IAsyncLifetime
     }
 
     [ContractFact]
+    public void An_ability_that_nobody_has_is_null() => Assert.Null(Hypervisor.GetFeature<IComparable>());
+
+    [ContractFact]
     public async Task A_guest_gets_what_it_was_configured_with_and_ends_cleanly()
     {
         RecordingMonitor monitor = new();
@@ -660,6 +663,8 @@ public abstract class HypervisorContract : IAsyncLifetime
         public int Depth => 1;
 
         public TimeSpan Pause => TimeSpan.Zero;
+
+        public TimeSpan Throttled => TimeSpan.Zero;
 
         public void Dispose()
         {

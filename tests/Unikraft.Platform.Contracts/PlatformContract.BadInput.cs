@@ -57,6 +57,7 @@ public abstract partial class PlatformContract
             hello with { WaitTimeout = TimeSpan.FromSeconds(-2) },
             hello with { WaitTimeout = TimeSpan.Zero, Autostart = false },
             hello with { Args = [new string('x', 45 << 10)] },
+            hello with { Snapshot = new SnapshotOptions() },
         ];
 
         foreach (CreateInstanceRequest request in refused)

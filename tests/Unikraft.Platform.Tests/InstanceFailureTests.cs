@@ -189,6 +189,58 @@ public sealed class InstanceFailureTests
     }
 
     [Fact]
+    public async Task Snapshots_wait_for_their_turn_when_they_are_asked_to()
+    {
+        await using TestPlatform test = new(options => options.CaptureLatency = Latency);
+        Instance source = await test.CreateCounterAsync();
+        SnapshotOptions patient = new() { WaitForPending = true };
+        Task<Instance> first = test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid });
+        Task<Checkpoint> second = test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid, Name = "second", Snapshot = patient });
+        using CancellationTokenSource cancellation = new();
+        Task<Instance> given = test.Instances.CreateAsync(
+            new CreateInstanceRequest { BranchFrom = source.Uuid, Snapshot = patient }, cancellation.Token);
+        Task<Checkpoint> third = test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid, Name = "third", Snapshot = patient });
+        await test.Time.WaitForTimerAsync(Latency).Guarded();
+        Assert.False(second.IsCompleted);
+        await cancellation.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => given.Guarded());
+
+        test.Time.Advance(Latency);
+        await first.Guarded();
+        Assert.Equal(CheckpointState.Starting, (await second.Guarded()).State);
+        Assert.False(third.IsCompleted);
+        await test.Time.WaitForTimerAsync(Latency).Guarded();
+        test.Time.Advance(Latency);
+        await test.Checkpoints.WaitAsync("second").Guarded();
+        await third.Guarded();
+        await test.Time.WaitForTimerAsync(Latency).Guarded();
+        test.Time.Advance(Latency);
+        await test.Checkpoints.WaitAsync("third").Guarded();
+
+        // The turn is free again, and the history is in the order of the turns.
+        Assert.Equal(["third", "second"], test.Instances.GetHistory(source.Uuid).Select(checkpoint => checkpoint.Name));
+        Task<Instance> last = test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid });
+        await test.Time.WaitForTimerAsync(Latency).Guarded();
+        test.Time.Advance(Latency);
+        await last.Guarded();
+    }
+
+    [Fact]
+    public async Task A_snapshot_that_waits_for_its_turn_ends_with_its_instance()
+    {
+        await using TestPlatform test = new(options => options.CaptureLatency = Latency);
+        Instance source = await test.CreateCounterAsync();
+        Task<Instance> first = test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid });
+        Task<Instance> waiting = test.Instances.CreateAsync(
+            new CreateInstanceRequest { BranchFrom = source.Uuid, Snapshot = new SnapshotOptions { WaitForPending = true } });
+        await test.Time.WaitForTimerAsync(Latency).Guarded();
+        await test.Instances.DeleteAsync(source.Uuid).Guarded();
+
+        await Assert.ThrowsAnyAsync<PlatformException>(() => first.Guarded());
+        await Assert.ThrowsAnyAsync<PlatformException>(() => waiting.Guarded());
+    }
+
+    [Fact]
     public async Task A_snapshot_that_is_pending_is_told_and_the_next_one_succeeds()
     {
         InMemoryHypervisorOptions? backend = null;

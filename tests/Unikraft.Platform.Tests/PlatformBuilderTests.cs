@@ -21,6 +21,10 @@ public sealed class PlatformBuilderTests
             new PlatformOptions { LogCapacityBytes = (1 << 30) + 1 }
         },
         { "PlatformOptions.DefaultMemoryMb is 0; allowed is 1 or more.", new PlatformOptions { DefaultMemoryMb = 0 } },
+        {
+            "PlatformOptions.SnapshotPauseBudget is 00:00:00; allowed is 1 ms or more, or Timeout.InfiniteTimeSpan.",
+            new PlatformOptions { SnapshotPauseBudget = TimeSpan.Zero }
+        },
         { "PlatformOptions.MaxInstancesForForks is -1; allowed is 0 or more.", new PlatformOptions { MaxInstancesForForks = -1 } },
         { "PlatformOptions.DefaultVcpus is 0; allowed is 1 to 256.", new PlatformOptions { DefaultVcpus = 0 } },
         { "PlatformOptions.DefaultVcpus is 257; allowed is 1 to 256.", new PlatformOptions { DefaultVcpus = 257 } },

@@ -102,7 +102,7 @@ public sealed class StopEscalationTests
 
         public void Resume() => throw new NotSupportedException();
 
-        public ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default) => throw new NotSupportedException();
+        public ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default) => throw new NotSupportedException();
 
         public ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken = default) =>
             throw new NotSupportedException();

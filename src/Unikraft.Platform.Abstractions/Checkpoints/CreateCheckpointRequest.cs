@@ -10,6 +10,12 @@ public sealed record CreateCheckpointRequest
     public string? Name { get; init; }
 
     /// <summary>
+    /// How the snapshot of a running source is taken. Default: as <see cref="SnapshotOptions"/> says. A call that waits for pending snapshots returns when it
+    /// is its turn.
+    /// </summary>
+    public SnapshotOptions? Snapshot { get; init; }
+
+    /// <summary>
     /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>. Default: <see langword="null"/>, do not wait.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }

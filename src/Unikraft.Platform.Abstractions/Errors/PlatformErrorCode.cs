@@ -29,4 +29,10 @@ public enum PlatformErrorCode
 
     /// <summary>The backend failed in what it was asked to do.</summary>
     HypervisorFailed = 9,
+
+    /// <summary>A file of a snapshot is missing, damaged or not the right one. See <see cref="SnapshotFileException.Error"/>.</summary>
+    InvalidSnapshotFile = 10,
+
+    /// <summary>The host could not read or write a file, for example because the disk is full.</summary>
+    StorageFailed = 11,
 }

@@ -31,4 +31,10 @@ public interface IHypervisor : IAsyncDisposable
         Guid uuid,
         IMachineMonitor monitor,
         CancellationToken cancellationToken = default);
+
+    /// <summary>Gets an optional ability of the backend, such as <see cref="ISnapshotFiles"/>.</summary>
+    /// <typeparam name="TFeature">The interface of the ability.</typeparam>
+    /// <returns>The ability, or <see langword="null"/> when the backend does not have it.</returns>
+    TFeature? GetFeature<TFeature>()
+        where TFeature : class;
 }

@@ -10,6 +10,9 @@ public interface IMachineSnapshot : IDisposable
     /// <summary>The number of snapshots it builds on, itself included; at least 1.</summary>
     int Depth { get; }
 
-    /// <summary>How long the machine stood still.</summary>
+    /// <summary>The longest that the machine stood still at a time.</summary>
     TimeSpan Pause { get; }
+
+    /// <summary>For how long the machine was held in slices before the cut, all together, because it wrote faster than it was copied.</summary>
+    TimeSpan Throttled { get; }
 }

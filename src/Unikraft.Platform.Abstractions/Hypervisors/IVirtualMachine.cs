@@ -3,7 +3,7 @@ namespace Unikraft.Platform.Hypervisors;
 /// <summary>A machine of a backend.</summary>
 /// <remarks>
 /// Safe for concurrent use. <see cref="Exited"/> completes exactly once, whatever ends the machine, and never faults. Disposing of a machine
-/// kills it, waits for its vCPUs and frees everything it held.
+/// kills it, waits for its vCPUs and gives everything it held back to the host, which may take until after the call; disposing of the hypervisor waits for it.
 /// </remarks>
 public interface IVirtualMachine : IAsyncDisposable
 {
@@ -29,13 +29,14 @@ public interface IVirtualMachine : IAsyncDisposable
     /// <summary>
     /// Takes a snapshot of the machine while it runs or is paused. A running one stands still only for what changed since the last look at it.
     /// </summary>
+    /// <param name="options">How to take it.</param>
     /// <param name="cancellationToken">Cancels the snapshot: the machine goes on, and nothing is lost for the next one.</param>
     /// <exception cref="InvalidOperationException">
     /// The machine has not been started, or another snapshot of it is being taken.
     /// </exception>
     /// <exception cref="MachineExitedException">The machine ended before the snapshot was complete.</exception>
     /// <exception cref="HypervisorException">The host refused, or the app is being killed (<see cref="KillApp"/>).</exception>
-    ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default);
+    ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default);
 
     /// <summary>
     /// Ends the call by which the guest asked to become a template or to be forked: it returns an error and the guest goes on. Without effect on an

@@ -18,6 +18,9 @@ public sealed record CreateInstanceRequest
     /// <summary>The instance to branch from. A running source goes on running; the branch continues from the same state.</summary>
     public NameOrUuid? BranchFrom { get; init; }
 
+    /// <summary>How the snapshot of a running source is taken. Only with <see cref="BranchFrom"/>. Default: as <see cref="SnapshotOptions"/> says.</summary>
+    public SnapshotOptions? Snapshot { get; init; }
+
     /// <summary>The checkpoint to load.</summary>
     public NameOrUuid? Checkpoint { get; init; }
 

@@ -13,7 +13,7 @@ internal sealed class ElfImage
 
     private const int HeaderSize = 64;
     private const int ProgramHeaderSize = 56;
-    private const int MaxSegments = 64;
+    internal const int MaxSegments = 64;
 
     private const byte Class64 = 2;
     private const byte LittleEndian = 1;

@@ -30,28 +30,47 @@ internal sealed class FlatGuestLayout
     internal const int StackSize = 256 << 10;
     internal const ulong HeapWindowEnd = 0x80_0000_0000;
 
-    private readonly Range[] _ranges;
+    private readonly GuestRange[] _ranges;
 
     /// <summary>Lays out an image in a memory.</summary>
     /// <exception cref="ImageException">They do not fit.</exception>
     internal FlatGuestLayout(ElfImage image, long memorySize, int vcpus)
+        : this(
+            [
+                .. image.Segments.Select(segment => new GuestRange(
+                    segment.Address & -PageSize.Bytes,
+                    PageSize.RoundUp(segment.End),
+                    segment.IsWritable)),
+            ],
+            image.End,
+            memorySize,
+            vcpus) => image.RequireMemory(MemoryNeeded, memorySize);
+
+    /// <summary>A layout as it was stored. Whether it makes sense is for the caller to check.</summary>
+    /// <param name="image">The ranges of the image, by ascending address.</param>
+    /// <param name="stacksStart">Where the stacks begin.</param>
+    /// <param name="memorySize">The size of the memory in bytes.</param>
+    /// <param name="vcpus">The number of vCPUs.</param>
+    internal FlatGuestLayout(GuestRange[] image, long stacksStart, long memorySize, int vcpus)
     {
         MemorySize = memorySize;
         Vcpus = vcpus;
-        StacksStart = image.End;
+        Image = image;
+        StacksStart = stacksStart;
         HeapStart = StacksStart + vcpus * (StackSize + PageSize.Bytes) + PageSize.Bytes;
-        image.RequireMemory(HeapStart + PageSize.Bytes, memorySize);
-
         _ranges =
         [
-            .. image.Segments.Select(segment => new Range(
-                segment.Address & -PageSize.Bytes,
-                PageSize.RoundUp(segment.End),
-                segment.IsWritable)),
-            .. Enumerable.Range(0, vcpus).Select(index => new Range(StackTop(index) - StackSize, StackTop(index), IsWritable: true)),
-            new Range(HeapStart, memorySize, IsWritable: true),
+            .. image,
+            .. Enumerable.Range(0, vcpus).Select(index => new GuestRange(StackTop(index) - StackSize, StackTop(index), IsWritable: true)),
+            new GuestRange(HeapStart, memorySize, IsWritable: true),
         ];
     }
+
+    /// <summary>What the guest may use of its image, by ascending address.</summary>
+    internal IReadOnlyList<GuestRange> Image { get; }
+
+    /// <summary>The least size of the memory that the layout fits into.</summary>
+    internal long MemoryNeeded => HeapStart + PageSize.Bytes;
 
     internal long MemorySize { get; }
 
@@ -100,7 +119,7 @@ internal sealed class FlatGuestLayout
 
         long position = (long)address;
         long end = position + (long)length;
-        foreach (Range range in _ranges)
+        foreach (GuestRange range in _ranges)
         {
             if (position >= range.Start && position < range.End)
             {
@@ -120,6 +139,4 @@ internal sealed class FlatGuestLayout
 
         return false;
     }
-
-    private readonly record struct Range(long Start, long End, bool IsWritable);
 }

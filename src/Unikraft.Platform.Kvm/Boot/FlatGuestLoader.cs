@@ -35,8 +35,8 @@ internal static class FlatGuestLoader
     /// <summary>Brings a new vCPU to the guest's entry point.</summary>
     internal static void Enter(KvmVcpu vcpu, int index, ElfImage image, FlatGuestLayout layout)
     {
-        KvmSregs sregs = default;
-        vcpu.Get(ref sregs);
+        vcpu.Get(out KvmSyncRegs registers);
+        ref KvmSregs sregs = ref registers.Sregs;
         sregs.Cs = Segment(KernelStubs.UserCodeSelector, CodeAccessed) with { L = 1, Db = 0 };
         sregs.Ds = sregs.Es = sregs.Fs = sregs.Gs = sregs.Ss = Segment(KernelStubs.UserDataSelector, DataAccessed);
         sregs.Tr = new KvmSegment
@@ -59,17 +59,7 @@ internal static class FlatGuestLoader
         sregs.Cr3 = (ulong)FlatGuestLayout.PageTablesAddress;
         sregs.Cr4 = Cr4PhysicalAddressExtension | Cr4Sse | Cr4FsGsBase | (xcr0 != 0 ? Cr4Xsave : 0);
         sregs.Efer = Efer;
-        vcpu.Set(ref sregs);
-
-        if (xcr0 != 0)
-        {
-            KvmXcrs xcrs = new() { NrXcrs = 1 };
-            xcrs.Xcrs[0].Value = xcr0;
-            vcpu.Set(ref xcrs);
-        }
-
-        vcpu.SetMsr(Lstar, (ulong)FlatGuestLayout.SyscallLandingAddress);
-        KvmRegs regs = new()
+        registers.Regs = new KvmRegs
         {
             Rip = image.EntryPoint,
             Rsp = (ulong)layout.StackTop(index),
@@ -77,7 +67,14 @@ internal static class FlatGuestLoader
             Rsi = (ulong)index,
             Rflags = InitialFlags,
         };
-        vcpu.Set(ref regs);
+        vcpu.Set(in registers);
+        if (xcr0 != 0)
+        {
+            vcpu.SetXcr0(xcr0);
+        }
+
+        KvmMsrs msrs = new() { NMsrs = 1, First = new KvmMsrEntry { Index = Lstar, Data = (ulong)FlatGuestLayout.SyscallLandingAddress } };
+        vcpu.Set(ref msrs);
     }
 
     private static void MapEverything(GuestMemory memory, ElfImage image, FlatGuestLayout layout, string name)

@@ -111,13 +111,9 @@ internal sealed class PlatformDevice : IMmioDevice
         }
     }
 
-    internal PlatformDeviceState Save()
-    {
-        lock (_lock)
-        {
-            return new PlatformDeviceState(_initLevel, _shuttingDown, _reachedMain, _exitCode, Input.Save(), _clock.Monotonic);
-        }
-    }
+    /// <summary>Takes the state while no vCPU runs, which are all that change it: without the lock, which others may hold.</summary>
+    internal void Save(PlatformDeviceCut cut) =>
+        cut.Take(_initLevel, _shuttingDown, _reachedMain, _exitCode, Input, _clock.Monotonic);
 
     internal void Restore(PlatformDeviceState state)
     {

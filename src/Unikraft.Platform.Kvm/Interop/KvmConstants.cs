@@ -45,8 +45,13 @@ internal static class KvmConstants
     internal const int CapXsave = 55;
     internal const int CapXcrs = 56;
     internal const int CapTscDeadlineTimer = 72;
+    internal const int CapSyncRegs = 74;
     internal const int CapImmediateExit = 136;
     internal const int CapManualDirtyLogProtect2 = 168;
+
+    internal const ulong SyncRegs = 1;
+    internal const ulong SyncSregs = 2;
+    internal const ulong SyncEvents = 4;
 
     internal const uint MemLogDirtyPages = 1;
     internal const ulong DirtyLogManualProtectEnable = 1;

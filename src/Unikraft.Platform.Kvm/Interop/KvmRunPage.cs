@@ -22,7 +22,12 @@ internal sealed unsafe class KvmRunPage : SafeHandle
     internal const int InternalSuberrorOffset = 32;
     internal const int FailEntryReasonOffset = 32;
 
+    internal const int ValidRegistersOffset = 288;
+    internal const int DirtyRegistersOffset = 296;
+    internal const int RegistersOffset = 304;
+
     private const int MmioDataCapacity = 8;
+    private const ulong AllRegisters = KvmConstants.SyncRegs | KvmConstants.SyncSregs | KvmConstants.SyncEvents;
 
     private readonly nuint _size;
     private readonly byte* _page;
@@ -96,6 +101,31 @@ internal sealed unsafe class KvmRunPage : SafeHandle
     internal uint InternalSuberror => Read<uint>(InternalSuberrorOffset);
 
     internal ulong FailEntryReason => Read<ulong>(FailEntryReasonOffset);
+
+    /// <summary>Makes KVM_RUN leave the registers here whenever it returns, until they are forgotten. Safe to call from any thread.</summary>
+    internal void RequestRegisters() => Volatile.Write(ref Unsafe.As<byte, ulong>(ref _page[ValidRegistersOffset]), AllRegisters);
+
+    /// <summary>Takes the registers that the last KVM_RUN left, if it did.</summary>
+    internal bool TryTakeRegisters(out KvmSyncRegs registers)
+    {
+        registers = Read<KvmSyncRegs>(RegistersOffset);
+        ForgetRegisters();
+        return registers.Regs.Rflags != 0;
+    }
+
+    /// <summary>Ends <see cref="RequestRegisters"/>. The flags, which are never 0 in a CPU, tell that nothing is here.</summary>
+    internal void ForgetRegisters()
+    {
+        Volatile.Write(ref Unsafe.As<byte, ulong>(ref _page[ValidRegistersOffset]), 0);
+        Unsafe.WriteUnaligned(_page + RegistersOffset + Unsafe.SizeOf<KvmRegs>() - sizeof(ulong), 0UL);
+    }
+
+    /// <summary>Makes the next KVM_RUN begin with these registers.</summary>
+    internal void PutRegisters(in KvmSyncRegs registers)
+    {
+        Unsafe.WriteUnaligned(_page + RegistersOffset, registers);
+        Unsafe.WriteUnaligned(_page + DirtyRegistersOffset, AllRegisters);
+    }
 
     protected override bool ReleaseHandle() => Libc.MemoryUnmap(handle, _size) == 0;
 

@@ -226,15 +226,30 @@ internal struct KvmVcpuEvents
     }
 }
 
+/// <summary><c>struct kvm_sync_regs</c>: what KVM_RUN takes and gives without a call for each part.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmSyncRegs
+{
+    internal KvmRegs Regs;
+    internal KvmSregs Sregs;
+    internal KvmVcpuEvents Events;
+}
+
 /// <summary><c>struct kvm_debugregs</c>.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmDebugregs
 {
+    private const ulong Dr6AtReset = 0xFFFF_0FF0;
+    private const ulong Dr7AtReset = 0x400;
+
     internal Registers Db;
     internal ulong Dr6;
     internal ulong Dr7;
     internal ulong Flags;
     internal Padding Reserved;
+
+    /// <summary>Whether these are the values of a CPU that was just reset.</summary>
+    internal readonly bool IsReset => Dr6 == Dr6AtReset && Dr7 == Dr7AtReset && !((ReadOnlySpan<ulong>)Db).ContainsAnyExcept(0UL);
 
     [InlineArray(4)]
     internal struct Registers

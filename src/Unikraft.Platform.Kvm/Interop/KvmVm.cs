@@ -31,15 +31,21 @@ internal sealed class KvmVm : IDisposable
     /// <summary>Puts guest memory at guest physical address 0. It must stay mapped for as long as a vCPU can run.</summary>
     internal void SetMemory(GuestMemory memory)
     {
-        KvmUserspaceMemoryRegion region = new()
+        foreach (MemorySlot slot in memory.Slots)
         {
-            Flags = KvmConstants.MemLogDirtyPages,
-            MemorySize = (ulong)memory.Size,
-            UserspaceAddr = (ulong)memory.DangerousGetHandle(),
-        };
-        HostError.Check(
-            KvmIoctl.Call(_descriptor, KvmConstants.SetUserMemoryRegion, ref region),
-            "KVM_SET_USER_MEMORY_REGION");
+            long start = (long)slot.FirstPage << PageSize.Shift;
+            KvmUserspaceMemoryRegion region = new()
+            {
+                Slot = (uint)slot.Id,
+                Flags = KvmConstants.MemLogDirtyPages,
+                GuestPhysAddr = (ulong)start,
+                MemorySize = (ulong)slot.Pages << PageSize.Shift,
+                UserspaceAddr = (ulong)(memory.DangerousGetHandle() + (nint)start),
+            };
+            HostError.Check(
+                KvmIoctl.Call(_descriptor, KvmConstants.SetUserMemoryRegion, ref region),
+                "KVM_SET_USER_MEMORY_REGION");
+        }
     }
 
     /// <summary>Puts a part of guest memory at a guest physical address. It must stay mapped for as long as a vCPU can run.</summary>
@@ -87,25 +93,34 @@ internal sealed class KvmVm : IDisposable
         return new KvmVcpu(_device, vcpu, identify);
     }
 
-    /// <summary>Reads the log of the pages that vCPUs wrote. Nothing is cleared.</summary>
-    internal unsafe void GetDirtyLog(Span<ulong> bitmap)
+    /// <summary>Reads the log of the pages of a slot that vCPUs wrote. Nothing is cleared.</summary>
+    /// <param name="slot">The slot.</param>
+    /// <param name="bitmap">Where to put it; what was there is replaced.</param>
+    internal unsafe void GetDirtyLog(MemorySlot slot, PageBitmap bitmap)
     {
-        fixed (ulong* first = bitmap)
+        fixed (ulong* first = bitmap.WordsOf(slot.FirstPage, slot.Pages))
         {
-            KvmDirtyLog log = new() { DirtyBitmap = (nint)first };
+            KvmDirtyLog log = new() { Slot = (uint)slot.Id, DirtyBitmap = (nint)first };
             HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetDirtyLog, ref log), "KVM_GET_DIRTY_LOG");
         }
     }
 
-    /// <summary>Clears pages from the log and protects them, so that the next write to each is logged again.</summary>
-    /// <param name="bitmap">The pages, relative to <paramref name="firstPage"/>.</param>
-    /// <param name="firstPage">A multiple of 64.</param>
-    /// <param name="pages">A multiple of 64, unless the range ends with the memory.</param>
-    internal unsafe void ClearDirtyLog(ReadOnlySpan<ulong> bitmap, long firstPage, int pages)
+    /// <summary>Clears pages from the log of a slot and protects them, so that the next write to each is logged again.</summary>
+    /// <param name="slot">The slot.</param>
+    /// <param name="bitmap">The pages to clear.</param>
+    /// <param name="firstPage">The first page to look at, from the beginning of the slot. A multiple of 64.</param>
+    /// <param name="pages">How many to look at: a multiple of 64, unless the range ends with the slot.</param>
+    internal unsafe void ClearDirtyLog(MemorySlot slot, PageBitmap bitmap, int firstPage, int pages)
     {
-        fixed (ulong* first = bitmap)
+        fixed (ulong* first = bitmap.WordsOf(slot.FirstPage + firstPage, pages))
         {
-            KvmClearDirtyLog log = new() { FirstPage = (ulong)firstPage, NumPages = (uint)pages, DirtyBitmap = (nint)first };
+            KvmClearDirtyLog log = new()
+            {
+                Slot = (uint)slot.Id,
+                FirstPage = (ulong)firstPage,
+                NumPages = (uint)pages,
+                DirtyBitmap = (nint)first,
+            };
             HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.ClearDirtyLog, ref log), "KVM_CLEAR_DIRTY_LOG");
         }
     }

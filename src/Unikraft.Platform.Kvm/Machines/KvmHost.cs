@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -13,8 +14,10 @@ internal sealed class KvmHost : IAsyncDisposable
     /// <param name="timeProvider">The clock.</param>
     /// <param name="logger">Where to log.</param>
     /// <param name="readyMachines">How many shells of each shape to keep ready.</param>
-    internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines)
+    /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
+    internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines, int slotPages = int.MaxValue)
     {
+        SlotPages = slotPages;
         KickSignal = kickSignal;
         TimeProvider = timeProvider;
         Logger = logger;
@@ -23,17 +26,24 @@ internal sealed class KvmHost : IAsyncDisposable
 
     internal KickSignal KickSignal { get; }
 
+    internal int SlotPages { get; }
+
     internal TimeProvider TimeProvider { get; }
 
     internal ILogger Logger { get; }
 
     internal StagingPool StagingPool { get; } = new();
 
+    internal CutForecast Forecast { get; } = new();
+
     internal ShellPool Shells { get; }
+
+    internal Reclaimer Reclaimer { get; } = new();
 
     public async ValueTask DisposeAsync()
     {
         await Shells.DisposeAsync().ConfigureAwait(false);
+        await Reclaimer.DisposeAsync().ConfigureAwait(false);
         StagingPool.Dispose();
         _device.Dispose();
     }

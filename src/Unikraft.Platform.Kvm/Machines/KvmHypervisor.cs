@@ -3,6 +3,7 @@ using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Snapshots.Files;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -14,8 +15,12 @@ internal sealed class KvmHypervisor : IHypervisor
 
     private readonly KvmHost _host;
     private readonly ILogger _logger;
+    private readonly KvmSnapshotFiles _snapshotFiles;
 
-    internal KvmHypervisor(KvmOptions options, HypervisorContext context)
+    /// <param name="options">The options.</param>
+    /// <param name="context">The clock and the log.</param>
+    /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
+    internal KvmHypervisor(KvmOptions options, HypervisorContext context, int slotPages = int.MaxValue)
     {
         KvmSupport support = KvmProbe.Check();
         if (!support.IsUsable)
@@ -24,8 +29,9 @@ internal sealed class KvmHypervisor : IHypervisor
         }
 
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
+        _snapshotFiles = new KvmSnapshotFiles(HostFileSystem.Instance, _logger);
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines);
+        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, slotPages);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
         if (options.WarmUp)
@@ -78,6 +84,12 @@ internal sealed class KvmHypervisor : IHypervisor
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
     }
+
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => this as TFeature ?? _snapshotFiles as TFeature;
+
+    /// <summary>Waits until nothing is left of the machines that were disposed of so far.</summary>
+    internal Task ReclaimAsync() => _host.Reclaimer.FlushAsync();
 
     public ValueTask DisposeAsync() => _host.DisposeAsync();
 }

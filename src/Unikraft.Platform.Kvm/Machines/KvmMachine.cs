@@ -13,6 +13,7 @@ namespace Unikraft.Platform.Kvm.Machines;
 internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 {
     private readonly MachineShell _shell;
+    private readonly Reclaimer _reclaimer;
     private readonly GuestMemory _memory;
     private readonly RunControl _control;
     private readonly PlatformDevice _platform;
@@ -25,6 +26,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private KvmMachine(Parts parts, KvmHost host, IMachineMonitor monitor)
     {
         _shell = parts.Shell;
+        _reclaimer = host.Reclaimer;
         _memory = _shell.Memory;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
         GuestClock clock = new(host.TimeProvider, parts.Origin?.Device.Monotonic ?? 0);
@@ -53,6 +55,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             environment,
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
+            host.Forecast,
             host.Logger,
             _memory,
             parts.Layout,
@@ -76,7 +79,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     public long Exits => _vcpus.Sum(static vcpu => vcpu.Exits);
 
-    public long PrivateBytes => _memory.CountPrivateBytes();
+    public long PrivateBytes => _disposal.IsValueCreated ? 0 : _memory.CountPrivateBytes();
 
     /// <summary>The work in the background that the last snapshot left behind.</summary>
     internal Task Folding => _capture.Folding;
@@ -149,8 +152,9 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine was started before.");
         }
 
+        // The threads may still be bringing their vCPUs into their first state: who waited for that first would start later.
         _control.Start();
-        return ValueTask.CompletedTask;
+        return new ValueTask(_control.Ready);
     }
 
     public async ValueTask PauseAsync(CancellationToken cancellationToken = default)
@@ -170,11 +174,14 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     public void Resume() => _control.Resume();
 
-    public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default) =>
-        await CaptureAsync(hooks: null, cancellationToken).ConfigureAwait(false);
+    public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        return await CaptureAsync(options, hooks: null, cancellationToken).ConfigureAwait(false);
+    }
 
     /// <inheritdoc cref="LiveCapture.CaptureAsync"/>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (Volatile.Read(ref _started) == 0)
@@ -182,7 +189,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             throw new InvalidOperationException("The machine has not been started.");
         }
 
-        return await _capture.CaptureAsync(hooks, cancellationToken).ConfigureAwait(false);
+        return await _capture.CaptureAsync(options, hooks, cancellationToken).ConfigureAwait(false);
     }
 
     public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);
@@ -218,7 +225,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus));
+        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus, host.SlotPages));
         KvmMachine machine;
         try
         {
@@ -240,15 +247,6 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
             load(machine);
             await shell.AttachAsync().ConfigureAwait(false);
-            await machine._control.WhenParked().ConfigureAwait(false);
-            if (machine._control.HasEnded)
-            {
-                MachineExit exit = await machine.Exited.ConfigureAwait(false);
-                throw exit is MachineExit.Failed failed
-                    ? new HypervisorException($"The machine could not be made: {failed.Error.Message}", failed.Error)
-                    : new MachineExitedException(exit);
-            }
-
             cancellationToken.ThrowIfCancellationRequested();
             return machine;
         }
@@ -264,8 +262,8 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         Kill();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
-        await _shell.DisposeAsync().ConfigureAwait(false);
         _capture.Dispose();
+        await _reclaimer.TakeAsync(_shell).ConfigureAwait(false);
     }
 
     /// <summary>What a machine is made of.</summary>

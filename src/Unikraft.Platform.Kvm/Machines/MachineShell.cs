@@ -27,7 +27,7 @@ internal sealed class MachineShell : IAsyncDisposable
     /// <exception cref="HypervisorException">The host refused memory or a thread.</exception>
     internal static MachineShell Begin(KvmDevice device, MachineShape shape)
     {
-        GuestMemory memory = new(shape.MemorySize);
+        GuestMemory memory = new(shape.MemorySize, shape.SlotPages);
         Task<KvmVm> vm = Task.Run(device.CreateVm);
         VcpuThread[] threads = [.. Enumerable.Range(0, shape.Vcpus).Select(index => new VcpuThread(vm, index))];
         int started = 0;

@@ -29,10 +29,22 @@ internal sealed class DirtyTracker
 
     /// <summary>Takes what has changed while the guest runs on, and begins to log anew.</summary>
     /// <returns>The number of pages.</returns>
-    internal int TakeRound(LayerWriter writer)
+    internal int TakeRound(LayerWriter writer, CancellationToken cancellationToken)
     {
-        _round.Clear();
-        _vm.GetDirtyLog(_round.Words);
+        int pages = BeginRound();
+        int next = 0;
+        while (ContinueRound(writer, ref next, int.MaxValue, cancellationToken))
+        {
+        }
+
+        return pages;
+    }
+
+    /// <summary>Collects what has changed and begins to log anew, for <see cref="ContinueRound"/> to copy it.</summary>
+    /// <returns>The number of pages.</returns>
+    internal int BeginRound()
+    {
+        ReadLog();
 
         // Noted before the log forgets them, whatever fails from here on.
         _taken.UnionWith(_round);
@@ -40,32 +52,58 @@ internal sealed class DirtyTracker
         // Cleared before the pages are read: a write that comes after the reading is in the log again.
         ClearLog();
         Collect();
-        writer.Copy(_memory, _round);
         return _round.Count();
+    }
+
+    /// <summary>Copies a part of a round.</summary>
+    /// <param name="writer">Where to.</param>
+    /// <param name="next">Where the part begins, 0 at first, and where the next one does.</param>
+    /// <param name="maxPages">The most pages to copy.</param>
+    /// <param name="cancellationToken">Cancels; the pages count as changed if the snapshot is rolled back.</param>
+    /// <returns>Whether there is more to copy.</returns>
+    internal bool ContinueRound(LayerWriter writer, ref int next, int maxPages, CancellationToken cancellationToken)
+    {
+        // 4 MiB: a cancellation is heard within a few milliseconds.
+        const int Step = 1 << 10;
+        while (maxPages > 0)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            if (!_round.NextRun(next, out int start, out int length))
+            {
+                return false;
+            }
+
+            length = Math.Min(length, Math.Min(Step, maxPages));
+            writer.Store(start, _memory.PageRun(start, length));
+            next = start + length;
+            maxPages -= length;
+        }
+
+        return true;
     }
 
     /// <summary>Counts what has changed since the last round, at the cost of reading the log.</summary>
     internal int CountResidue()
     {
-        _round.Clear();
-        _vm.GetDirtyLog(_round.Words);
+        ReadLog();
         return _round.Count();
     }
 
-    /// <summary>
-    /// Takes the rest while the guest stands still. Nothing is protected again: these pages count as changed next time, which costs nothing
-    /// now.
-    /// </summary>
+    /// <summary>Takes the rest while the guest stands still. Nothing is protected again yet: that would take as long as the copying.</summary>
     internal void StageResidue(LayerWriter writer, StagingBuffer buffer)
     {
-        _round.Clear();
-        _vm.GetDirtyLog(_round.Words);
+        ReadLog();
         Collect();
         writer.Stage(_memory, _round, buffer);
     }
 
-    /// <summary>Stores the rest, when the guest runs again.</summary>
-    internal void FlushResidue(LayerWriter writer) => writer.FlushStaged(_round);
+    /// <summary>Stores the rest, when the guest runs again, and begins to log anew.</summary>
+    internal void FlushResidue(LayerWriter writer)
+    {
+        // The log forgets what was written since the guest runs again, and the comparison finds it: exact, at no cost to the cut.
+        ClearLog();
+        writer.FlushStaged(_memory, _round, changed: _pending);
+    }
 
     /// <summary>The snapshot that was taken is complete.</summary>
     internal void Commit() => _taken.Clear();
@@ -75,6 +113,14 @@ internal sealed class DirtyTracker
     {
         _pending.UnionWith(_taken);
         _taken.Clear();
+    }
+
+    private void ReadLog()
+    {
+        foreach (MemorySlot slot in _memory.Slots)
+        {
+            _vm.GetDirtyLog(slot, _round);
+        }
     }
 
     private void Collect()
@@ -88,14 +134,15 @@ internal sealed class DirtyTracker
 
     private void ClearLog()
     {
-        Span<ulong> words = _round.Words;
-        for (int page = 0; page < _round.Pages; page += ClearStep)
+        foreach (MemorySlot slot in _memory.Slots)
         {
-            int pages = Math.Min(ClearStep, _round.Pages - page);
-            Span<ulong> part = words.Slice(page / PageBitmap.BitsPerWord, (pages + PageBitmap.BitsPerWord - 1) / PageBitmap.BitsPerWord);
-            if (part.ContainsAnyExcept(0UL))
+            for (int page = 0; page < slot.Pages; page += ClearStep)
             {
-                _vm.ClearDirtyLog(part, page, pages);
+                int pages = Math.Min(ClearStep, slot.Pages - page);
+                if (_round.WordsOf(slot.FirstPage + page, pages).ContainsAnyExcept(0UL))
+                {
+                    _vm.ClearDirtyLog(slot, _round, page, pages);
+                }
             }
         }
     }

@@ -18,19 +18,29 @@ internal sealed unsafe class GuestMemory : SafeHandle
     /// <summary>Runs of this many pages are mapped from their layer, shorter ones are copied: a mapping costs about as much as copying them.</summary>
     internal const int MapThreshold = 16;
 
-    /// <summary>The most mappings one guest may take of <c>vm.max_map_count</c> (65,530 for the process by default).</summary>
+    /// <summary>The most mappings one guest may take.</summary>
     private const int MaxMappings = 4096;
+
+    /// <summary>Mapping a run parts what was there: the run itself, and what is left behind it.</summary>
+    private const int MappingsPerRun = 2;
 
     /// <summary>The memory begins at a multiple of this, and at least one page on either side of it stays inaccessible.</summary>
     private const int LargePage = 2 << 20;
 
     private readonly nint _reservation;
+    private readonly MappingBudget _budget;
+    private int _mappings;
 
-    internal GuestMemory(long size)
+    /// <param name="size">The size in bytes.</param>
+    /// <param name="slotPages">The most pages of one slot.</param>
+    /// <param name="budget">Where mappings are taken from; that of the process when <see langword="null"/>.</param>
+    internal GuestMemory(long size, int slotPages = int.MaxValue, MappingBudget? budget = null)
         : base(invalidHandleValue: -1, ownsHandle: true)
     {
+        _budget = budget ?? MappingBudget.OfProcess;
         Size = size;
         Pages = (int)(size >> PageSize.Shift);
+        Slots = MemorySlot.Divide(Pages, slotPages);
 
         // Without a border the kernel would make one mapping of two neighbours, and count their pages together.
         _reservation = Reserve(address: 0, ReservedSize, Libc.ProtectionNone);
@@ -60,6 +70,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
     internal long Size { get; }
 
     internal int Pages { get; }
+
+    /// <summary>How KVM is to know the memory.</summary>
+    internal MemorySlot[] Slots { get; }
 
     private nuint ReservedSize => (nuint)Size + 2 * LargePage;
 
@@ -99,27 +112,26 @@ internal sealed unsafe class GuestMemory : SafeHandle
     /// <summary>The bytes of a run of pages, at most <see cref="PageExtent.MaxLength"/> of them, for copying them into a layer.</summary>
     internal ReadOnlySpan<byte> PageRun(int firstPage, int pages) => Slice((long)firstPage << PageSize.Shift, pages << PageSize.Shift);
 
-    /// <summary>Puts the pages of a chain of layers into memory that is still all zero.</summary>
+    /// <summary>Puts the pages of a chain of layers into memory that is still all zero. To be called once.</summary>
     internal void Install(PageMap map)
     {
-        int threshold = MapThreshold;
-        while (map.CountExtents(threshold) > MaxMappings)
+        LoadPlan plan = map.Plan;
+        _mappings = _budget.Take(Math.Min(MaxMappings, MappingsPerRun * plan.Mapped.Length));
+        for (int threshold = 2 * MapThreshold; MappingsPerRun * plan.Mapped.Length > _mappings; threshold *= 2)
         {
-            threshold *= 2;
+            plan = LoadPlan.Make(map.Extents, threshold);
         }
 
-        foreach (PageExtent extent in map.Extents)
+        foreach (PageExtent extent in plan.Mapped)
         {
             long offset = (long)extent.Start << PageSize.Shift;
-            int length = extent.Length << PageSize.Shift;
-            if (extent.Length >= threshold)
-            {
-                extent.Layer.Map(handle + (nint)offset, offset, length);
-            }
-            else
-            {
-                extent.Layer.Read(Slice(offset, length), offset);
-            }
+            extent.Layer.Map(handle + (nint)offset, offset, extent.Length << PageSize.Shift);
+        }
+
+        foreach (PageExtent extent in plan.Copied)
+        {
+            long offset = (long)extent.Start << PageSize.Shift;
+            extent.Layer.Read(Slice(offset, extent.Length << PageSize.Shift), offset);
         }
     }
 
@@ -155,7 +167,11 @@ internal sealed unsafe class GuestMemory : SafeHandle
         return kilobytes << 10;
     }
 
-    protected override bool ReleaseHandle() => Libc.MemoryUnmap(_reservation, ReservedSize) == 0;
+    protected override bool ReleaseHandle()
+    {
+        _budget.Return(_mappings);
+        return Libc.MemoryUnmap(_reservation, ReservedSize) == 0;
+    }
 
     private static nint Reserve(nint address, nuint length, int protection, int flags = 0) => Libc.MemoryMap(
         address,

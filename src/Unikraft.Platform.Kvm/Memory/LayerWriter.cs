@@ -12,7 +12,6 @@ internal sealed class LayerWriter : IDisposable
     private readonly PageBitmap _stored;
     private readonly PageBitmap _zero;
     private StagingBuffer? _staging;
-    private int _staged;
     private bool _sealed;
 
     internal LayerWriter(int pages)
@@ -33,26 +32,20 @@ internal sealed class LayerWriter : IDisposable
         }
     }
 
-    /// <summary>Takes the present content of some pages. Pages of zeroes take no room.</summary>
-    internal void Copy(GuestMemory memory, PageBitmap pages)
-    {
-        for (int from = 0; pages.NextRun(from, out int start, out int length); from = start + length)
-        {
-            Store(start, memory.PageRun(start, length));
-        }
-    }
+    /// <summary>The pages that the last <see cref="Stage"/> copied into its buffer.</summary>
+    internal int Staged { get; private set; }
 
     /// <summary>Takes the present content of some pages as quickly as possible, for <see cref="FlushStaged"/> to do the rest of the work.</summary>
     /// <remarks>What does not fit into the buffer is stored at once, which is several times slower.</remarks>
     internal void Stage(GuestMemory memory, PageBitmap pages, StagingBuffer buffer)
     {
         _staging = buffer;
-        _staged = 0;
+        Staged = 0;
         for (int from = 0; pages.NextRun(from, out int start, out int length); from = start + length)
         {
-            int fitting = Math.Min(length, buffer.Capacity - _staged);
-            memory.PageRun(start, fitting).CopyTo(buffer.Slice(_staged, fitting));
-            _staged += fitting;
+            int fitting = Math.Min(length, buffer.Capacity - Staged);
+            memory.PageRun(start, fitting).CopyTo(buffer.Slice(Staged, fitting));
+            Staged += fitting;
             if (fitting < length)
             {
                 Store(start + fitting, memory.PageRun(start + fitting, length - fitting));
@@ -61,15 +54,27 @@ internal sealed class LayerWriter : IDisposable
     }
 
     /// <summary>Stores the pages that were staged.</summary>
+    /// <param name="memory">The memory that they were staged from.</param>
     /// <param name="pages">The pages that were given to <see cref="Stage"/>.</param>
-    internal void FlushStaged(PageBitmap pages)
+    /// <param name="changed">Where to note the pages that the memory holds otherwise by now, and those that were not staged.</param>
+    internal void FlushStaged(GuestMemory memory, PageBitmap pages, PageBitmap changed)
     {
         int position = 0;
-        for (int from = 0; position < _staged && pages.NextRun(from, out int start, out int length); from = start + length)
+        for (int from = 0; pages.NextRun(from, out int start, out int length); from = start + length)
         {
-            int staged = Math.Min(length, _staged - position);
-            Store(start, _staging!.Slice(position, staged));
-            position += staged;
+            int staged = Math.Min(length, Staged - position);
+            if (staged > 0)
+            {
+                ReadOnlySpan<byte> content = _staging!.Slice(position, staged);
+                Store(start, content);
+                NoteChanged(content, memory.PageRun(start, staged), start, changed);
+                position += staged;
+            }
+
+            for (int page = start + staged; page < start + length; page++)
+            {
+                changed.Set(page);
+            }
         }
     }
 
@@ -104,7 +109,7 @@ internal sealed class LayerWriter : IDisposable
         HostError.Check(
             Libc.FileControl(_file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealWrite | Libc.SealSeal),
             "Sealing a memory layer");
-        MemoryLayer layer = new(_file, (long)_stored.Count() << PageSize.Shift);
+        MemoryLayer layer = new(_file, (long)_stored.Count() << PageSize.Shift, _stored);
         _sealed = true;
         try
         {
@@ -121,6 +126,18 @@ internal sealed class LayerWriter : IDisposable
         if (!_sealed)
         {
             _file.Dispose();
+        }
+    }
+
+    private static void NoteChanged(ReadOnlySpan<byte> staged, ReadOnlySpan<byte> present, int firstPage, PageBitmap changed)
+    {
+        // Mostly nothing has: one comparison for the whole run then.
+        for (int done = staged.CommonPrefixLength(present); done < staged.Length;)
+        {
+            int page = done >> PageSize.Shift;
+            changed.Set(firstPage + page);
+            done = (page + 1) << PageSize.Shift;
+            done += staged[done..].CommonPrefixLength(present[done..]);
         }
     }
 

@@ -6,36 +6,82 @@ namespace Unikraft.Platform.Kvm.Memory;
 /// The pages that changed between two snapshots, immutable, shared by everything that builds on them and freed with the last user.
 /// </summary>
 /// <remarks>
-/// A sealed, sparse memory file in which every page lies at its guest physical address: runs of pages are mapped with one call, whatever layer
-/// they come from.
+/// Either a sealed, sparse memory file in which every page lies at its guest physical address, or an opened layer file in which the pages are packed by
+/// ascending address. In both, pages that follow one another can be mapped with one call.
 /// </remarks>
 internal sealed class MemoryLayer
 {
     private readonly DescriptorHandle _file;
+    private readonly PageBitmap? _stored;
+    private readonly PageIndex? _packed;
+    private readonly long _contentOffset;
+    private readonly Action<MemoryLayer>? _freed;
     private int _references = 1;
 
-    internal MemoryLayer(DescriptorHandle file, long storedBytes)
+    /// <summary>A memory file.</summary>
+    /// <param name="file">The file, which is taken over.</param>
+    /// <param name="storedBytes">Bytes of memory that it holds.</param>
+    /// <param name="stored">The pages that it holds, which do not change any more; <see langword="null"/> when nobody will save it.</param>
+    internal MemoryLayer(DescriptorHandle file, long storedBytes, PageBitmap? stored = null)
     {
         _file = file;
+        _stored = stored;
         StoredBytes = storedBytes;
+        Id = Guid.NewGuid();
     }
+
+    /// <summary>A layer file.</summary>
+    /// <param name="file">The file, which is taken over.</param>
+    /// <param name="id">What tells the layer from all others.</param>
+    /// <param name="packed">The pages that it holds.</param>
+    /// <param name="contentOffset">Where the first of them lies.</param>
+    /// <param name="freed">Told when the last reference is gone. Must not throw.</param>
+    internal MemoryLayer(DescriptorHandle file, Guid id, PageIndex packed, long contentOffset, Action<MemoryLayer> freed)
+    {
+        _file = file;
+        _packed = packed;
+        _contentOffset = contentOffset;
+        _freed = freed;
+        StoredBytes = (long)packed.StoredPages << PageSize.Shift;
+        Id = id;
+    }
+
+    /// <summary>What tells the layer from all others, in memory and in files.</summary>
+    internal Guid Id { get; }
 
     /// <summary>Bytes of memory that the layer holds.</summary>
     internal long StoredBytes { get; }
 
+    /// <summary>Makes a list of the pages that the layer holds.</summary>
+    internal PageIndex GetIndex() =>
+        _packed ?? PageIndex.From(_stored ?? throw new InvalidOperationException("The layer does not know its pages."));
+
+    /// <summary>Whether the layer holds all pages of a run.</summary>
+    internal bool Holds(int page, int pages) => _packed is null
+        ? _stored is not null && _stored.HasRun(page, pages)
+        : _packed.TryFind(page, pages, out _);
+
     /// <exception cref="ObjectDisposedException">The last reference is gone, and the layer with it.</exception>
-    internal void AddReference()
+    internal void AddReference() => ObjectDisposedException.ThrowIf(!TryAddReference(), this);
+
+    /// <returns>False when the last reference is gone, and the layer with it.</returns>
+    internal bool TryAddReference()
     {
         // Counted up from 1 or more only: a refused attempt must not bring the layer back to life.
         int references = Volatile.Read(ref _references);
         int seen;
         do
         {
-            ObjectDisposedException.ThrowIf(references == 0, this);
+            if (references == 0)
+            {
+                return false;
+            }
+
             seen = references;
             references = Interlocked.CompareExchange(ref _references, seen + 1, seen);
         }
         while (references != seen);
+        return true;
     }
 
     internal void Release()
@@ -43,12 +89,17 @@ internal sealed class MemoryLayer
         if (Interlocked.Decrement(ref _references) == 0)
         {
             _file.Dispose();
+            _freed?.Invoke(this);
         }
     }
 
     /// <summary>Maps a run of pages copy-on-write over a part of guest memory.</summary>
+    /// <param name="address">Where to.</param>
+    /// <param name="offset">The guest physical address of the first page.</param>
+    /// <param name="length">The number of bytes, in whole pages.</param>
     internal void Map(nint address, long offset, int length)
     {
+        long fileOffset = ToFileOffset(offset, length);
         bool added = false;
         try
         {
@@ -59,7 +110,7 @@ internal sealed class MemoryLayer
                 Libc.ProtectionRead | Libc.ProtectionWrite,
                 Libc.MapPrivate | Libc.MapFixed | Libc.MapNoReserve,
                 (int)_file.DangerousGetHandle(),
-                offset);
+                fileOffset);
             if (mapped == -1)
             {
                 throw HostError.Last("Mapping a memory layer");
@@ -77,8 +128,11 @@ internal sealed class MemoryLayer
     }
 
     /// <summary>Copies a run of pages.</summary>
+    /// <param name="destination">Where to, in whole pages.</param>
+    /// <param name="offset">The guest physical address of the first page.</param>
     internal unsafe void Read(Span<byte> destination, long offset)
     {
+        offset = ToFileOffset(offset, destination.Length);
         fixed (byte* first = destination)
         {
             int done = 0;
@@ -93,5 +147,19 @@ internal sealed class MemoryLayer
                 done += (int)read;
             }
         }
+    }
+
+    private long ToFileOffset(long offset, int length)
+    {
+        if (_packed is null)
+        {
+            return offset;
+        }
+
+        int page = (int)(offset >> PageSize.Shift);
+        int pages = length >> PageSize.Shift;
+        return _packed.TryFind(page, pages, out int position)
+            ? _contentOffset + ((long)position << PageSize.Shift)
+            : throw new HypervisorException($"Memory layer {Id} does not hold all of the {pages} pages from page {page}.");
     }
 }

@@ -17,7 +17,9 @@ internal sealed class PageBitmap
 
     internal int Pages { get; }
 
-    internal Span<ulong> Words => _words;
+    /// <summary>The words of a range of pages that begins at a multiple of <see cref="BitsPerWord"/>.</summary>
+    internal Span<ulong> WordsOf(int firstPage, int pages) =>
+        _words.AsSpan(firstPage / BitsPerWord, (pages + BitsPerWord - 1) / BitsPerWord);
 
     internal bool this[int page] => (_words[page / BitsPerWord] >> (page % BitsPerWord) & 1) != 0;
 
@@ -60,6 +62,9 @@ internal sealed class PageBitmap
 
         return count;
     }
+
+    /// <summary>Whether all bits of a run are set.</summary>
+    internal bool HasRun(int start, int length) => NextBit(start, invert: ulong.MaxValue) >= start + length;
 
     /// <summary>Finds the next run of set bits. One that is longer than an extent may be comes in parts.</summary>
     /// <param name="from">Where to begin to look.</param>

@@ -15,13 +15,15 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     /// <param name="layout">The layout of the memory.</param>
     /// <param name="vcpus">The state of the vCPUs.</param>
     /// <param name="device">The state of the platform device.</param>
-    /// <param name="pause">How long the machine stood still.</param>
+    /// <param name="pause">The longest that the machine stood still at a time.</param>
+    /// <param name="throttled">How long it was held before the cut.</param>
     internal KvmSnapshot(
         PageMap memory,
         FlatGuestLayout layout,
         IReadOnlyList<VcpuState> vcpus,
         PlatformDeviceState device,
-        TimeSpan pause)
+        TimeSpan pause,
+        TimeSpan throttled)
     {
         _memory = new SharedPageMap(memory);
         StoredBytes = memory.OwnBytes;
@@ -30,6 +32,7 @@ internal sealed class KvmSnapshot : IMachineSnapshot
         Vcpus = vcpus;
         Device = device;
         Pause = pause;
+        Throttled = throttled;
     }
 
     public long StoredBytes { get; }
@@ -37,6 +40,8 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     public int Depth { get; }
 
     public TimeSpan Pause { get; }
+
+    public TimeSpan Throttled { get; }
 
     internal FlatGuestLayout Layout { get; }
 

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Memory;
@@ -12,15 +13,9 @@ namespace Unikraft.Platform.Kvm.Snapshots;
 /// </summary>
 internal sealed class LiveCapture : IDisposable
 {
-    /// <summary>So few pages that another round would not shorten the cut: 64 of them are copied in some 30 us.</summary>
-    private const int ResidueTarget = 64;
-
-    /// <summary>A guest that writes as fast as it is copied gains nothing from more rounds.</summary>
-    private const int MaxRounds = 6;
-
-    /// <summary>Chains are folded when more than these pages, and this share of the memory, lie scattered: loading would copy for milliseconds.</summary>
-    private const int MinScattered = 512;
-    private const int ScatteredShare = 32;
+    /// <summary>Chains are folded when loading would copy more than these pages, and this share of the memory: 2.5 us each.</summary>
+    private const int MinScattered = 256;
+    private const int ScatteredShare = 64;
 
     /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
     private const int MaxStaged = 1 << 16;
@@ -32,6 +27,7 @@ internal sealed class LiveCapture : IDisposable
     private readonly TimeProvider _timeProvider;
     private readonly Lazy<DirtyTracker> _tracker;
     private readonly StagingPool _stagingPool;
+    private readonly CutForecast _forecast;
     private readonly ILogger _logger;
     private readonly SemaphoreSlim _busy = new(1, 1);
     private readonly SharedPageMap _base;
@@ -40,6 +36,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="parts">The machine.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
+    /// <param name="forecast">How long cuts take.</param>
     /// <param name="logger">Where to log.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
@@ -48,12 +45,14 @@ internal sealed class LiveCapture : IDisposable
         VcpuEnvironment parts,
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
+        CutForecast forecast,
         ILogger logger,
         GuestMemory memory,
         FlatGuestLayout layout,
         PageMap? baseMap)
     {
         _stagingPool = stagingPool;
+        _forecast = forecast;
         _logger = logger;
         _control = parts.Control;
         _device = parts.Platform;
@@ -68,10 +67,11 @@ internal sealed class LiveCapture : IDisposable
     internal Task Folding => _folding;
 
     /// <summary>Takes a snapshot.</summary>
+    /// <param name="options">How to take it.</param>
     /// <param name="hooks">Looks into it; <see langword="null"/> for nobody.</param>
     /// <param name="cancellationToken">Cancels, up to the cut.</param>
     /// <exception cref="InvalidOperationException">Another one is being taken.</exception>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         if (!await _busy.WaitAsync(TimeSpan.Zero, CancellationToken.None).ConfigureAwait(false))
         {
@@ -81,7 +81,7 @@ internal sealed class LiveCapture : IDisposable
         try
         {
             // Copying memory is work for a thread of its own kind, not for the caller's.
-            return await Task.Run(() => CaptureCoreAsync(hooks, cancellationToken), cancellationToken).ConfigureAwait(false);
+            return await Task.Run(() => CaptureCoreAsync(options, hooks, cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -106,7 +106,7 @@ internal sealed class LiveCapture : IDisposable
     private void BeginFolding(KvmSnapshot snapshot)
     {
         PageMap map = snapshot.ShareMemory();
-        if (_folding.IsCompleted && map.ScatteredPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
+        if (_folding.IsCompleted && map.Plan.CopiedPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
         {
             _folding = Task.Run(() => Fold(snapshot, map));
         }
@@ -134,27 +134,17 @@ internal sealed class LiveCapture : IDisposable
         }
     }
 
-    private async Task<KvmSnapshot> CaptureCoreAsync(CaptureHooks? hooks, CancellationToken cancellationToken)
+    private async Task<KvmSnapshot> CaptureCoreAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         DirtyTracker tracker = _tracker.Value;
         using LayerWriter writer = new(_memory.Pages);
         StagingBuffer? staging = null;
         try
         {
-            int previous = int.MaxValue;
-            int pages = 0;
-            for (int round = 0; round < MaxRounds; round++)
-            {
-                cancellationToken.ThrowIfCancellationRequested();
-                pages = tracker.TakeRound(writer);
-                if (pages <= ResidueTarget || pages > previous / 4 * 3)
-                {
-                    break;
-                }
-
-                previous = pages;
-            }
-
+            PreCopy preCopy = new(_control, tracker, writer, _timeProvider);
+            await preCopy
+                .RunAsync(options.PauseBudget, _forecast.AffordablePages(options.PauseBudget), hooks, cancellationToken)
+                .ConfigureAwait(false);
             if (hooks?.BeforeCut is { } beforeCut)
             {
                 await beforeCut().ConfigureAwait(false);
@@ -168,25 +158,36 @@ internal sealed class LiveCapture : IDisposable
             }
 
             // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
-            staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(pages, tracker.CountResidue())));
+            staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(preCopy.LastRound, tracker.CountResidue())));
             StagingBuffer buffer = staging;
-            PlatformDeviceState? device = null;
+            using PlatformDeviceCut device = new();
+            TimeSpan copying = default;
             Cut cut = new(states, () =>
             {
+                long start = _timeProvider.GetTimestamp();
                 tracker.StageResidue(writer, buffer);
-                device = _device.Save();
+                copying = _timeProvider.GetElapsedTime(start);
+                _device.Save(device);
                 hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);
             tracker.FlushResidue(writer);
 
+            TimeSpan pause = _timeProvider.GetElapsedTime(cut.RequestedAt, cut.WaitUntilResumed());
+            _forecast.Observe(writer.Staged, copying, pause);
+            if (options.PauseBudget != Timeout.InfiniteTimeSpan && pause > options.PauseBudget)
+            {
+                Log.PauseBudgetExceeded(_logger, pause, options.PauseBudget);
+            }
+
             KvmSnapshot snapshot = new(
                 _base.Overlay(writer),
                 _layout,
                 states,
-                device!,
-                _timeProvider.GetElapsedTime(cut.RequestedAt, cut.WaitUntilResumed()));
+                device.ToState(),
+                pause > preCopy.LongestHold ? pause : preCopy.LongestHold,
+                preCopy.Held);
             tracker.Commit();
             BeginFolding(snapshot);
             return snapshot;

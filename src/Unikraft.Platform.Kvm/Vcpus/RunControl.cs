@@ -16,6 +16,7 @@ internal sealed class RunControl : IMachineControl
 {
     private readonly object _gate = new();
     private readonly TaskCompletionSource<MachineExit> _exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly List<TaskCompletionSource> _parkWaiters = [];
     private readonly GuestClock _clock;
     private readonly Action<uint> _publishEvents;
@@ -33,6 +34,7 @@ internal sealed class RunControl : IMachineControl
     private int _holds = 1;
     private int _pauses;
     private int _parked;
+    private int _readied;
     private int _finished;
 
     /// <param name="clock">The clock that sleeps are measured by.</param>
@@ -47,17 +49,8 @@ internal sealed class RunControl : IMachineControl
 
     internal Task<MachineExit> Exited => _exited.Task;
 
-    /// <summary>Whether the end was decided; <see cref="Exited"/> completes when the last vCPU has heard of it.</summary>
-    internal bool HasEnded
-    {
-        get
-        {
-            lock (_gate)
-            {
-                return _exit is not null;
-            }
-        }
-    }
+    /// <summary>Completes when all vCPUs have their first state, or the machine has ended; fails when a vCPU cannot be brought into it.</summary>
+    internal Task Ready => _ready.Task;
 
     /// <summary>Names the vCPUs, before the first of them runs.</summary>
     internal void SetVcpus(Vcpu[] vcpus) => _vcpus = vcpus;
@@ -160,6 +153,7 @@ internal sealed class RunControl : IMachineControl
             }
 
             _exit = exit;
+            _ready.TrySetResult();
             KickAll();
             foreach (TaskCompletionSource waiter in _parkWaiters)
             {
@@ -245,7 +239,23 @@ internal sealed class RunControl : IMachineControl
         lock (_gate)
         {
             vcpu.Kick = kick;
+            if (++_readied == _vcpus.Length)
+            {
+                _ready.TrySetResult();
+            }
         }
+    }
+
+    /// <summary>A vCPU cannot be brought into its first state.</summary>
+    internal void OnUnusable(HypervisorException error)
+    {
+        if (_ready.TrySetException(error))
+        {
+            // Nobody may ever start the machine.
+            _ = _ready.Task.Exception;
+        }
+
+        End(new MachineExit.Failed(error));
     }
 
     /// <summary>The vCPU is about to be closed and its thread to end, whose number may then be given to another one.</summary>

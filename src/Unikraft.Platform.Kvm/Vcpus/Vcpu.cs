@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Devices;
@@ -19,6 +20,9 @@ internal sealed class Vcpu : IMmioInitiator
     private volatile bool _needsAttention;
     private volatile bool _isNmiRequested;
     private bool _isExitPending;
+
+    /// <summary>The state it was restored from or last saved to.</summary>
+    private VcpuState? _lastState;
 
     /// <param name="index">The number of the vCPU, from 0.</param>
     /// <param name="environment">What it shares with the other vCPUs of the machine.</param>
@@ -101,11 +105,10 @@ internal sealed class Vcpu : IMmioInitiator
     {
         try
         {
-            _kvm = kvm ?? throw new HypervisorException($"vCPU {Index} could not be made: {error?.Message}", error);
-            _initialize(kvm, Index);
-            _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
-            _needsAttention = true;
-            RunLoop(kvm);
+            if (TryInitialize(kvm, error))
+            {
+                RunLoop(kvm);
+            }
         }
         catch (Exception failure)
         {
@@ -126,7 +129,9 @@ internal sealed class Vcpu : IMmioInitiator
     internal void Enter(Cut cut)
     {
         LastCut = StandingFor = cut;
-        cut.StateOf(Index).Save(_kvm!, Wait);
+        VcpuState state = cut.StateOf(Index);
+        state.Save(_kvm!, Wait, _lastState);
+        _lastState = state;
     }
 
     /// <summary>Goes on, if the vCPU stood still for a cut. On its thread.</summary>
@@ -141,7 +146,7 @@ internal sealed class Vcpu : IMmioInitiator
 
     /// <summary>Puts back the part of the state that is not KVM's. A request is over in a clone: whoever restores answers it.</summary>
     internal void Restore(VcpuState state) =>
-        (Wait, IsWakePending) = (state.Wait is { IsRequest: true } ? null : state.Wait, state.IsWakePending);
+        (_lastState, Wait, IsWakePending) = (state, state.Wait is { IsRequest: true } ? null : state.Wait, state.IsWakePending);
 
     internal void ArmTimer(ulong nanoseconds)
     {
@@ -158,6 +163,24 @@ internal sealed class Vcpu : IMmioInitiator
         }
     }
 
+    private bool TryInitialize([NotNullWhen(true)] KvmVcpu? kvm, Exception? error)
+    {
+        try
+        {
+            _kvm = kvm ?? throw new HypervisorException(error?.Message ?? "KVM gave none", error);
+            _initialize(kvm, Index);
+        }
+        catch (HypervisorException failure)
+        {
+            _control.OnUnusable(new HypervisorException($"vCPU {Index} could not be made: {failure.Message}", failure));
+            return false;
+        }
+
+        _needsAttention = true;
+        _control.OnReady(this, new VcpuKick(_environment.KickSignal, Libc.GetThreadId(), kvm.RunPage));
+        return true;
+    }
+
     private void RunLoop(KvmVcpu kvm)
     {
         while (true)
@@ -169,6 +192,8 @@ internal sealed class Vcpu : IMmioInitiator
                 {
                     return;
                 }
+
+                kvm.RunPage.ForgetRegisters();
 
                 if (_isNmiRequested)
                 {

@@ -11,6 +11,8 @@ internal sealed class VcpuKick(KickSignal signal, int thread, KvmRunPage runPage
     /// <summary>To be called under the gate of the machine, after the attention flag was raised.</summary>
     internal void Send()
     {
+        // Mostly it is for a cut, which then has the registers without asking.
+        runPage.RequestRegisters();
         runPage.ImmediateExit = true;
         signal.Send(thread);
     }

@@ -43,6 +43,7 @@ internal sealed class VcpuThread
         try
         {
             kvm = _vm.GetAwaiter().GetResult().CreateVcpu(_index);
+            kvm.Prepare();
         }
         catch (Exception failure)
         {

@@ -16,13 +16,16 @@ internal sealed class CheckpointStore(
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
         Durations.RequireTimeout(request.WaitTimeout);
+        Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
 
         InstanceController source = instances.Find(request.From);
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
         CloneSource clone;
         try
         {
-            clone = source.BeginClone(ClonePurpose.Checkpoint);
+            clone = await platform.CancelOnCloseAsync(
+                token => source.BeginCloneAsync(ClonePurpose.Checkpoint, onlyIn: null, request.Snapshot?.WaitForPending ?? false, token),
+                cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -39,7 +42,7 @@ internal sealed class CheckpointStore(
             return checkpoint.Describe();
         }
 
-        checkpoint.Capture = CaptureAsync(checkpoint, source, clone);
+        checkpoint.Capture = CaptureAsync(checkpoint, source, clone, request.Snapshot?.PauseBudget);
         if (request.WaitTimeout is not { } timeout)
         {
             return checkpoint.Describe();
@@ -100,7 +103,7 @@ internal sealed class CheckpointStore(
         }
     }
 
-    private async Task CaptureAsync(StoredCheckpoint checkpoint, InstanceController source, CloneSource clone)
+    private async Task CaptureAsync(StoredCheckpoint checkpoint, InstanceController source, CloneSource clone, TimeSpan? pauseBudget)
     {
         // The caller is told at once that the checkpoint is starting; the scope keeps disposal from overtaking the capture.
         using Rundown.Scope? scope = platform.Rundown.TryEnter();
@@ -109,7 +112,7 @@ internal sealed class CheckpointStore(
         try
         {
             SnapshotReference snapshot =
-                await source.CaptureAsync(clone, ClonePurpose.Checkpoint, checkpoint.Abandoned).ConfigureAwait(false);
+                await source.CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned).ConfigureAwait(false);
             source.AddCheckpoint(checkpoint.Reference);
             checkpoint.Complete(snapshot);
             Announce(checkpoint, source: null);

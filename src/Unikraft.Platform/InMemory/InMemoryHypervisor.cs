@@ -69,6 +69,10 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
         return Make(state with { Guest = state.Guest.Clone() }, uuid, monitor);
     }
 
+    // No files: a scripted guest is an object, which nobody but itself could write down.
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => this as TFeature;
+
     public ValueTask DisposeAsync() => ValueTask.CompletedTask;
 
     public Task DelayAsync(TimeSpan latency, CancellationToken cancellationToken) =>

@@ -194,8 +194,9 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         }
     }
 
-    public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default)
+    public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
     {
+        ArgumentNullException.ThrowIfNull(options);
         cancellationToken.ThrowIfCancellationRequested();
         lock (_lock)
         {

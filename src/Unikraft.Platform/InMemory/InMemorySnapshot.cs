@@ -14,6 +14,9 @@ internal sealed class InMemorySnapshot(InMemoryHypervisor hypervisor, MachineSta
 
     public TimeSpan Pause => pause;
 
+    // A scripted guest stands still between two steps anyway: it cannot outrun a snapshot.
+    public TimeSpan Throttled => TimeSpan.Zero;
+
     public MachineState State
     {
         get

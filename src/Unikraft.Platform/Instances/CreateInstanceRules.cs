@@ -30,6 +30,8 @@ internal static class CreateInstanceRules
             throw new InvalidRequestException("Specify exactly one of 'image', 'branch_from', 'checkpoint' and 'template'");
         }
 
+        RequireUnset(request.Snapshot is not null && request.BranchFrom is null, "Cannot specify 'snapshot' unless 'branch_from' is set");
+        Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
         RequireRange("memory_mb", request.MemoryMb, hypervisor.MinMemoryMb, hypervisor.MaxMemoryMb, hypervisor);
         RequireRange("vcpus", request.Vcpus, 1, hypervisor.MaxVcpus, hypervisor);
         RequireArgs(request.Args ?? []);

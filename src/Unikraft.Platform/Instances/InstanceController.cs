@@ -26,6 +26,7 @@ internal sealed class InstanceController
 
     private readonly Lock _lock = new();
     private readonly List<Waiter> _waiters = [];
+    private readonly SnapshotTurns _snapshotTurns = new();
     private readonly TaskCompletionSource _published = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<Task> _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private InstanceState _state;
@@ -37,7 +38,6 @@ internal sealed class InstanceController
     private TaskCompletionSource<InstanceRun> _started = NewStarted();
     private Task _teardown = Task.CompletedTask;
     private Func<Exception>? _refusal;
-    private bool _capturing;
     private int _startCount;
     private int _restartCount;
 
@@ -205,27 +205,41 @@ internal sealed class InstanceController
     /// <summary>Begins to clone the instance. When it runs, <see cref="CaptureAsync"/> must follow.</summary>
     /// <param name="purpose">What for.</param>
     /// <param name="onlyIn">The only run to clone, if it matters.</param>
-    public CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn = null)
+    /// <param name="waitForPending">Whether to wait for other snapshots of the instance, instead of failing.</param>
+    /// <param name="cancellationToken">Cancels the waiting.</param>
+    public async Task<CloneSource> BeginCloneAsync(
+        ClonePurpose purpose,
+        InstanceRun? onlyIn,
+        bool waitForPending,
+        CancellationToken cancellationToken)
     {
+        Task turn;
         lock (_lock)
         {
-            ThrowIfClosed();
-            if (onlyIn is not null && onlyIn != _run)
+            if (!waitForPending || _state != InstanceState.Running)
             {
-                throw purpose.WrongState(_identity.Name, InstanceState.Stopped);
+                return BeginClone(purpose, onlyIn, hasTurn: false);
             }
 
-            switch (_state)
+            turn = _snapshotTurns.TakeAsync(cancellationToken);
+        }
+
+        await turn.ConfigureAwait(false);
+        lock (_lock)
+        {
+            bool keepsTurn = false;
+            try
             {
-                case InstanceState.Running when _capturing:
-                    throw purpose.SnapshotPending(_identity.Name);
-                case InstanceState.Running:
-                    _capturing = true;
-                    return new CloneSource(_identity, _configuration, _history, _run!.Machine, Snapshot: null);
-                case InstanceState.Stopped or InstanceState.Standby:
-                    return new CloneSource(_identity, _configuration, _history, Machine: null, _snapshot?.Share());
-                default:
-                    throw purpose.WrongState(_identity.Name, _state);
+                CloneSource clone = BeginClone(purpose, onlyIn, hasTurn: true);
+                keepsTurn = clone.Machine is not null;
+                return clone;
+            }
+            finally
+            {
+                if (!keepsTurn)
+                {
+                    _snapshotTurns.Pass();
+                }
             }
         }
     }
@@ -234,14 +248,23 @@ internal sealed class InstanceController
     /// Takes the snapshot of a clone that was begun while the instance ran. When that becomes a template it stands still from then on, unless this
     /// fails.
     /// </summary>
-    public async Task<SnapshotReference> CaptureAsync(CloneSource source, ClonePurpose purpose, CancellationToken cancellationToken)
+    /// <param name="source">What was begun.</param>
+    /// <param name="purpose">What for.</param>
+    /// <param name="pauseBudget">The longest that the instance should stand still; that of the platform when <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Cancels the snapshot.</param>
+    public async Task<SnapshotReference> CaptureAsync(
+        CloneSource source,
+        ClonePurpose purpose,
+        TimeSpan? pauseBudget,
+        CancellationToken cancellationToken)
     {
         using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _identity);
+        CaptureOptions options = new() { PauseBudget = pauseBudget ?? _platform.Settings.SnapshotPauseBudget };
         try
         {
             return new SnapshotReference(purpose == ClonePurpose.Template
                 ? await FreezeAsync(source.Machine!, cancellationToken).ConfigureAwait(false)
-                : await CaptureRunningAsync(source.Machine!, cancellationToken).ConfigureAwait(false));
+                : await CaptureRunningAsync(source.Machine!, options, cancellationToken).ConfigureAwait(false));
         }
         catch (Exception error) when (error is MachineExitedException or ObjectDisposedException)
         {
@@ -256,7 +279,7 @@ internal sealed class InstanceController
         {
             lock (_lock)
             {
-                _capturing = false;
+                _snapshotTurns.Pass();
             }
         }
     }
@@ -361,9 +384,32 @@ internal sealed class InstanceController
         }
     }
 
-    private async Task<IMachineSnapshot> CaptureRunningAsync(IVirtualMachine machine, CancellationToken cancellationToken)
+    // Under the lock.
+    private CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn, bool hasTurn)
     {
-        IMachineSnapshot snapshot = await machine.CaptureAsync(cancellationToken).ConfigureAwait(false);
+        ThrowIfClosed();
+        if (onlyIn is not null && onlyIn != _run)
+        {
+            throw purpose.WrongState(_identity.Name, InstanceState.Stopped);
+        }
+
+        return _state switch
+        {
+            InstanceState.Running when hasTurn || _snapshotTurns.TryTake() =>
+                new CloneSource(_identity, _configuration, _history, _run!.Machine, Snapshot: null),
+            InstanceState.Running => throw purpose.SnapshotPending(_identity.Name),
+            InstanceState.Stopped or InstanceState.Standby =>
+                new CloneSource(_identity, _configuration, _history, Machine: null, _snapshot?.Share()),
+            _ => throw purpose.WrongState(_identity.Name, _state),
+        };
+    }
+
+    private async Task<IMachineSnapshot> CaptureRunningAsync(
+        IVirtualMachine machine,
+        CaptureOptions options,
+        CancellationToken cancellationToken)
+    {
+        IMachineSnapshot snapshot = await machine.CaptureAsync(options, cancellationToken).ConfigureAwait(false);
         _platform.Telemetry.Paused(snapshot.Pause);
         return snapshot;
     }

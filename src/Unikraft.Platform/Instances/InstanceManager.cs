@@ -212,7 +212,7 @@ internal sealed class InstanceManager(
     {
         Blueprint blueprint = (source, stored) switch
         {
-            (not null, _) => await BranchAsync(source, onlyIn, cancellationToken).ConfigureAwait(false),
+            (not null, _) => await BranchAsync(source, onlyIn, request.Snapshot, cancellationToken).ConfigureAwait(false),
             (_, not null) => stored.Load(),
             _ => new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []),
         };
@@ -221,14 +221,20 @@ internal sealed class InstanceManager(
         return instance;
     }
 
-    private async Task<Blueprint> BranchAsync(InstanceController source, InstanceRun? onlyIn, CancellationToken cancellationToken)
+    private async Task<Blueprint> BranchAsync(
+        InstanceController source,
+        InstanceRun? onlyIn,
+        SnapshotOptions? options,
+        CancellationToken cancellationToken)
     {
-        CloneSource clone = source.BeginClone(ClonePurpose.Branch, onlyIn);
+        CloneSource clone = await platform.CancelOnCloseAsync(
+            token => source.BeginCloneAsync(ClonePurpose.Branch, onlyIn, options?.WaitForPending ?? false, token),
+            cancellationToken).ConfigureAwait(false);
         SnapshotReference? snapshot = clone.Snapshot;
         if (clone.Machine is not null)
         {
             snapshot = await platform.CancelOnCloseAsync(
-                token => source.CaptureAsync(clone, ClonePurpose.Branch, token),
+                token => source.CaptureAsync(clone, ClonePurpose.Branch, options?.PauseBudget, token),
                 cancellationToken).ConfigureAwait(false);
         }
 

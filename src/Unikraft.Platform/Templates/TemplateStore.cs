@@ -24,12 +24,14 @@ internal sealed class TemplateStore(
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done.</param>
     public async Task<Template> ConvertAsync(InstanceController instance, InstanceRun? onlyIn, CancellationToken cancellationToken)
     {
-        CloneSource clone = instance.BeginClone(ClonePurpose.Template, onlyIn);
+        CloneSource clone = await instance
+            .BeginCloneAsync(ClonePurpose.Template, onlyIn, waitForPending: false, cancellationToken)
+            .ConfigureAwait(false);
         SnapshotReference? snapshot = clone.Snapshot;
         if (clone.Machine is not null)
         {
             snapshot = await platform.CancelOnCloseAsync(
-                token => instance.CaptureAsync(clone, ClonePurpose.Template, token),
+                token => instance.CaptureAsync(clone, ClonePurpose.Template, pauseBudget: null, token),
                 cancellationToken).ConfigureAwait(false);
         }
 

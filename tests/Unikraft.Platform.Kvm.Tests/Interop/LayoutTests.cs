@@ -22,8 +22,10 @@ public sealed class LayoutTests
         #include <signal.h>
         #include <stddef.h>
         #include <stdio.h>
+        #include <sys/file.h>
         #include <sys/ioctl.h>
         #include <sys/mman.h>
+        #include <sys/stat.h>
         #include <linux/kvm.h>
         #include <linux/memfd.h>
 
@@ -66,6 +68,7 @@ public sealed class LayoutTests
             + "SmiPending=smi.pending SmiSmmInsideNmi=smi.smm_inside_nmi SmiLatchedInit=smi.latched_init "
             + "TripleFaultPending=triple_fault.pending Reserved=reserved ExceptionHasPayload=exception_has_payload "
             + "ExceptionPayload=exception_payload"),
+        [typeof(KvmSyncRegs)] = ("struct kvm_sync_regs", "Regs=regs Sregs=sregs Events=events"),
         [typeof(KvmDebugregs)] = ("struct kvm_debugregs", "Db=db Dr6=dr6 Dr7=dr7 Flags=flags Reserved=reserved"),
         [typeof(KvmMsrEntry)] = ("struct kvm_msr_entry", "Index=index Reserved=reserved Data=data"),
         [typeof(KvmMsrs)] = ("struct two_msrs", "NMsrs=header.nmsrs Pad=header.pad First=first Second=second"),
@@ -76,6 +79,10 @@ public sealed class LayoutTests
         [typeof(SignalActionArgument)] = (
             "struct sigaction",
             "Handler=sa_handler Mask=sa_mask Flags=sa_flags Restorer=sa_restorer"),
+        [typeof(FileStatus)] = (
+            "struct statx",
+            "Inode=stx_ino Size=stx_size ChangeSeconds=stx_ctime.tv_sec ChangeNanoseconds=stx_ctime.tv_nsec DeviceMajor=stx_dev_major "
+            + "DeviceMinor=stx_dev_minor"),
     };
 
     /// <summary>What C has no type for: a header that ends with a flexible array, and as many elements as there is room for.</summary>
@@ -99,7 +106,8 @@ public sealed class LayoutTests
             + "GetDebugregs=KVM_GET_DEBUGREGS SetDebugregs=KVM_SET_DEBUGREGS EnableCap=KVM_ENABLE_CAP GetTscKhz=KVM_GET_TSC_KHZ "
             + "GetXsave=KVM_GET_XSAVE SetXsave=KVM_SET_XSAVE GetXcrs=KVM_GET_XCRS SetXcrs=KVM_SET_XCRS ClearDirtyLog=KVM_CLEAR_DIRTY_LOG "
             + "CapUserMemory=KVM_CAP_USER_MEMORY CapMaxVcpus=KVM_CAP_MAX_VCPUS CapVcpuEvents=KVM_CAP_VCPU_EVENTS "
-            + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
+            + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapSyncRegs=KVM_CAP_SYNC_REGS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
+            + "SyncRegs=KVM_SYNC_X86_REGS SyncSregs=KVM_SYNC_X86_SREGS SyncEvents=KVM_SYNC_X86_EVENTS "
             + "SetTssAddr=KVM_SET_TSS_ADDR SetIdentityMapAddr=KVM_SET_IDENTITY_MAP_ADDR CreateIrqchip=KVM_CREATE_IRQCHIP IrqLine=KVM_IRQ_LINE "
             + "CapTscDeadlineTimer=KVM_CAP_TSC_DEADLINE_TIMER ExitIoOut=KVM_EXIT_IO_OUT "
             + "CapManualDirtyLogProtect2=KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 MemLogDirtyPages=KVM_MEM_LOG_DIRTY_PAGES "
@@ -115,13 +123,17 @@ public sealed class LayoutTests
             + "IoDataOffsetOffset=offsetof(struct_kvm_run,io.data_offset) "
             + "InternalSuberrorOffset=offsetof(struct_kvm_run,internal.suberror) "
             + "FailEntryReasonOffset=offsetof(struct_kvm_run,fail_entry.hardware_entry_failure_reason) "
+            + "ValidRegistersOffset=offsetof(struct_kvm_run,kvm_valid_regs) DirtyRegistersOffset=offsetof(struct_kvm_run,kvm_dirty_regs) "
+            + "RegistersOffset=offsetof(struct_kvm_run,s.regs) AllRegisters=KVM_SYNC_X86_VALID_FIELDS "
             + "MmioDataCapacity=sizeof(((struct_kvm_run*)0)->mmio.data)",
         [typeof(Libc)] =
             "OpenReadWrite=O_RDWR OpenCloseOnExec=O_CLOEXEC ProtectionNone=PROT_NONE ProtectionRead=PROT_READ ProtectionWrite=PROT_WRITE "
             + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE MapPopulate=MAP_POPULATE "
             + "AdviseDontDump=MADV_DONTDUMP MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealWrite=F_SEAL_WRITE ErrnoInterrupted=EINTR "
-            + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM",
+            + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
+            + "OpenDirectory=O_DIRECTORY LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
+            + "ErrnoNoEntry=ENOENT ErrnoInputOutput=EIO ErrnoAccess=EACCES ErrnoExists=EEXIST ErrnoNoSpace=ENOSPC ErrnoQuota=EDQUOT",
         [typeof(PlatformDevice)] = "ErrnoBadAddress=EFAULT ErrnoBusy=EBUSY ErrnoInvalidArgument=EINVAL ErrnoNotImplemented=ENOSYS",
         [typeof(FaultDevice)] =
             "ErrnoNoMemory=ENOMEM ErrnoAccess=EACCES ErrnoBadAddress=EFAULT ErrnoTimedOut=ETIMEDOUT ErrnoNotRecoverable=ENOTRECOVERABLE",

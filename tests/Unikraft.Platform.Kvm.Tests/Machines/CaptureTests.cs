@@ -41,7 +41,7 @@ public sealed class CaptureTests : KvmTest
         HashSet<string> generations = [];
         string nonce = (await source.TickAsync()).Nonce;
         int tick = 1;
-        for (int round = 0; round < 120; round++)
+        for (int round = 0; round < 1_000; round++)
         {
             await source.SendAsync($"mark before-{round}");
             Assert.Equal($"before-{round}", await source.ShowAsync());
@@ -237,6 +237,29 @@ public sealed class CaptureTests : KvmTest
     }
 
     [ContractFact]
+    public async Task The_clocks_of_a_clone_are_right()
+    {
+        TimeSpan tolerance = TimeSpan.FromSeconds(1);
+        await using TestMachine source = await BootAsync("counter", "--period-ms", "0");
+        TimeSpan last = (await source.ReadClocksAsync()).Monotonic;
+        for (int generation = 0; generation < 20; generation++)
+        {
+            using IMachineSnapshot snapshot = await source.CaptureAsync();
+            await using TestMachine clone = await RestoreAsync(snapshot);
+            await using TestMachine sibling = await RestoreAsync(snapshot);
+            foreach (TestMachine machine in new[] { clone, sibling, source })
+            {
+                DateTimeOffset before = TimeProvider.System.GetUtcNow();
+                (TimeSpan monotonic, DateTimeOffset wall) = await machine.ReadClocksAsync();
+                Assert.InRange(wall, before - tolerance, TimeProvider.System.GetUtcNow() + tolerance);
+                Assert.True(monotonic >= last, $"The monotonic clock went back from {last} to {monotonic}.");
+            }
+
+            last = (await source.ReadClocksAsync()).Monotonic;
+        }
+    }
+
+    [ContractFact]
     public async Task A_stop_request_is_not_inherited()
     {
         await using TestMachine source = await BootAsync("crash", "ignore-stop");
@@ -345,6 +368,7 @@ public sealed class CaptureTests : KvmTest
     public async Task Captures_and_full_collections_get_along()
     {
         await using TestMachine source = await BootAsync("counter", 2, 37, "--smp", "--busy", "--rate", "20000", "--random", "--period-ms", "0");
+        TimeSpan limit = TimeSpan.FromSeconds(2);
         using CancellationTokenSource done = new();
         Task collecting = Task.Run(() =>
         {
@@ -360,19 +384,24 @@ public sealed class CaptureTests : KvmTest
                 }
             }
         });
-        string nonce = (await source.TickAsync()).Nonce;
-        for (int round = 0; round < 200; round++)
+        try
         {
-            using IMachineSnapshot snapshot = await source.CaptureAsync();
-            if (round % 10 == 0)
+            string nonce = (await source.TickAsync()).Nonce;
+            for (int round = 0; round < 1_000; round++)
             {
-                await using TestMachine clone = await RestoreAsync(snapshot);
-                Assert.Equal(nonce, (await clone.TickAsync()).Nonce);
+                using IMachineSnapshot snapshot = await source.Machine.CaptureAsync().AsTask().WaitAsync(limit);
+                if (round % 10 == 0)
+                {
+                    await using TestMachine clone = await RestoreAsync(snapshot);
+                    Assert.Equal(nonce, (await clone.TickAsync()).Nonce);
+                }
             }
         }
-
-        await done.CancelAsync();
-        await collecting.Guarded();
+        finally
+        {
+            await done.CancelAsync();
+            await collecting.Guarded();
+        }
     }
 
     [ContractFact]
@@ -448,6 +477,8 @@ public sealed class CaptureTests : KvmTest
         public int Depth => 1;
 
         public TimeSpan Pause => TimeSpan.Zero;
+
+        public TimeSpan Throttled => TimeSpan.Zero;
 
         public void Dispose()
         {

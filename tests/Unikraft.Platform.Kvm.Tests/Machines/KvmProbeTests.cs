@@ -13,8 +13,8 @@ public sealed class KvmProbeTests
 {
     private static readonly string[] Extensions =
     [
-        "KVM_CAP_USER_MEMORY", "KVM_CAP_VCPU_EVENTS", "KVM_CAP_DEBUGREGS", "KVM_CAP_XSAVE", "KVM_CAP_XCRS", "KVM_CAP_IMMEDIATE_EXIT",
-        "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+        "KVM_CAP_USER_MEMORY", "KVM_CAP_VCPU_EVENTS", "KVM_CAP_DEBUGREGS", "KVM_CAP_XSAVE", "KVM_CAP_XCRS", "KVM_CAP_SYNC_REGS",
+        "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
     ];
 
     [Fact]
@@ -65,7 +65,7 @@ public sealed class KvmProbeTests
     [InlineData(0)]
     public void Another_version_cannot_be_used(int version)
     {
-        KvmSupport support = KvmProbe.Judge(version, [1, 1, 1, 1, 1, 1, 1], "/dev/kvm");
+        KvmSupport support = KvmProbe.Judge(version, [1, 1, 1, 1, 1, 7, 1, 1], "/dev/kvm");
         Assert.Equal(new KvmSupport(KvmProblem.ApiVersion, $"/dev/kvm has API version {version}; 12 is needed."), support);
     }
 
@@ -77,9 +77,10 @@ public sealed class KvmProbeTests
     [InlineData(4)]
     [InlineData(5)]
     [InlineData(6)]
+    [InlineData(7)]
     public void Each_missing_extension_is_named(int missing)
     {
-        int[] values = [1, 1, 1, 1, 1, 1, 3];
+        int[] values = [1, 1, 1, 1, 1, 7, 1, 3];
         values[missing] = 0;
         Assert.Equal(
             new KvmSupport(KvmProblem.MissingExtension, $"/dev/kvm lacks {Extensions[missing]}. Use a kernel of version 5.0 or newer."),
@@ -87,7 +88,7 @@ public sealed class KvmProbeTests
     }
 
     [Fact]
-    public void Nothing_missing_is_usable() => Assert.True(KvmProbe.Judge(12, [1, 1, 1, 1, 1, 1, 3], "/dev/kvm").IsUsable);
+    public void Nothing_missing_is_usable() => Assert.True(KvmProbe.Judge(12, [1, 1, 1, 1, 1, 7, 1, 3], "/dev/kvm").IsUsable);
 
     [Theory]
     [InlineData(0)]

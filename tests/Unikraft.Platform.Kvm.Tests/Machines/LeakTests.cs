@@ -1,4 +1,5 @@
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
 
@@ -43,9 +44,11 @@ public sealed class LeakTests : KvmTest
     [ContractFact]
     public async Task Templates_and_forks_from_inside()
     {
-        UnikraftPlatformBuilder builder = new();
-        await using IUnikraftPlatform platform = builder.UseKvm().Build();
-        await AssertNoLeakAsync(async () =>
+        KvmHypervisor? hypervisor = null;
+        await using IUnikraftPlatform platform = new UnikraftPlatformBuilder()
+            .UseHypervisor(_ => hypervisor = NewHypervisor(readyMachines: 0))
+            .Build();
+        await AssertNoLeakAsync(hypervisor!, async () =>
         {
             await platform.Instances.CreateAsync(new CreateInstanceRequest
             {
@@ -162,24 +165,28 @@ public sealed class LeakTests : KvmTest
     [ContractFact]
     public Task Hypervisors() => AssertNoLeakAsync(async () =>
     {
-        await using Kvm.Machines.KvmHypervisor hypervisor = KvmProbeTests.NewHypervisor();
+        await using KvmHypervisor hypervisor = KvmProbeTests.NewHypervisor();
         await using IVirtualMachine machine = await hypervisor.CreateAsync(Configuration(GuestImages.Get("hello"), 1, MemoryMb), new RecordingMonitor());
         Assert.True(KvmProbe.Check().IsUsable);
     });
 
-    private static async Task AssertNoLeakAsync(Func<Task> action)
+    private Task AssertNoLeakAsync(Func<Task> action) => AssertNoLeakAsync(Hypervisor, action);
+
+    private static async Task AssertNoLeakAsync(KvmHypervisor hypervisor, Func<Task> action)
     {
         for (int round = 0; round < 3; round++)
         {
             await action();
         }
 
+        await hypervisor.ReclaimAsync();
         ProcessResources before = ProcessResources.Capture();
         for (int round = 0; round < Rounds; round++)
         {
             await action();
         }
 
+        await hypervisor.ReclaimAsync();
         ProcessResources after = ProcessResources.Capture();
         Assert.True(
             after.FileDescriptors <= before.FileDescriptors + 4,

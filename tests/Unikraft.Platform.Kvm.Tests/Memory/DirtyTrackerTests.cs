@@ -88,7 +88,7 @@ public sealed class DirtyTrackerTests
         internal IEnumerable<(int Start, int Length)> Take()
         {
             using LayerWriter writer = new(Memory.Pages);
-            Tracker.TakeRound(writer);
+            Tracker.TakeRound(writer, CancellationToken.None);
             using PageMap map = writer.Seal(null);
             return [.. map.Extents.ToArray().Select(extent => (extent.Start, extent.Length))];
         }

@@ -1,4 +1,5 @@
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Tests.Testing;
 
 namespace Unikraft.Platform.Kvm.Tests.Memory;
 

@@ -1,4 +1,5 @@
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Tests.Testing;
 
 namespace Unikraft.Platform.Kvm.Tests.Memory;
 
@@ -163,20 +164,37 @@ public sealed class LayerWriterTests
         }
 
         byte[] moment = memory.Read(0, (int)memory.Size).ToArray();
+        PageBitmap untouched = new(Pages);
         using LayerWriter writer = new(Pages);
         writer.Copy(memory, All());
         writer.Stage(memory, changed, buffer);
-        memory.Fill(0, (int)memory.Size, 0, static (bytes, _) =>
+        for (int page = 0; page < Pages; page++)
         {
-            bytes.Fill(0xEE);
-            return bytes.Length;
-        });
-        writer.FlushStaged(changed);
+            if (random.Next(3) == 0)
+            {
+                untouched.Set(page);
+            }
+            else
+            {
+                int offset = random.Next(PageSize.Bytes);
+                long address = ((long)page << PageSize.Shift) + offset;
+                memory.Write(address, (byte)~memory.Read<byte>(address));
+            }
+        }
+
+        PageBitmap noted = new(Pages);
+        writer.FlushStaged(memory, changed, noted);
         using PageMap map = writer.Seal(null);
         using GuestMemory copy = NewMemory();
         copy.Install(map);
 
         Assert.True(moment.AsSpan().SequenceEqual(copy.Read(0, moment.Length)));
+        int staged = 0;
+        for (int page = 0; page < Pages; page++)
+        {
+            bool isStaged = changed[page] && staged++ < buffer.Capacity;
+            Assert.Equal(changed[page] && !(isStaged && untouched[page]), noted[page]);
+        }
     }
 
     [Fact]

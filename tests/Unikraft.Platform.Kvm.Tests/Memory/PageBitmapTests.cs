@@ -66,7 +66,7 @@ public sealed class PageBitmapTests
     public void Full_words_give_one_run_that_ends_with_the_pages()
     {
         PageBitmap bitmap = new(200);
-        bitmap.Words.Fill(ulong.MaxValue);
+        bitmap.WordsOf(0, bitmap.Pages).Fill(ulong.MaxValue);
         Assert.True(bitmap.NextRun(0, out int start, out int length));
         Assert.Equal((0, 200), (start, length));
         Assert.True(bitmap.NextRun(199, out start, out length));

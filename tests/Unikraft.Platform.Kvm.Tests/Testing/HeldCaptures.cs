@@ -29,6 +29,9 @@ internal sealed class HeldCaptures(IHypervisor inner) : IHypervisor
         CancellationToken cancellationToken = default) =>
         new Machine(await inner.RestoreAsync(snapshot, uuid, monitor, cancellationToken), this);
 
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => inner.GetFeature<TFeature>();
+
     public ValueTask DisposeAsync() => inner.DisposeAsync();
 
     private sealed class Machine(IVirtualMachine machine, HeldCaptures held) : IVirtualMachine
@@ -37,11 +40,11 @@ internal sealed class HeldCaptures(IHypervisor inner) : IHypervisor
 
         public bool HasReachedMain => machine.HasReachedMain;
 
-        public async ValueTask<IMachineSnapshot> CaptureAsync(CancellationToken cancellationToken = default)
+        public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
         {
             held._begun.TrySetResult();
             await held._released.Task.WaitAsync(cancellationToken);
-            return await machine.CaptureAsync(cancellationToken);
+            return await machine.CaptureAsync(options, cancellationToken);
         }
 
         public ValueTask StartAsync(CancellationToken cancellationToken = default) => machine.StartAsync(cancellationToken);

@@ -10,9 +10,8 @@ public abstract class KvmTest : IAsyncLifetime
 {
     private readonly Lazy<KvmHypervisor> _hypervisor;
 
-    private protected KvmTest(int readyMachines = KvmOptions.DefaultReadyMachines) => _hypervisor = new Lazy<KvmHypervisor>(() => new KvmHypervisor(
-        new KvmOptions { ReadyMachines = readyMachines },
-        new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance)));
+    private protected KvmTest(int readyMachines = KvmOptions.DefaultReadyMachines) => _hypervisor = new Lazy<KvmHypervisor>(
+        () => NewHypervisor(readyMachines: readyMachines));
 
     private protected KvmHypervisor Hypervisor => _hypervisor.Value;
 
@@ -25,6 +24,14 @@ public abstract class KvmTest : IAsyncLifetime
             await _hypervisor.Value.DisposeAsync();
         }
     }
+
+    /// <summary>Another hypervisor, with slots of at most a number of pages.</summary>
+    private protected static KvmHypervisor NewHypervisor(
+        int slotPages = int.MaxValue,
+        int readyMachines = KvmOptions.DefaultReadyMachines) => new(
+            new KvmOptions { ReadyMachines = readyMachines },
+            new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance),
+            slotPages);
 
     private protected static MachineConfiguration Configuration(GuestImage image, int vcpus, int memoryMb, params string[] args) => new()
     {

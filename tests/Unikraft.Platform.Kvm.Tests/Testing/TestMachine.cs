@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Machines;
@@ -37,6 +38,26 @@ internal sealed class TestMachine(IVirtualMachine machine, RecordingMonitor moni
     {
         await SendAsync("tick");
         return CounterLine.Parse(await Monitor.ReadLineAsync("nonce="));
+    }
+
+    /// <summary>Asks the counter guest for a random number of its own generator.</summary>
+    internal async Task<string> DrawAsync()
+    {
+        await SendAsync("draw");
+        return await Monitor.ReadLineAsync("draw=");
+    }
+
+    /// <summary>Asks the counter guest for its clocks.</summary>
+    internal async Task<(TimeSpan Monotonic, DateTimeOffset Wall)> ReadClocksAsync()
+    {
+        await SendAsync("time");
+        long[] nanoseconds = [.. (await Monitor.ReadLineAsync("time "))
+            .Split(' ')
+            .Skip(1)
+            .Select(field => long.Parse(field[(field.IndexOf('=', StringComparison.Ordinal) + 1)..], CultureInfo.InvariantCulture))];
+        return (
+            TimeSpan.FromTicks(nanoseconds[0] / TimeSpan.NanosecondsPerTick),
+            DateTimeOffset.UnixEpoch + TimeSpan.FromTicks(nanoseconds[1] / TimeSpan.NanosecondsPerTick));
     }
 
     /// <summary>Asks the counter guest for its mark.</summary>

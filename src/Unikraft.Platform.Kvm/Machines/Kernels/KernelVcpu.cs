@@ -75,7 +75,8 @@ internal sealed class KernelVcpu : IMmioInitiator
         {
             using KvmVcpu kvm = _machine.Vm.CreateVcpu(Index, _machine.Identify(Index));
             _kvm = kvm;
-            kvm.SetMsr(MiscEnable, FastStrings);
+            KvmMsrs msrs = new() { NMsrs = 1, First = new KvmMsrEntry { Index = MiscEnable, Data = FastStrings } };
+            kvm.Set(ref msrs);
             if (Index == 0)
             {
                 // The others wait for the first one to start them.

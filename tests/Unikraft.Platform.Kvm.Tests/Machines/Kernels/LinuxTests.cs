@@ -34,19 +34,10 @@ public sealed class LinuxTests
     }
 
     [ContractFact]
-    public async Task Two_cpus_use_memory_on_both_sides_of_the_gap_and_a_reboot_is_a_reset()
+    public async Task It_uses_memory_on_both_sides_of_the_gap_and_a_panic_is_a_reset()
     {
-        await using KernelMachineFixture linux = await BootAsync(vcpus: 2, memoryMb: 3584);
-        Assert.Equal(2, await ReadUpAsync(linux, least: 3400, most: 3584));
-        await linux.TypeAsync("busybox reboot -f");
-        Assert.Equal(new KernelExit.Reset(), await linux.Exited);
-    }
-
-    [ContractFact]
-    public async Task Four_cpus_come_up_and_a_panic_is_a_reset()
-    {
-        await using KernelMachineFixture linux = await BootAsync(vcpus: 4, memoryMb: 256);
-        Assert.Equal(4, await ReadUpAsync(linux, least: 190, most: 256));
+        await using KernelMachineFixture linux = await BootAsync(vcpus: 1, memoryMb: 3584);
+        Assert.Equal(1, await ReadUpAsync(linux, least: 3400, most: 3584));
         await linux.TypeAsync("echo c > /proc/sysrq-trigger");
         Assert.Equal(new KernelExit.Reset(), await linux.Exited);
         Assert.Contains("Kernel panic - not syncing", linux.Monitor.Text, StringComparison.Ordinal);
@@ -65,7 +56,7 @@ public sealed class LinuxTests
             .Build();
         KernelImage kernel = KernelImage.Parse("vmlinuz", RequiresLinuxKernelAttribute.ReadKernel());
         Assert.Equal(BootProtocol.Linux64, kernel.Protocol);
-        KernelMachineFixture linux = await KernelMachineFixture.CreateAsync(new KernelBoot(kernel, initrd, "console=ttyS0 earlyprintk=ttyS0 ignore_loglevel panic=-1"), vcpus, memoryMb);
+        KernelMachineFixture linux = await KernelMachineFixture.CreateAsync(new KernelBoot(kernel, initrd, "console=ttyS0 panic=-1"), vcpus, memoryMb);
         linux.Machine.Start();
         return linux;
     }

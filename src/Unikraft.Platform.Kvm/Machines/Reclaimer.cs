@@ -1,0 +1,61 @@
+using System.Threading.Channels;
+
+namespace Unikraft.Platform.Kvm.Machines;
+
+/// <summary>
+/// Gives back what ended machines held, one after the other in the background: the kernel takes milliseconds for it, which nobody should wait
+/// for. Who ends machines faster than that does wait, from <see cref="MaxPending"/> on.
+/// </summary>
+internal sealed class Reclaimer : IAsyncDisposable
+{
+    private const int MaxPending = 64;
+
+    private readonly Channel<Func<ValueTask>> _pending = Channel.CreateBounded<Func<ValueTask>>(
+        new BoundedChannelOptions(MaxPending) { SingleReader = true });
+    private readonly Task _work;
+
+    internal Reclaimer() => _work = Task.Run(WorkAsync);
+
+    /// <summary>Takes over a shell whose machine has ended.</summary>
+    internal ValueTask TakeAsync(MachineShell shell) => RunAsync(shell.DisposeAsync);
+
+    /// <summary>Waits until everything taken so far has been given back.</summary>
+    internal async Task FlushAsync()
+    {
+        TaskCompletionSource flushed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await RunAsync(() =>
+        {
+            flushed.SetResult();
+            return ValueTask.CompletedTask;
+        }).ConfigureAwait(false);
+        await flushed.Task.ConfigureAwait(false);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _pending.Writer.TryComplete();
+        await _work.ConfigureAwait(false);
+    }
+
+    private async ValueTask RunAsync(Func<ValueTask> step)
+    {
+        while (await _pending.Writer.WaitToWriteAsync().ConfigureAwait(false))
+        {
+            if (_pending.Writer.TryWrite(step))
+            {
+                return;
+            }
+        }
+
+        // The backend is gone already: then whoever comes late does it himself.
+        await step().ConfigureAwait(false);
+    }
+
+    private async Task WorkAsync()
+    {
+        await foreach (Func<ValueTask> step in _pending.Reader.ReadAllAsync().ConfigureAwait(false))
+        {
+            await step().ConfigureAwait(false);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+using Unikraft.Platform.Kvm.Interop;
+
+namespace Unikraft.Platform.Kvm.Snapshots.Files;
+
+/// <summary>The files of a directory: read completely, published completely or not at all.</summary>
+/// <param name="files">The file system.</param>
+/// <param name="path">The directory.</param>
+internal sealed class FileStore(IFileSystem files, string path)
+{
+    /// <summary>What the name of a file ends with while it is written.</summary>
+    internal const string TemporarySuffix = ".tmp";
+
+    internal string Directory => path;
+
+    internal string PathOf(string name) => Path.Combine(path, name);
+
+    /// <summary>Makes the directory, if it is not there.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void MakeDirectory()
+    {
+        int result = files.MakeDirectory(path);
+        if (result != -Libc.ErrnoExists)
+        {
+            StoredFile.Check(result, "Making", path);
+            SyncDirectory(Path.GetDirectoryName(path) ?? path);
+        }
+    }
+
+    /// <summary>The names of the files that are there.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal IReadOnlyList<string> List()
+    {
+        List<string> names = [];
+        StoredFile.Check(files.List(path, names), "Listing", path);
+        return names;
+    }
+
+    /// <summary>Takes a lock that ends with the process at the latest.</summary>
+    /// <param name="name">The name of the file that stands for it.</param>
+    /// <exception cref="StorageException">Somebody else has it, or the host refused.</exception>
+    internal DescriptorHandle Lock(string name)
+    {
+        int result = files.OpenLocked(PathOf(name), out DescriptorHandle file);
+        if (result == -Libc.ErrnoAgain)
+        {
+            throw new StorageException(
+                path,
+                $"The directory '{path}' is open elsewhere, in this process or in another one. Close it there, or use a directory of your own.");
+        }
+
+        Check(result, "Locking", name);
+        return file;
+    }
+
+    /// <summary>Writes a file under another name, and gives it its own when it is on the disk. After a failure it is not there.</summary>
+    /// <param name="name">The name. A file that has it is replaced.</param>
+    /// <param name="write">Writes the file.</param>
+    /// <exception cref="StorageException">The disk is full, or the host refused.</exception>
+    internal void Publish(string name, Action<StoredFile> write)
+    {
+        string temporary = name + TemporarySuffix;
+        Check(files.Create(PathOf(temporary), out DescriptorHandle descriptor), "Making", temporary);
+        try
+        {
+            using (StoredFile file = new(files, descriptor, PathOf(temporary)))
+            {
+                write(file);
+                file.Sync();
+            }
+
+            Check(files.Rename(PathOf(temporary), PathOf(name)), "Publishing", name);
+        }
+        catch
+        {
+            // What cannot be removed now is removed when the directory is next opened.
+            _ = files.Delete(PathOf(temporary));
+            throw;
+        }
+    }
+
+    /// <returns>The file, or <see langword="null"/> when it is not there.</returns>
+    internal StoredFile? TryOpen(string name)
+    {
+        int result = files.OpenRead(PathOf(name), out DescriptorHandle file);
+        if (result == -Libc.ErrnoNoEntry)
+        {
+            return null;
+        }
+
+        Check(result, "Opening", name);
+        return new StoredFile(files, file, PathOf(name));
+    }
+
+    /// <summary>Removes a file, if it is there.</summary>
+    internal void Delete(string name)
+    {
+        int result = files.Delete(PathOf(name));
+        if (result != -Libc.ErrnoNoEntry)
+        {
+            Check(result, "Deleting", name);
+        }
+    }
+
+    /// <summary>Returns when what was published and deleted is on the disk.</summary>
+    internal void Sync() => SyncDirectory(path);
+
+    private void SyncDirectory(string directory)
+    {
+        int result;
+        do
+        {
+            result = files.SyncDirectory(directory);
+        }
+        while (result == -Libc.ErrnoInterrupted);
+        StoredFile.Check(result, "Writing", directory);
+    }
+
+    private void Check(int result, string operation, string name) => StoredFile.Check(result, operation, PathOf(name));
+}

@@ -1,0 +1,42 @@
+using Unikraft.Platform.Kvm.Interop;
+
+namespace Unikraft.Platform.Kvm.Snapshots.Files;
+
+/// <summary>
+/// Every call by which snapshot files touch the disk, so that tests can make each of them fail. The results are those of the kernel: negative ones are
+/// error numbers.
+/// </summary>
+internal interface IFileSystem
+{
+    int MakeDirectory(string path);
+
+    /// <summary>Adds the names of the files in a directory to a list.</summary>
+    int List(string path, List<string> names);
+
+    /// <summary>Makes a file, or empties the one that is there, to write to.</summary>
+    int Create(string path, out DescriptorHandle file);
+
+    int OpenRead(string path, out DescriptorHandle file);
+
+    /// <summary>Opens a file, which is made if need be, and locks it until it is closed.</summary>
+    int OpenLocked(string path, out DescriptorHandle file);
+
+    int Stat(DescriptorHandle file, out FileStamp stamp);
+
+    /// <returns>The number of bytes read, possibly fewer than asked for; 0 behind the end.</returns>
+    int Read(DescriptorHandle file, Span<byte> buffer, long offset);
+
+    /// <returns>The number of bytes written, possibly fewer than asked for.</returns>
+    int Write(DescriptorHandle file, ReadOnlySpan<byte> buffer, long offset);
+
+    /// <summary>Returns when the file is on the disk.</summary>
+    int Sync(DescriptorHandle file);
+
+    /// <summary>Renames a file, in place of one that has the name already.</summary>
+    int Rename(string from, string to);
+
+    int Delete(string path);
+
+    /// <summary>Returns when the names in a directory are on the disk.</summary>
+    int SyncDirectory(string path);
+}

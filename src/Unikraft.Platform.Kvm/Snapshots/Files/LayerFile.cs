@@ -1,0 +1,148 @@
+using CommunityToolkit.HighPerformance.Buffers;
+using Unikraft.Platform.Kvm.Memory;
+
+namespace Unikraft.Platform.Kvm.Snapshots.Files;
+
+/// <summary>Writes and reads layer files.</summary>
+internal static class LayerFile
+{
+    /// <summary>Writes a layer.</summary>
+    /// <param name="file">The file, empty.</param>
+    /// <param name="layer">The layer.</param>
+    /// <param name="index">The pages that it holds.</param>
+    /// <param name="guestPages">The number of pages of the guest.</param>
+    /// <param name="onBytes">Told of each part of the memory that is done.</param>
+    /// <param name="cancellationToken">Cancels the writing.</param>
+    /// <returns>The root checksum.</returns>
+    internal static Digest Write(
+        StoredFile file,
+        MemoryLayer layer,
+        PageIndex index,
+        int guestPages,
+        Action<long> onBytes,
+        CancellationToken cancellationToken)
+    {
+        using SpanOwner<byte> chunkOwner = SpanOwner<byte>.Allocate(LayerFormat.ChunkSize);
+        Span<byte> chunk = chunkOwner.Span;
+        byte[] checksums = new byte[LayerFormat.Chunks(index.StoredPages) * Digest.SizeInBytes];
+        byte[] runs = new byte[index.Runs.Length * LayerFormat.RunSize];
+
+        Span<byte> header = chunk[..LayerFormat.HeaderSize];
+        LayerFormat.WriteHeader(header, new LayerHeader(layer.Id, guestPages, index.StoredPages, index.Runs.Length));
+        Digest headerDigest = Digest.Compute(header);
+        file.Append(header);
+
+        int filled = 0;
+        int chunks = 0;
+        foreach (PageRun run in index.Runs)
+        {
+            for (int page = run.Start; page < run.End;)
+            {
+                int pages = Math.Min(run.End - page, LayerFormat.ChunkPages - filled);
+                layer.Read(chunk.Slice(filled << PageSize.Shift, pages << PageSize.Shift), (long)page << PageSize.Shift);
+                page += pages;
+                filled += pages;
+                if (filled == LayerFormat.ChunkPages)
+                {
+                    WriteChunk(chunk);
+                }
+            }
+        }
+
+        if (filled > 0)
+        {
+            WriteChunk(chunk[..(filled << PageSize.Shift)]);
+        }
+
+        LayerFormat.WriteIndex(runs, index);
+        file.Append(runs);
+        file.Append(checksums);
+        Span<byte> footer = chunk[..LayerFormat.FooterSize];
+        Digest root = LayerFormat.WriteFooter(
+            footer,
+            LayerFormat.Length(index.StoredPages, index.Runs.Length),
+            headerDigest,
+            Digest.Compute(runs),
+            Digest.Compute(checksums));
+        file.Append(footer);
+        return root;
+
+        void WriteChunk(ReadOnlySpan<byte> content)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            Digest.Compute(content).Write(checksums.AsSpan(chunks * Digest.SizeInBytes));
+            file.Append(content);
+            chunks++;
+            filled = 0;
+            onBytes(content.Length);
+        }
+    }
+
+    /// <summary>Reads all of a layer file but its pages, and checks it.</summary>
+    /// <param name="file">The file.</param>
+    /// <exception cref="FileDamageException">It is not as it was written.</exception>
+    internal static LayerContents ReadContents(StoredFile file)
+    {
+        using SpanOwner<byte> owner = SpanOwner<byte>.Allocate(LayerFormat.HeaderSize);
+        Span<byte> buffer = owner.Span;
+        long length = file.Stat().Length;
+        if (length < LayerFormat.HeaderSize + LayerFormat.FooterSize)
+        {
+            throw FileDamageException.Damaged($"has {length} bytes, fewer than any layer file");
+        }
+
+        file.Read(buffer, offset: 0);
+        LayerHeader header = LayerFormat.ReadHeader(buffer);
+        Digest headerDigest = Digest.Compute(buffer);
+        long expected = LayerFormat.Length(header.StoredPages, header.Runs);
+        if (length != expected)
+        {
+            throw FileDamageException.Damaged($"has {length} bytes instead of {expected}");
+        }
+
+        // The length is that of a file which is there, so the sizes below are no larger than that.
+        long position = LayerFormat.ContentEnd(header.StoredPages);
+        byte[] runs = new byte[header.Runs * LayerFormat.RunSize];
+        byte[] checksums = new byte[LayerFormat.Chunks(header.StoredPages) * Digest.SizeInBytes];
+        file.Read(runs, position);
+        file.Read(checksums, position + runs.Length);
+        Span<byte> footer = buffer[..LayerFormat.FooterSize];
+        file.Read(footer, position + runs.Length + checksums.Length);
+
+        Span<byte> expectedFooter = stackalloc byte[LayerFormat.FooterSize];
+        Digest root = LayerFormat.WriteFooter(expectedFooter, length, headerDigest, Digest.Compute(runs), Digest.Compute(checksums));
+        if (!footer.SequenceEqual(expectedFooter))
+        {
+            throw FileDamageException.Damaged("has a header, a page index or checksums that do not match its footer");
+        }
+
+        return new LayerContents(header, LayerFormat.ReadIndex(runs, header), checksums, root);
+    }
+
+    /// <summary>Checks the pages of a layer file.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="contents">What it holds.</param>
+    /// <param name="onBytes">Told of each part of the memory that is done.</param>
+    /// <param name="cancellationToken">Cancels the checking.</param>
+    /// <exception cref="FileDamageException">They are not as they were written.</exception>
+    internal static void VerifyPages(StoredFile file, LayerContents contents, Action<long> onBytes, CancellationToken cancellationToken)
+    {
+        using SpanOwner<byte> owner = SpanOwner<byte>.Allocate(LayerFormat.ChunkSize);
+        int stored = contents.Header.StoredPages;
+        for (int chunk = 0; chunk < LayerFormat.Chunks(stored); chunk++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            int first = chunk * LayerFormat.ChunkPages;
+            int pages = Math.Min(LayerFormat.ChunkPages, stored - first);
+            Span<byte> content = owner.Span[..(pages << PageSize.Shift)];
+            file.Read(content, LayerFormat.ContentEnd(first));
+            if (Digest.Compute(content) != Digest.Read(contents.Checksums.AsSpan(chunk * Digest.SizeInBytes)))
+            {
+                throw FileDamageException.Damaged(
+                    $"has pages that do not match their checksum, in the {content.Length} bytes from byte {LayerFormat.ContentEnd(first)}");
+            }
+
+            onBytes(content.Length);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+using System.Runtime.InteropServices;
+
+namespace Unikraft.Platform.Kvm.Snapshots.Files;
+
+/// <summary>A run of pages of a snapshot in a state file.</summary>
+/// <param name="Start">The first page.</param>
+/// <param name="Length">The number of pages.</param>
+/// <param name="Layer">Which of the layers of the state file they come from.</param>
+[StructLayout(LayoutKind.Auto)]
+internal readonly record struct StoredExtent(int Start, int Length, int Layer);

@@ -1,0 +1,269 @@
+using System.Buffers.Binary;
+using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Snapshots.Files;
+
+namespace Unikraft.Platform.Kvm.Tests.Snapshots;
+
+/// <summary>Files with right checksums and wrong content: what the parsers let through is sound, and nothing but their own error comes out.</summary>
+public sealed class HostileFileTests : SnapshotFilesTest
+{
+    private static readonly long[] Interesting =
+    [
+        0, 1, 2, 3, 7, 8, 9, 63, 64, 65, 127, 128, 4095, 4096, 4097, 899, 900, 901, 0x10_0000, 0x10_5000, 900 * 4096, int.MaxValue, int.MinValue,
+        uint.MaxValue, 1L << 26, (1L << 26) + 1, 1L << 38, long.MaxValue, long.MinValue, -1, -4096,
+    ];
+
+    [Fact]
+    public async Task Mutated_states_are_refused_or_mean_what_they_say()
+    {
+        const int Cases = 120_000;
+        byte[] sound = await SoundStateAsync();
+        Random random = new(41);
+        int accepted = 0;
+        for (int i = 0; i < Cases; i++)
+        {
+            byte[] file = [.. sound];
+            Mutate(random, file, file.Length - 32);
+            if (random.Next(20) == 0)
+            {
+                Array.Resize(ref file, Math.Max(0, file.Length + random.Next(-200, 200)));
+                if (file.Length >= 24)
+                {
+                    BinaryPrimitives.WriteInt64LittleEndian(file.AsSpan(16), file.Length);
+                }
+            }
+
+            if (file.Length > 32)
+            {
+                StateFile.Seal(file);
+            }
+
+            SnapshotState state;
+            try
+            {
+                state = StateFile.Decode(file);
+            }
+            catch (FileDamageException)
+            {
+                continue;
+            }
+
+            // Nothing is lost and nothing is made up: every bit that was accepted is written again.
+            Assert.True(file.AsSpan().SequenceEqual(StateFile.Encode(state)), $"case {i}");
+            AssertSound(state);
+            accepted++;
+        }
+
+        // Registers are KVM's to judge, so many mutations are let through; but not all.
+        Assert.InRange(accepted, Cases / 20, Cases / 20 * 19);
+    }
+
+    [Theory]
+    [InlineData(8, 2, SnapshotFileError.UnknownVersion)]
+    [InlineData(12, 2)]
+    [InlineData(16, 5)]
+    [InlineData(40, 4095)]
+    [InlineData(40, 0)]
+    [InlineData(40, 1 << 20)]
+    [InlineData(48, 0x10_4001)]
+    [InlineData(48, 0x10_3000)]
+    [InlineData(48, 899 * 4096)]
+    [InlineData(48, -4096)]
+    [InlineData(56, 1)]
+    [InlineData(56, 901 * 4096)]
+    [InlineData(64, -1)]
+    [InlineData(72, -1)]
+    [InlineData(80, 0)]
+    [InlineData(84, 128)]
+    [InlineData(88, 2)]
+    [InlineData(88, 14)]
+    [InlineData(96, 0)]
+    [InlineData(96, 9)]
+    [InlineData(100, 0)]
+    [InlineData(100, 65)]
+    [InlineData(104, 1)]
+    [InlineData(104, 5)]
+    [InlineData(108, -1)]
+    [InlineData(108, 5)]
+    [InlineData(112, -1)]
+    [InlineData(112, 65_537)]
+    [InlineData(116, 5183)]
+    [InlineData(120, -1)]
+    [InlineData(Ranges, 0xF_0000)]
+    [InlineData(Ranges + 8, 0x10_3001)]
+    [InlineData(Ranges + 8, 0x10_0000)]
+    [InlineData(Ranges + 8, 0x10_4000)]
+    [InlineData(Ranges + 16, 2)]
+    [InlineData(Ranges + 20, 1)]
+    [InlineData(Vcpus + 8, 1)]
+    [InlineData(Vcpus + 20, 6)]
+    [InlineData(Vcpus + 24, 2)]
+    [InlineData(Vcpus + 24, 7)]
+    [InlineData(Vcpus + 28, 1)]
+    [InlineData(Vcpus + 5184 + 8, 0x10_0010)]
+    [InlineData(Vcpus + 5184 + 8, 900 * 4096 - 8)]
+    [InlineData(Vcpus + 5184 + 8, -8)]
+    [InlineData(Vcpus + 5184 + 16, 1)]
+    [InlineData(Extents, 1)]
+    [InlineData(Extents, -1)]
+    [InlineData(Extents + 4, 0)]
+    [InlineData(Extents + 4, 2)]
+    [InlineData(Extents + 4, -1)]
+    [InlineData(Extents + 8, 2)]
+    [InlineData(Extents + 8, -1)]
+    [InlineData(Extents + 36, 900)]
+    [InlineData(Extents + 40, 401)]
+    public async Task A_state_with_a_value_that_cannot_be_is_refused(int offset, long value, SnapshotFileError error = SnapshotFileError.Damaged)
+    {
+        byte[] file = await SoundStateAsync();
+        StateFile.Decode(file);
+        if (offset is >= 40 and < 80 or 16 or 120 or >= Ranges and < Vcpus and not (Ranges + 16 or Ranges + 20) or Vcpus + 8 or Vcpus + 5184 + 8)
+        {
+            BinaryPrimitives.WriteInt64LittleEndian(file.AsSpan(offset), value);
+        }
+        else
+        {
+            BinaryPrimitives.WriteInt32LittleEndian(file.AsSpan(offset), (int)value);
+        }
+
+        StateFile.Seal(file);
+
+        Assert.Equal(error, Assert.Throws<FileDamageException>(() => StateFile.Decode(file)).Error);
+    }
+
+    [Fact]
+    public async Task A_layer_named_twice_is_refused()
+    {
+        byte[] file = await SoundStateAsync();
+        file.AsSpan(Layers, 16).CopyTo(file.AsSpan(Layers + 48));
+        StateFile.Seal(file);
+
+        Assert.Throws<FileDamageException>(() => StateFile.Decode(file));
+    }
+
+    [Fact]
+    public async Task Mutated_layers_are_refused_or_mean_what_they_say()
+    {
+        const int Cases = 4_000;
+        using SyntheticGuest guest = new(42);
+        await using SnapshotDirectory directory = await OpenDirectoryAsync();
+        using KvmSnapshot snapshot = guest.CapturePages(1, 2, 3, 7, 20, 21);
+        await SaveAsync(directory, snapshot);
+        byte[] sound = await File.ReadAllBytesAsync(Folder.LayerOf(LayersOf(snapshot).Single()));
+        const int Index = 7 * 4096;
+        FileStore store = new(FileSystem, Folder.Path);
+        Random random = new(42);
+        int accepted = 0;
+        for (int i = 0; i < Cases; i++)
+        {
+            byte[] file = [.. sound];
+            Mutate(random, file, 64);
+            if (random.Next(2) == 0)
+            {
+                sound.AsSpan(0, 4096).CopyTo(file);
+                Mutate(random, file.AsSpan(Index), 3 * 8);
+            }
+
+            LayerResealer.Seal(file, stored: 6, runs: 3);
+            await File.WriteAllBytesAsync(Path.Combine(Folder.Path, "mutated"), file);
+            using StoredFile stored = store.TryOpen("mutated")!;
+            LayerContents contents;
+            try
+            {
+                contents = LayerFile.ReadContents(stored);
+                LayerFile.VerifyPages(stored, contents, static _ => { }, CancellationToken.None);
+            }
+            catch (FileDamageException)
+            {
+                continue;
+            }
+
+            int free = 0;
+            foreach (PageRun run in contents.Index.Runs)
+            {
+                Assert.True(run.Start >= free && run.Length > 0 && run.End <= contents.Header.GuestPages, $"case {i}");
+                free = run.End + 1;
+            }
+
+            Assert.Equal((6, 3), (contents.Index.StoredPages, contents.Index.Runs.Length));
+            accepted++;
+        }
+
+        Assert.InRange(accepted, 1, Cases / 20 * 19);
+    }
+
+    [Fact]
+    public async Task A_state_that_takes_pages_which_its_layer_does_not_hold_is_refused()
+    {
+        using SyntheticGuest guest = new(43);
+        await using SnapshotDirectory directory = await OpenDirectoryAsync();
+        using KvmSnapshot snapshot = guest.CapturePages(5, 6, 7);
+        Guid id = await SaveAsync(directory, snapshot);
+        byte[] file = await File.ReadAllBytesAsync(Folder.StateOf(id));
+        const int OnlyExtent = Layers + 48;
+        foreach ((int start, int length) in ((int, int)[])[(4, 3), (5, 4), (8, 1), (0, 900)])
+        {
+            BinaryPrimitives.WriteInt32LittleEndian(file.AsSpan(OnlyExtent), start);
+            BinaryPrimitives.WriteInt32LittleEndian(file.AsSpan(OnlyExtent + 4), length);
+            StateFile.Seal(file);
+            await File.WriteAllBytesAsync(Folder.StateOf(id), file);
+            SnapshotFileException error = await Assert.ThrowsAsync<SnapshotFileException>(() => directory.OpenAsync(id));
+            Assert.Equal((Folder.LayerOf(LayersOf(snapshot).Single()), SnapshotFileError.Mismatched), (error.Path, error.Error));
+        }
+    }
+
+    private const int Ranges = 128;
+    private const int Vcpus = Ranges + 2 * 24;
+    private const int Layers = Vcpus + 2 * 5184;
+    private const int Extents = Layers + 2 * 48;
+
+    /// <summary>A state of two vCPUs, two layers and four extents: pages 0, 1, 2, 500.</summary>
+    private async Task<byte[]> SoundStateAsync()
+    {
+        using SyntheticGuest guest = new(40);
+        await using SnapshotDirectory directory = await OpenDirectoryAsync();
+        using KvmSnapshot first = guest.CapturePages(0, 1, 2);
+        using KvmSnapshot second = guest.CapturePages(1, 500);
+        return await File.ReadAllBytesAsync(Folder.StateOf(await SaveAsync(directory, second)));
+    }
+
+    private static void Mutate(Random random, Span<byte> file, int length)
+    {
+        for (int mutations = random.Next(1, 4); mutations > 0; mutations--)
+        {
+            // Half of them hit the fields, the others anything.
+            int offset = random.Next(2) == 0 ? random.Next(Math.Min(length, 256)) : random.Next(length);
+            switch (random.Next(4))
+            {
+                case 0:
+                    file[offset] ^= (byte)(1 << random.Next(8));
+                    break;
+                case 1 when offset <= length - 8:
+                    BinaryPrimitives.WriteInt64LittleEndian(file[(offset & ~7)..], Interesting[random.Next(Interesting.Length)]);
+                    break;
+                case 2 when offset <= length - 4:
+                    BinaryPrimitives.WriteInt32LittleEndian(file[(offset & ~3)..], (int)Interesting[random.Next(Interesting.Length)]);
+                    break;
+                default:
+                    file[offset] = (byte)random.Next(256);
+                    break;
+            }
+        }
+    }
+
+    private static void AssertSound(SnapshotState state)
+    {
+        long pages = state.Layout.MemorySize >> PageSize.Shift;
+        int free = 0;
+        foreach (StoredExtent extent in state.Extents)
+        {
+            Assert.True(extent.Start >= free && extent.Length > 0 && extent.Start + extent.Length <= pages);
+            Assert.InRange(extent.Layer, 0, state.Layers.Count - 1);
+            free = extent.Start + extent.Length;
+        }
+
+        Assert.True(state.Layout.HeapStart < state.Layout.MemorySize);
+        Assert.Equal(state.Layout.Vcpus, state.Vcpus.Count);
+    }
+}
