@@ -1,9 +1,11 @@
+using Unikraft.Platform.TestKit;
+
 namespace Unikraft.Platform.Contracts;
 
 /// <summary>Bounds what a test waits for. Only a test that fails ever gets there.</summary>
 public static class Watchdog
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan Limit = Patience.For(TimeSpan.FromMinutes(1));
 
     /// <summary>Waits for a task in real time.</summary>
     /// <typeparam name="T">The result.</typeparam>
@@ -11,7 +13,7 @@ public static class Watchdog
     public static Task<T> Guarded<T>(this Task<T> task)
     {
         ArgumentNullException.ThrowIfNull(task);
-        return task.WaitAsync(Patience);
+        return task.WaitAsync(Limit);
     }
 
     /// <summary>Waits for a task in real time.</summary>
@@ -19,7 +21,7 @@ public static class Watchdog
     public static Task Guarded(this Task task)
     {
         ArgumentNullException.ThrowIfNull(task);
-        return task.WaitAsync(Patience);
+        return task.WaitAsync(Limit);
     }
 
     /// <summary>Waits for a task in real time.</summary>

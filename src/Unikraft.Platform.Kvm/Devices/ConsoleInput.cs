@@ -5,7 +5,8 @@ namespace Unikraft.Platform.Kvm.Devices;
 /// Writers are callers of the platform, readers are vCPUs, and each side has a lock of its own: a vCPU that stands still for a snapshot must not
 /// wait for a caller.
 /// </remarks>
-internal sealed class ConsoleInput(IMachineControl control)
+/// <param name="setAvailable">Called when there is something to read, and when there is nothing any more.</param>
+internal sealed class ConsoleInput(Action<bool> setAvailable)
 {
     /// <summary>The most bytes that can wait.</summary>
     internal const int Capacity = 64 << 10;
@@ -21,6 +22,22 @@ internal sealed class ConsoleInput(IMachineControl control)
     private long _taken;
     private bool _closed;
     private TaskCompletionSource? _room;
+
+    /// <summary>Makes the input of a flat guest, which is told by an event.</summary>
+    internal ConsoleInput(IMachineControl control)
+        : this(available =>
+        {
+            if (available)
+            {
+                control.Raise(GuestEvents.ConsoleInput);
+            }
+            else
+            {
+                control.Lower(GuestEvents.ConsoleInput);
+            }
+        })
+    {
+    }
 
     private int Waiting => (int)(Volatile.Read(ref _put) - Volatile.Read(ref _taken));
 
@@ -55,7 +72,7 @@ internal sealed class ConsoleInput(IMachineControl control)
 
             if (taken > 0)
             {
-                control.Raise(GuestEvents.ConsoleInput);
+                setAvailable(true);
                 return taken;
             }
 
@@ -73,11 +90,11 @@ internal sealed class ConsoleInput(IMachineControl control)
             Volatile.Write(ref _taken, _taken + length);
             if (Waiting == 0)
             {
-                control.Lower(GuestEvents.ConsoleInput);
+                setAvailable(false);
                 if (Waiting > 0)
                 {
                     // A writer came between, and may have raised the event before it was lowered.
-                    control.Raise(GuestEvents.ConsoleInput);
+                    setAvailable(true);
                 }
             }
 
@@ -117,7 +134,7 @@ internal sealed class ConsoleInput(IMachineControl control)
 
         if (!saved.IsEmpty)
         {
-            control.Raise(GuestEvents.ConsoleInput);
+            setAvailable(true);
         }
     }
 

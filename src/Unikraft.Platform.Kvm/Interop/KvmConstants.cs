@@ -13,6 +13,10 @@ internal static class KvmConstants
     internal const nuint CreateVcpu = 0xAE41;
     internal const nuint GetDirtyLog = 0x4010AE42;
     internal const nuint SetUserMemoryRegion = 0x4020AE46;
+    internal const nuint SetTssAddr = 0xAE47;
+    internal const nuint SetIdentityMapAddr = 0x4008AE48;
+    internal const nuint CreateIrqchip = 0xAE60;
+    internal const nuint IrqLine = 0x4008AE61;
     internal const nuint Run = 0xAE80;
     internal const nuint GetRegs = 0x8090AE81;
     internal const nuint SetRegs = 0x4090AE82;
@@ -40,6 +44,7 @@ internal static class KvmConstants
     internal const int CapDebugregs = 50;
     internal const int CapXsave = 55;
     internal const int CapXcrs = 56;
+    internal const int CapTscDeadlineTimer = 72;
     internal const int CapSyncRegs = 74;
     internal const int CapImmediateExit = 136;
     internal const int CapManualDirtyLogProtect2 = 168;
@@ -61,4 +66,6 @@ internal static class KvmConstants
     internal const uint ExitInternalError = 17;
 
     internal const uint InternalErrorEmulation = 1;
+
+    internal const byte ExitIoOut = 1;
 }

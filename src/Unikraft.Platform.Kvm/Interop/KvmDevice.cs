@@ -69,6 +69,10 @@ internal sealed class KvmDevice : IDisposable
         return (version, values);
     }
 
+    /// <summary>Whether KVM has a capability.</summary>
+    internal bool Has(int capability) =>
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CheckExtension, capability), "KVM_CHECK_EXTENSION") > 0;
+
     internal KvmVm CreateVm()
     {
         int result;

@@ -15,7 +15,13 @@ internal static partial class KvmIoctl
     internal static partial int Call(DescriptorHandle descriptor, nuint request, nint argument);
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref ulong argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmUserspaceMemoryRegion argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmIrqLevel argument);
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmDirtyLog argument);

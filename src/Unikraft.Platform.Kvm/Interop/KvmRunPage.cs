@@ -14,6 +14,11 @@ internal sealed unsafe class KvmRunPage : SafeHandle
     internal const int MmioDataOffset = 40;
     internal const int MmioLengthOffset = 48;
     internal const int MmioIsWriteOffset = 52;
+    internal const int IoDirectionOffset = 32;
+    internal const int IoSizeOffset = 33;
+    internal const int IoPortOffset = 34;
+    internal const int IoCountOffset = 36;
+    internal const int IoDataOffsetOffset = 40;
     internal const int InternalSuberrorOffset = 32;
     internal const int FailEntryReasonOffset = 32;
 
@@ -75,6 +80,23 @@ internal sealed unsafe class KvmRunPage : SafeHandle
 
     /// <summary>The bytes that the guest wrote, or the place for those it reads. Never longer than the field, whatever the length says.</summary>
     internal Span<byte> MmioData => new(_page + MmioDataOffset, (int)Math.Min(Read<uint>(MmioLengthOffset), MmioDataCapacity));
+
+    internal bool IoIsWrite => Read<byte>(IoDirectionOffset) == KvmConstants.ExitIoOut;
+
+    internal ushort IoPort => Read<ushort>(IoPortOffset);
+
+    /// <summary>The bytes of one access to a port; of a string instruction there are several in <see cref="IoData"/>.</summary>
+    internal int IoSize => Read<byte>(IoSizeOffset);
+
+    /// <summary>The bytes that the guest wrote to a port, or the place for those it reads. Never beyond the page, whatever the fields say.</summary>
+    internal Span<byte> IoData
+    {
+        get
+        {
+            ulong offset = Math.Min(Read<ulong>(IoDataOffsetOffset), _size);
+            return new Span<byte>(_page + offset, (int)Math.Min((ulong)IoSize * Read<uint>(IoCountOffset), _size - offset));
+        }
+    }
 
     internal uint InternalSuberror => Read<uint>(InternalSuberrorOffset);
 

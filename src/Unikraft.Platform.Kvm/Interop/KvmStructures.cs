@@ -57,6 +57,14 @@ internal struct KvmEnableCap
     }
 }
 
+/// <summary><c>struct kvm_irq_level</c>.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmIrqLevel
+{
+    internal uint Irq;
+    internal uint Level;
+}
+
 /// <summary><c>struct kvm_regs</c>.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmRegs

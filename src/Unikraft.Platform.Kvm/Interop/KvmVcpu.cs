@@ -18,14 +18,17 @@ internal sealed class KvmVcpu : IDisposable
     /// <summary>What <see cref="SetXcr0"/> set; 0, which no CPU has, when it is not known.</summary>
     private ulong _xcr0;
 
-    internal KvmVcpu(KvmDevice device, DescriptorHandle descriptor, int index)
+    /// <param name="device">The device that the VM comes from.</param>
+    /// <param name="descriptor">The vCPU; owned from now on, also when the constructor throws.</param>
+    /// <param name="identify">Sets what CPUID answers.</param>
+    internal KvmVcpu(KvmDevice device, DescriptorHandle descriptor, Action<KvmVcpu> identify)
     {
         _device = device;
         _descriptor = descriptor;
         try
         {
             RunPage = new KvmRunPage(descriptor, device.RunPageSize);
-            SetCpuid((uint)index);
+            identify(this);
         }
         catch
         {
@@ -66,6 +69,29 @@ internal sealed class KvmVcpu : IDisposable
         return Marshal.GetLastPInvokeError() is Libc.ErrnoInterrupted or Libc.ErrnoAgain ? false : throw HostError.Last("KVM_RUN");
     }
 
+    /// <summary>Sets what CPUID answers.</summary>
+    internal void Set(ref KvmCpuid2 cpuid) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetCpuid2, ref cpuid), "KVM_SET_CPUID2");
+
+    /// <summary>Lets CPUID answer all that KVM supports, for a flat guest.</summary>
+    internal void Identify(uint apicId)
+    {
+        KvmCpuid2 cpuid = _device.SupportedCpuid;
+        foreach (ref KvmCpuidEntry2 entry in ((Span<KvmCpuidEntry2>)cpuid.Entries)[..(int)cpuid.Nent])
+        {
+            switch (entry.Function)
+            {
+                case CpuidFeatures:
+                    entry.Ebx = entry.Ebx & (1u << InitialApicIdShift) - 1 | apicId << InitialApicIdShift;
+                    break;
+                case CpuidTopology or CpuidTopologyV2:
+                    entry.Edx = apicId;
+                    break;
+            }
+        }
+
+        Set(ref cpuid);
+    }
+
     /// <summary>Goes through KVM_RUN without entering the guest: what KVM does only the first time is then done.</summary>
     internal void Prepare()
     {
@@ -99,7 +125,11 @@ internal sealed class KvmVcpu : IDisposable
 
     internal void Get(ref KvmRegs regs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetRegs, ref regs), "KVM_GET_REGS");
 
+    internal void Set(ref KvmRegs regs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetRegs, ref regs), "KVM_SET_REGS");
+
     internal void Get(ref KvmSregs sregs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetSregs, ref sregs), "KVM_GET_SREGS");
+
+    internal void Set(ref KvmSregs sregs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetSregs, ref sregs), "KVM_SET_SREGS");
 
     internal void Get(ref KvmXsave xsave) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetXsave, ref xsave), "KVM_GET_XSAVE");
 
@@ -167,23 +197,4 @@ internal sealed class KvmVcpu : IDisposable
 
     private static ReadOnlySpan<KvmCpuidEntry2> Entries(ref readonly KvmCpuid2 cpuid) =>
         ((ReadOnlySpan<KvmCpuidEntry2>)cpuid.Entries)[..(int)cpuid.Nent];
-
-    private void SetCpuid(uint apicId)
-    {
-        KvmCpuid2 cpuid = _device.SupportedCpuid;
-        foreach (ref KvmCpuidEntry2 entry in ((Span<KvmCpuidEntry2>)cpuid.Entries)[..(int)cpuid.Nent])
-        {
-            switch (entry.Function)
-            {
-                case CpuidFeatures:
-                    entry.Ebx = entry.Ebx & (1u << InitialApicIdShift) - 1 | apicId << InitialApicIdShift;
-                    break;
-                case CpuidTopology or CpuidTopologyV2:
-                    entry.Edx = apicId;
-                    break;
-            }
-        }
-
-        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetCpuid2, ref cpuid), "KVM_SET_CPUID2");
-    }
 }

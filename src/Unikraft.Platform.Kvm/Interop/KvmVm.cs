@@ -2,7 +2,7 @@ using Unikraft.Platform.Kvm.Memory;
 
 namespace Unikraft.Platform.Kvm.Interop;
 
-/// <summary>A KVM virtual machine with one memory slot whose dirty pages are logged from the beginning.</summary>
+/// <summary>A KVM virtual machine, the dirty pages of which are logged from the beginning.</summary>
 internal sealed class KvmVm : IDisposable
 {
     private readonly KvmDevice _device;
@@ -48,11 +48,49 @@ internal sealed class KvmVm : IDisposable
         }
     }
 
+    /// <summary>Puts a part of guest memory at a guest physical address. It must stay mapped for as long as a vCPU can run.</summary>
+    internal void SetMemory(GuestMemory memory, uint slot, long guestAddress, long offset, long size)
+    {
+        KvmUserspaceMemoryRegion region = new()
+        {
+            Slot = slot,
+            Flags = KvmConstants.MemLogDirtyPages,
+            GuestPhysAddr = (ulong)guestAddress,
+            MemorySize = (ulong)size,
+            UserspaceAddr = (ulong)(memory.DangerousGetHandle() + (nint)offset),
+        };
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetUserMemoryRegion, ref region), "KVM_SET_USER_MEMORY_REGION");
+    }
+
+    /// <summary>Creates the interrupt controllers in the kernel: local APICs, I/O APIC and PICs. Before the first vCPU, and after the memory.</summary>
+    /// <param name="reservedAddress">The guest physical address of four pages that hardware without real mode needs for itself.</param>
+    internal void CreateInterruptControllers(long reservedAddress)
+    {
+        ulong identityMap = (ulong)reservedAddress;
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetIdentityMapAddr, ref identityMap), "KVM_SET_IDENTITY_MAP_ADDR");
+        HostError.Check(
+            KvmIoctl.Call(_descriptor, KvmConstants.SetTssAddr, (nint)(reservedAddress + PageSize.Bytes)),
+            "KVM_SET_TSS_ADDR");
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CreateIrqchip, 0), "KVM_CREATE_IRQCHIP");
+    }
+
+    /// <summary>Raises or lowers an input of the interrupt controllers.</summary>
+    internal void SetInterruptLine(uint number, bool isHigh)
+    {
+        KvmIrqLevel level = new() { Irq = number, Level = isHigh ? 1u : 0u };
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.IrqLine, ref level), "KVM_IRQ_LINE");
+    }
+
+    /// <summary>Creates a vCPU of a flat guest. To be called on the thread that is going to run it.</summary>
+    internal KvmVcpu CreateVcpu(int index) => CreateVcpu(index, vcpu => vcpu.Identify((uint)index));
+
     /// <summary>Creates a vCPU. To be called on the thread that is going to run it.</summary>
-    internal KvmVcpu CreateVcpu(int index)
+    /// <param name="index">The number of the vCPU, from 0.</param>
+    /// <param name="identify">Sets what CPUID answers.</param>
+    internal KvmVcpu CreateVcpu(int index, Action<KvmVcpu> identify)
     {
         DescriptorHandle vcpu = new(HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CreateVcpu, index), "KVM_CREATE_VCPU"));
-        return new KvmVcpu(_device, vcpu, index);
+        return new KvmVcpu(_device, vcpu, identify);
     }
 
     /// <summary>Reads the log of the pages of a slot that vCPUs wrote. Nothing is cleared.</summary>

@@ -80,6 +80,7 @@ internal sealed class ElfBuilder
             BinaryPrimitives.WriteUInt32LittleEndian(segment[4..], Segments[i].Flags);
             BinaryPrimitives.WriteUInt64LittleEndian(segment[8..], Segments[i].Offset);
             BinaryPrimitives.WriteUInt64LittleEndian(segment[16..], Segments[i].Address);
+            BinaryPrimitives.WriteUInt64LittleEndian(segment[24..], Segments[i].Physical ?? Segments[i].Address);
             BinaryPrimitives.WriteUInt64LittleEndian(segment[32..], Segments[i].FileSize);
             BinaryPrimitives.WriteUInt64LittleEndian(segment[40..], Segments[i].MemorySize);
         }
@@ -97,6 +98,9 @@ internal sealed class ElfBuilder
         internal ulong Offset { get; set; }
 
         internal ulong Address { get; set; }
+
+        /// <summary>The physical address; that of <see cref="Address"/> unless said otherwise.</summary>
+        internal ulong? Physical { get; set; }
 
         internal ulong FileSize { get; set; }
 

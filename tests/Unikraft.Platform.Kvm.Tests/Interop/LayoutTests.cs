@@ -42,6 +42,7 @@ public sealed class LayoutTests
             "struct kvm_clear_dirty_log",
             "Slot=slot NumPages=num_pages FirstPage=first_page DirtyBitmap=dirty_bitmap"),
         [typeof(KvmEnableCap)] = ("struct kvm_enable_cap", "Cap=cap Flags=flags Args=args Pad=pad"),
+        [typeof(KvmIrqLevel)] = ("struct kvm_irq_level", "Irq=irq Level=level"),
         [typeof(KvmRegs)] = (
             "struct kvm_regs",
             "Rax=rax Rbx=rbx Rcx=rcx Rdx=rdx Rsi=rsi Rdi=rdi Rsp=rsp Rbp=rbp R8=r8 R9=r9 R10=r10 R11=r11 R12=r12 R13=r13 R14=r14 R15=r15 "
@@ -107,6 +108,8 @@ public sealed class LayoutTests
             + "CapUserMemory=KVM_CAP_USER_MEMORY CapMaxVcpus=KVM_CAP_MAX_VCPUS CapVcpuEvents=KVM_CAP_VCPU_EVENTS "
             + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapSyncRegs=KVM_CAP_SYNC_REGS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
             + "SyncRegs=KVM_SYNC_X86_REGS SyncSregs=KVM_SYNC_X86_SREGS SyncEvents=KVM_SYNC_X86_EVENTS "
+            + "SetTssAddr=KVM_SET_TSS_ADDR SetIdentityMapAddr=KVM_SET_IDENTITY_MAP_ADDR CreateIrqchip=KVM_CREATE_IRQCHIP IrqLine=KVM_IRQ_LINE "
+            + "CapTscDeadlineTimer=KVM_CAP_TSC_DEADLINE_TIMER ExitIoOut=KVM_EXIT_IO_OUT "
             + "CapManualDirtyLogProtect2=KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 MemLogDirtyPages=KVM_MEM_LOG_DIRTY_PAGES "
             + "DirtyLogManualProtectEnable=KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE ExitUnknown=KVM_EXIT_UNKNOWN ExitIo=KVM_EXIT_IO "
             + "ExitHlt=KVM_EXIT_HLT ExitMmio=KVM_EXIT_MMIO ExitShutdown=KVM_EXIT_SHUTDOWN ExitFailEntry=KVM_EXIT_FAIL_ENTRY "
@@ -115,6 +118,9 @@ public sealed class LayoutTests
             "ImmediateExitOffset=offsetof(struct_kvm_run,immediate_exit) ExitReasonOffset=offsetof(struct_kvm_run,exit_reason) "
             + "MmioAddressOffset=offsetof(struct_kvm_run,mmio.phys_addr) MmioDataOffset=offsetof(struct_kvm_run,mmio.data) "
             + "MmioLengthOffset=offsetof(struct_kvm_run,mmio.len) MmioIsWriteOffset=offsetof(struct_kvm_run,mmio.is_write) "
+            + "IoDirectionOffset=offsetof(struct_kvm_run,io.direction) IoSizeOffset=offsetof(struct_kvm_run,io.size) "
+            + "IoPortOffset=offsetof(struct_kvm_run,io.port) IoCountOffset=offsetof(struct_kvm_run,io.count) "
+            + "IoDataOffsetOffset=offsetof(struct_kvm_run,io.data_offset) "
             + "InternalSuberrorOffset=offsetof(struct_kvm_run,internal.suberror) "
             + "FailEntryReasonOffset=offsetof(struct_kvm_run,fail_entry.hardware_entry_failure_reason) "
             + "ValidRegistersOffset=offsetof(struct_kvm_run,kvm_valid_regs) DirtyRegistersOffset=offsetof(struct_kvm_run,kvm_dirty_regs) "

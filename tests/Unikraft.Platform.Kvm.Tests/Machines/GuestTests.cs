@@ -101,8 +101,6 @@ public sealed class GuestTests : KvmTest
     [InlineData("noncanonical", 1, StopCodeReason.SegmentationFault, 14)]
     [InlineData("read-ring0", 1, StopCodeReason.SecurityViolation, 13)]
     [InlineData("x87", 1, StopCodeReason.Math, 0)]
-    [InlineData("sse", 1, StopCodeReason.Math, 0)]
-    [InlineData("misalign", 1, StopCodeReason.InvalidOperation, 0)]
     [InlineData("breakpoint", 1, StopCodeReason.InvalidOperation, 0)]
     [InlineData("single-step", 1, StopCodeReason.InvalidOperation, 0)]
     [InlineData("secondary", 2, StopCodeReason.InvalidOperation, 0)]
@@ -128,6 +126,14 @@ public sealed class GuestTests : KvmTest
             Assert.InRange(crashed.Fault.InstructionPointer, 0xF_D000UL, 0x20_0000UL);
         }
     }
+
+    /// <remarks>Not in the SVM lab: the CPU that QEMU emulates raises neither #XM nor #AC.</remarks>
+    [ContractTheory]
+    [Trait("Lab", "NotEmulated")]
+    [InlineData("sse", StopCodeReason.Math)]
+    [InlineData("misalign", StopCodeReason.InvalidOperation)]
+    public Task A_crash_that_an_emulator_lets_pass_has_exactly_its_stop_code(string kind, StopCodeReason reason) =>
+        A_crash_has_exactly_its_stop_code(kind, 1, reason, 0);
 
     [ContractTheory]
     [InlineData("exit", "7", 7)]

@@ -14,7 +14,7 @@ public sealed class ShellPoolTests : IAsyncLifetime
     private const int Size = 3;
 
     private static readonly MachineShape Small = new(16 << 20, Vcpus: 1);
-    private static readonly TimeSpan Watchdog = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan Watchdog = TestKit.Patience.For(TimeSpan.FromSeconds(30));
 
     private KvmDevice? _device;
 

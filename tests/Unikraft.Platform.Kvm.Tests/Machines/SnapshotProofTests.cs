@@ -8,6 +8,8 @@ using Unikraft.Platform.TestKit;
 namespace Unikraft.Platform.Kvm.Tests.Machines;
 
 /// <summary>What a snapshot promises, many times over: it is the memory of one moment, it is whole, and nothing is left of a clone that is gone.</summary>
+/// <remarks>Not in the SVM lab by default: the rounds that make it a proof take it an hour. The same mechanisms, a few rounds each, are in CaptureTests.</remarks>
+[Trait("Lab", "TooLong")]
 public sealed class SnapshotProofTests : KvmTest
 {
     private const int IdentityAddress = 0xF_0000 + 64;

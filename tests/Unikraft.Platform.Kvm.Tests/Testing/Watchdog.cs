@@ -3,7 +3,7 @@ namespace Unikraft.Platform.Kvm.Tests.Testing;
 /// <summary>Ends a wait that would never end. Not a measure of anything: what is waited for happens long before.</summary>
 internal static class Watchdog
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan Limit = TestKit.Patience.For(TimeSpan.FromSeconds(30));
 
     internal static Task Guarded(this Task task) => task.WaitAsync(Limit, TimeProvider.System);
 

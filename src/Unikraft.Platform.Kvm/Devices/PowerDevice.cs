@@ -1,0 +1,87 @@
+using Unikraft.Platform.Kvm.Boot.Acpi;
+
+namespace Unikraft.Platform.Kvm.Devices;
+
+/// <summary>The registers that the ACPI tables refer to: power off, and the events that a kernel is told of, such as a pressed power button.</summary>
+/// <param name="line">Its interrupt line.</param>
+/// <param name="onPowerOff">Called when the guest powers itself off.</param>
+internal sealed class PowerDevice(IInterruptLine line, Action onPowerOff) : IMmioDevice
+{
+    internal const ushort FirstPort = 0x600;
+    internal const byte Ports = 8;
+    internal const uint Interrupt = 9;
+
+    internal const int SleepControl = 0;
+    internal const int SleepStatus = 1;
+    internal const int Events = 4;
+
+    internal const byte PowerButtonEvent = 1 << 0;
+
+    private const byte SleepTypeShift = 2;
+    private const byte SleepTypeMask = 7;
+    private const byte SleepEnable = 1 << 5;
+
+    private readonly Lock _lock = new();
+    private byte _events;
+
+    /// <summary>The events that the guest has not read yet; for a snapshot.</summary>
+    internal byte PendingEvents
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _events;
+            }
+        }
+    }
+
+    /// <summary>Presses the power button: asks the guest to shut down.</summary>
+    internal void PressPowerButton() => Raise(PowerButtonEvent);
+
+    /// <summary>Puts back what a snapshot has taken.</summary>
+    internal void Restore(byte pendingEvents)
+    {
+        if (pendingEvents != 0)
+        {
+            Raise(pendingEvents);
+        }
+    }
+
+    public void Read(IMmioInitiator initiator, ulong offset, Span<byte> data)
+    {
+        data.Clear();
+        if (offset == Events)
+        {
+            // Reading takes the events. One that comes later raises the line again.
+            lock (_lock)
+            {
+                data[0] = _events;
+                _events = 0;
+                line.Set(isHigh: false);
+            }
+        }
+    }
+
+    public void Write(IMmioInitiator initiator, ulong offset, ReadOnlySpan<byte> data)
+    {
+        if (offset == SleepControl
+            && (data[0] & SleepEnable) != 0
+            && (data[0] >> SleepTypeShift & SleepTypeMask) == AcpiTables.PowerOffType)
+        {
+            onPowerOff();
+        }
+    }
+
+    private void Raise(byte events)
+    {
+        lock (_lock)
+        {
+            _events |= events;
+
+            // The interrupt is edge-triggered: a line that is high already has to fall first.
+            line.Set(isHigh: false);
+            line.Set(isHigh: true);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+using Unikraft.Platform.TestKit;
+
+namespace Unikraft.Platform.Kvm.Tests.Testing;
+
+/// <summary>The contract facts of the class boot a Linux kernel, which takes hardware for ring 0, the kernel and a program to run on it.</summary>
+[AttributeUsage(AttributeTargets.Class)]
+public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
+{
+    private const string KernelVariable = "UNIKRAFT_TEST_KERNEL";
+    private const string BusyboxVariable = "UNIKRAFT_TEST_BUSYBOX";
+
+    /// <inheritdoc/>
+    public string? UnmetReason
+    {
+        get
+        {
+            if (!Directory.Exists("/sys/module/kvm_amd") && !Directory.Exists("/sys/module/kvm_intel"))
+            {
+                return "this host does not virtualise ring 0 in hardware; eng/svm-lab does";
+            }
+
+            string[] missing = [.. new[] { KernelVariable, BusyboxVariable }.Where(static name => !File.Exists(Environment.GetEnvironmentVariable(name)))];
+            return missing.Length == 0
+                ? null
+                : $"{string.Join(" and ", missing)} must name a kernel image and a static busybox; eng/svm-lab sets them";
+        }
+    }
+
+    internal static byte[] ReadKernel() => File.ReadAllBytes(Environment.GetEnvironmentVariable(KernelVariable)!);
+
+    internal static byte[] ReadBusybox() => File.ReadAllBytes(Environment.GetEnvironmentVariable(BusyboxVariable)!);
+}

@@ -1,0 +1,44 @@
+namespace Unikraft.Platform.TestRunner;
+
+/// <summary>What the runner was asked to do.</summary>
+/// <param name="Filters">A test runs when its name contains one of these; all run when there is none.</param>
+/// <param name="ExcludedTraits">A test with one of these traits does not run.</param>
+/// <param name="SummaryFile">Where the closing line is written as well; null for nowhere else.</param>
+internal sealed record CommandLine(IReadOnlyList<string> Filters, IReadOnlyList<KeyValuePair<string, string>> ExcludedTraits, string? SummaryFile)
+{
+    internal const string Usage = "usage: Unikraft.Platform.TestRunner [--filter TEXT]... [--exclude TRAIT=VALUE]... [--summary FILE]";
+
+    /// <summary>Reads the arguments; null when they are wrong.</summary>
+    internal static CommandLine? Parse(IReadOnlyList<string> args)
+    {
+        List<string> filters = [];
+        List<KeyValuePair<string, string>> traits = [];
+        string? summary = null;
+        if (args.Count % 2 != 0)
+        {
+            return null;
+        }
+
+        for (int i = 0; i < args.Count; i += 2)
+        {
+            string value = args[i + 1];
+            switch (args[i])
+            {
+                case "--filter":
+                    // The form that `dotnet test` takes is accepted too.
+                    filters.Add(value.StartsWith("FullyQualifiedName~", StringComparison.Ordinal) ? value[(value.IndexOf('~', StringComparison.Ordinal) + 1)..] : value);
+                    break;
+                case "--exclude" when value.Split('=', 2) is [string name, string wanted]:
+                    traits.Add(new(name, wanted));
+                    break;
+                case "--summary":
+                    summary = value;
+                    break;
+                default:
+                    return null;
+            }
+        }
+
+        return new CommandLine(filters, traits, summary);
+    }
+}
