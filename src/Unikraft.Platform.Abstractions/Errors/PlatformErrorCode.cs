@@ -35,4 +35,10 @@ public enum PlatformErrorCode
 
     /// <summary>The host could not read or write a file, for example because the disk is full.</summary>
     StorageFailed = 11,
+
+    /// <summary>The resource has a delete lock.</summary>
+    DeletionProtected = 12,
+
+    /// <summary>A reader of transitions was so slow that some are no longer kept.</summary>
+    TransitionsMissed = 13,
 }

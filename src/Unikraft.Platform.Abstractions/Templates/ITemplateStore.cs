@@ -22,15 +22,19 @@ public interface ITemplateStore
     /// The instance. A running one stands still, and its clones continue from there. Clones of a stopped one start like itself: from its snapshot if
     /// it has one, else from its image.
     /// </param>
+    /// <param name="autokill">
+    /// When the template is removed for want of clones. Default: the policy of the instance, whose tags and delete lock the template keeps as well.
+    /// </param>
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done; the instance then goes on.</param>
     /// <returns>The template; nothing of the machine is left.</returns>
+    /// <exception cref="InvalidRequestException">The autokill policy is out of range.</exception>
     /// <exception cref="ResourceNotFoundException">There is no such instance, or it was deleted meanwhile.</exception>
     /// <exception cref="WrongStateException">The instance is neither running nor stopped, or it was stopped meanwhile.</exception>
     /// <exception cref="PlatformException">
     /// <see cref="PlatformErrorCode.SnapshotPending"/>: the instance has a snapshot in progress. Retry once it completes.
     /// </exception>
     /// <exception cref="HypervisorException">The snapshot failed. The instance goes on.</exception>
-    Task<Template> ConvertAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+    Task<Template> ConvertAsync(NameOrUuid instance, AutokillPolicy? autokill = null, CancellationToken cancellationToken = default);
 
     /// <summary>Looks a template up.</summary>
     /// <param name="template">The template.</param>
@@ -42,5 +46,14 @@ public interface ITemplateStore
     /// <summary>Deletes a template and frees its name. Its clones, and templates made of those, go on.</summary>
     /// <param name="template">The template.</param>
     /// <param name="cancellationToken">Cancels the deletion as long as it has not begun.</param>
+    /// <exception cref="DeletionProtectedException">It has a delete lock.</exception>
     Task DeleteAsync(NameOrUuid template, CancellationToken cancellationToken = default);
+
+    /// <summary>Changes the tags, the delete lock and the autokill policy of a template: all that is asked for, or nothing.</summary>
+    /// <param name="template">The template.</param>
+    /// <param name="operations">What to change, in order.</param>
+    /// <param name="cancellationToken">Cancels the patch as long as it has not begun.</param>
+    /// <returns>The template as it is then.</returns>
+    /// <exception cref="InvalidRequestException">An operation is not allowed. Nothing was changed.</exception>
+    Task<Template> PatchAsync(NameOrUuid template, IReadOnlyList<PatchOperation> operations, CancellationToken cancellationToken = default);
 }
