@@ -24,6 +24,8 @@ public sealed class ModelTests
                 await run.StepAsync();
                 await run.CheckAsync();
             }
+
+            await run.EndAsync();
         }
         catch (Exception error)
         {
@@ -83,6 +85,8 @@ public sealed class ModelTests
         private readonly Dictionary<string, ModelCheckpoint> _checkpoints = new(StringComparer.Ordinal);
         private readonly Dictionary<string, ModelTemplate> _templates = new(StringComparer.Ordinal);
         private readonly StringBuilder _history = new();
+        private readonly IAsyncEnumerable<InstanceTransition> _watch = test.Instances.WatchAllAsync();
+        private int _starts;
         private int _lastName;
 
         public string History => _history.ToString();
@@ -148,6 +152,26 @@ public sealed class ModelTests
             {
                 await using ConsoleSession console = Attach(running);
                 Assert.Equal(live.Live?.Mark ?? "", await console.ShowAsync());
+            }
+        }
+
+        /// <summary>Ends the platform, and checks what a reader of all transitions has seen since the beginning.</summary>
+        public async Task EndAsync()
+        {
+            await test.Platform.DisposeAsync().Guarded();
+            List<InstanceTransition> all = [];
+            await foreach (InstanceTransition transition in _watch)
+            {
+                all.Add(transition);
+            }
+
+            Assert.Equal(_starts, all.Count(transition => transition.To == InstanceState.Running));
+            foreach (IGrouping<Guid, InstanceTransition> instance in all.GroupBy(transition => transition.Uuid))
+            {
+                InstanceTransition[] life = [.. instance];
+                Assert.Equal(Enumerable.Range(1, life.Length), life.Select(transition => (int)transition.Number));
+                Assert.All(life.Zip(life.Skip(1)), pair => Assert.Equal(pair.First.To, pair.Second.From));
+                Assert.Equal((null, null), (life[0].From, life[^1].To));
             }
         }
 
@@ -525,13 +549,14 @@ public sealed class ModelTests
 
         private ConsoleSession Attach(string name) => new(test.Instances.AttachConsole(name));
 
-        private static ModelInstance Started(ModelInstance model, bool start)
+        private ModelInstance Started(ModelInstance model, bool start)
         {
             if (start)
             {
                 model.IsRunning = true;
                 model.UnusedSeconds = 0;
                 model.Starts++;
+                _starts++;
                 (model.Live, model.Snapshot) = (model.Snapshot, null);
             }
 
