@@ -1,10 +1,13 @@
+using System.Globalization;
+
 namespace Unikraft.Platform.Latency;
 
 /// <summary>What the caller wants.</summary>
 /// <param name="JsonPath">Where the results go.</param>
 /// <param name="Measures">The names of the measures; empty for all.</param>
+/// <param name="Samples">The number of samples in each row; <see langword="null"/> for what each measure thinks right.</param>
 /// <param name="IsQuick">Whether few samples are enough.</param>
-internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measures, bool IsQuick)
+internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measures, int? Samples, bool IsQuick)
 {
     /// <summary>Parses arguments.</summary>
     /// <param name="arguments">The arguments.</param>
@@ -14,6 +17,7 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
     {
         string? jsonPath = null;
         List<string> measures = [];
+        int? samples = null;
         bool isQuick = false;
         for (int i = 0; i < arguments.Count; i++)
         {
@@ -23,18 +27,31 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
                 case "--quick":
                     isQuick = true;
                     continue;
-                case "--json" when value is not null:
-                    jsonPath = value;
-                    break;
-                case "--measure" when value is not null && known.Contains(value, StringComparer.Ordinal):
-                    measures.Add(value);
-                    break;
-                case "--measure" when value is not null:
-                    problem = $"There is no measure '{value}'.";
-                    return null;
-                case "--json" or "--measure":
+                case "--json" or "--measure" or "--measures" or "--samples" when value is null:
                     problem = $"{arguments[i]} needs a value.";
                     return null;
+                case "--json":
+                    jsonPath = value;
+                    break;
+                case "--measure" or "--measures":
+                    string[] names = value!.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+                    if (names.FirstOrDefault(name => !known.Contains(name, StringComparer.Ordinal)) is { } unknown)
+                    {
+                        problem = $"There is no measure '{unknown}'.";
+                        return null;
+                    }
+
+                    measures.AddRange(names);
+                    break;
+                case "--samples":
+                    if (!int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) || number == 0)
+                    {
+                        problem = $"'{value}' is not a number of samples.";
+                        return null;
+                    }
+
+                    samples = number;
+                    break;
                 default:
                     problem = $"'{arguments[i]}' is not understood.";
                     return null;
@@ -50,6 +67,6 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
             _ when Path.GetDirectoryName(Path.GetFullPath(jsonPath)) is { } folder && !Directory.Exists(folder) => $"There is no folder '{folder}'.",
             _ => null,
         };
-        return problem is null ? new CommandLine(jsonPath!, measures, isQuick) : null;
+        return problem is null ? new CommandLine(jsonPath!, measures, samples, isQuick) : null;
     }
 }

@@ -1,4 +1,6 @@
 using System.Globalization;
+using System.Text;
+using System.Threading.Channels;
 using Microsoft.Extensions.Logging.Abstractions;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm;
@@ -18,6 +20,8 @@ internal sealed class CounterGuest : IAsyncDisposable
     /// <summary>From its last line the guest goes on to its next sleep within this.</summary>
     private static readonly TimeSpan Settling = TimeSpan.FromMilliseconds(2);
 
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
+
     private readonly LineMonitor _monitor;
 
     private CounterGuest(KvmMachine machine, LineMonitor monitor)
@@ -31,39 +35,38 @@ internal sealed class CounterGuest : IAsyncDisposable
     /// <summary>The path of the image.</summary>
     internal static string Image => MeasureContext.Guest(Guest);
 
-    internal static KvmHypervisor OpenHypervisor() =>
-        new(new KvmOptions(), new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance));
+    /// <summary>Opens KVM.</summary>
+    /// <param name="readyMachines">How many machines are kept ready.</param>
+    internal static KvmHypervisor OpenHypervisor(int readyMachines = KvmOptions.DefaultReadyMachines) => new(
+        new KvmOptions { ReadyMachines = readyMachines },
+        new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance));
 
-    /// <summary>Starts the guest and takes the snapshot that later ones build on, when it has touched all of its memory.</summary>
+    /// <summary>The arguments of a guest that dirties pages when it is told to, after it has touched all of its memory once.</summary>
+    /// <param name="memoryMb">The size of the memory.</param>
+    /// <param name="pages">The pages that one tick dirties.</param>
+    /// <param name="options">Further options, which win.</param>
+    internal static string[] Arguments(int memoryMb, int pages, params ReadOnlySpan<string> options) =>
+        ["--period-ms", "0", "--quiet", "--touch", "--pages", Text(pages), "--arena-mb", Text(memoryMb - OwnMemoryMb), .. options];
+
+    /// <summary>Starts the guest, and takes the snapshot that later ones build on.</summary>
     /// <param name="hypervisor">Where.</param>
     /// <param name="memoryMb">The size of the memory.</param>
-    /// <param name="pages">The pages that one tick dirties, at random places.</param>
+    /// <param name="pages">The pages that one tick dirties.</param>
     /// <param name="options">Further options of the guest.</param>
     /// <param name="cancellationToken">Cancels.</param>
+    /// <param name="vcpus">The number of vCPUs.</param>
     internal static async Task<CounterGuest> StartAsync(
         KvmHypervisor hypervisor,
         int memoryMb,
         int pages,
         string[] options,
-        CancellationToken cancellationToken)
+        CancellationToken cancellationToken,
+        int vcpus = 1)
     {
-        LineMonitor monitor = new();
-        MachineConfiguration configuration = new()
-        {
-            Uuid = Guid.NewGuid(),
-            Name = Guest,
-            Image = GuestImage.FromFile(Image),
-            Vcpus = 1,
-            MemoryMb = memoryMb,
-            Args = ["--period-ms", "0", "--quiet", "--random", "--touch", "--pages", Text(pages), "--arena-mb", Text(memoryMb - OwnMemoryMb), .. options],
-        };
-        KvmMachine machine = (KvmMachine)await hypervisor.CreateAsync(configuration, monitor, cancellationToken);
-        CounterGuest guest = new(machine, monitor);
+        CounterGuest guest = await BootAsync(hypervisor, memoryMb, pages, options, cancellationToken, vcpus);
         try
         {
-            await machine.StartAsync(cancellationToken);
-            await guest.TickAsync(cancellationToken);
-            (await machine.CaptureAsync(cancellationToken)).Dispose();
+            (await guest.Machine.CaptureAsync(cancellationToken)).Dispose();
             return guest;
         }
         catch
@@ -73,42 +76,117 @@ internal sealed class CounterGuest : IAsyncDisposable
         }
     }
 
-    /// <summary>Lets the guest dirty its pages, and waits until it has settled again.</summary>
-    internal async ValueTask TickAsync(CancellationToken cancellationToken)
+    /// <summary>Starts the guest. It has touched all of its memory when this returns.</summary>
+    /// <inheritdoc cref="StartAsync"/>
+    internal static async Task<CounterGuest> BootAsync(
+        KvmHypervisor hypervisor,
+        int memoryMb,
+        int pages,
+        string[] options,
+        CancellationToken cancellationToken,
+        int vcpus = 1)
     {
-        await Machine.WriteConsoleAsync("tick\n"u8.ToArray(), cancellationToken);
-        await _monitor.Lines.WaitAsync(cancellationToken);
-        await Task.Delay(Settling, TimeProvider.System, cancellationToken);
+        LineMonitor monitor = new();
+        MachineConfiguration configuration = new()
+        {
+            Uuid = Guid.NewGuid(),
+            Name = Guest,
+            Image = GuestImage.FromFile(Image),
+            Vcpus = vcpus,
+            MemoryMb = memoryMb,
+            Args = Arguments(memoryMb, pages, options),
+        };
+        KvmMachine machine = (KvmMachine)await hypervisor.CreateAsync(configuration, monitor, cancellationToken);
+        CounterGuest guest = new(machine, monitor);
+        try
+        {
+            await machine.StartAsync(cancellationToken);
+            await guest.TickAsync(cancellationToken);
+            return guest;
+        }
+        catch
+        {
+            await guest.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Makes a guest that continues from a snapshot.</summary>
+    internal static async Task<CounterGuest> RestoreAsync(
+        KvmHypervisor hypervisor,
+        IMachineSnapshot snapshot,
+        CancellationToken cancellationToken)
+    {
+        LineMonitor monitor = new();
+        KvmMachine machine = (KvmMachine)await hypervisor.RestoreAsync(snapshot, Guid.NewGuid(), monitor, cancellationToken);
+        await machine.StartAsync(cancellationToken);
+        return new CounterGuest(machine, monitor);
+    }
+
+    /// <summary>Lets the guest dirty its pages, and waits until it has settled again.</summary>
+    internal async ValueTask TickAsync(CancellationToken cancellationToken) => await CommandAsync("tick", cancellationToken);
+
+    /// <summary>Lets the guest answer a command, and waits until it has settled again.</summary>
+    /// <param name="command">The command.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>The numbers of the answer, by name.</returns>
+    internal async Task<IReadOnlyDictionary<string, double>> AskAsync(string command, CancellationToken cancellationToken)
+    {
+        string line = await CommandAsync(command, cancellationToken);
+        return line.Split(' ')
+            .Select(part => part.Split('='))
+            .ToDictionary(pair => pair[0], pair => double.Parse(pair[1], CultureInfo.InvariantCulture), StringComparer.Ordinal);
+    }
+
+    /// <summary>The largest gap in its time that the guest saw since it was last asked, in microseconds. It looks for the next one then.</summary>
+    internal async Task<double> TakeGapAsync(CancellationToken cancellationToken)
+    {
+        IReadOnlyDictionary<string, double> answer = await AskAsync("gap", cancellationToken);
+        while (Machine.Memory.Read<long>((long)answer["watching_at"]) == 0)
+        {
+            await Task.Delay(Settling, TimeProvider.System, cancellationToken);
+        }
+
+        return answer["gap_ns"] / MeasureContext.NanosecondsPerMicrosecond;
     }
 
     /// <summary>Takes a snapshot and lets go of it.</summary>
     /// <param name="residue">What happens between the last round of copying and the cut.</param>
+    /// <param name="inGuest">Whether the pause is the one that the guest saw since <paramref name="residue"/>.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>How long the guest stood still, in microseconds.</returns>
-    internal async Task<double> MeasurePauseAsync(Func<ValueTask>? residue, CancellationToken cancellationToken)
+    internal async Task<double> MeasurePauseAsync(Func<ValueTask>? residue, bool inGuest, CancellationToken cancellationToken)
     {
         using KvmSnapshot snapshot = await Machine.CaptureAsync(CaptureOptions.Default, new CaptureHooks(BeforeCut: residue), cancellationToken);
+        double pause = inGuest ? await TakeGapAsync(cancellationToken) : snapshot.Pause.TotalMicroseconds;
         await Machine.Folding.WaitAsync(cancellationToken);
-        return snapshot.Pause.TotalMicroseconds;
+        return pause;
     }
 
-    public async ValueTask DisposeAsync()
+    public ValueTask DisposeAsync() => Machine.DisposeAsync();
+
+    private async Task<string> CommandAsync(string command, CancellationToken cancellationToken)
     {
-        await Machine.DisposeAsync();
-        _monitor.Dispose();
+        await Machine.WriteConsoleAsync(Encoding.ASCII.GetBytes(command + "\n"), cancellationToken);
+        string line = await _monitor.Lines.ReadAsync(cancellationToken).AsTask().WaitAsync(Patience, TimeProvider.System, cancellationToken);
+        await Task.Delay(Settling, TimeProvider.System, cancellationToken);
+        return line;
     }
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 
-    private sealed class LineMonitor : IMachineMonitor, IDisposable
+    /// <summary>Collects what the guest prints, which comes a line at a time.</summary>
+    private sealed class LineMonitor : IMachineMonitor
     {
-        internal SemaphoreSlim Lines { get; } = new(0);
+        private readonly Channel<string> _lines = Channel.CreateUnbounded<string>();
+
+        internal ChannelReader<string> Lines => _lines.Reader;
 
         public void OnConsoleOutput(ReadOnlySpan<byte> output)
         {
-            if (output.Count((byte)'\n') is > 0 and var lines)
+            foreach (string line in Encoding.ASCII.GetString(output).Split('\n', StringSplitOptions.RemoveEmptyEntries))
             {
-                Lines.Release(lines);
+                _lines.Writer.TryWrite(line);
             }
         }
 
@@ -123,7 +201,5 @@ internal sealed class CounterGuest : IAsyncDisposable
         public void OnForkRequested()
         {
         }
-
-        public void Dispose() => Lines.Dispose();
     }
 }

@@ -7,8 +7,6 @@ namespace Unikraft.Platform.Latency;
 /// <summary>The C program that does the same with the least a KVM program must do: what the library needs above it is its own cost.</summary>
 internal sealed class FloorProgram : IDisposable
 {
-    private const double NanosecondsPerMicrosecond = 1000;
-
     private readonly DirectoryInfo _folder;
 
     private FloorProgram(DirectoryInfo folder) => _folder = folder;
@@ -49,13 +47,13 @@ internal sealed class FloorProgram : IDisposable
     }
 
     /// <summary>Runs the program.</summary>
-    /// <returns>The samples it printed, in microseconds.</returns>
+    /// <returns>The samples it printed, in its units: nanoseconds or bytes.</returns>
     internal async Task<IReadOnlyList<double>> RunAsync(string[] arguments, CancellationToken cancellationToken)
     {
         (int exitCode, string output, string errors) = await ExecuteAsync(Binary, arguments, cancellationToken);
         return exitCode == 0
             ? [.. output.Split('\n', StringSplitOptions.RemoveEmptyEntries)
-                .Select(line => double.Parse(line, CultureInfo.InvariantCulture) / NanosecondsPerMicrosecond)]
+                .Select(line => double.Parse(line, CultureInfo.InvariantCulture))]
             : throw new InvalidOperationException($"floor {string.Join(' ', arguments)} failed ({exitCode}): {errors}");
     }
 

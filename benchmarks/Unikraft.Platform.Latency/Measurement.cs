@@ -14,14 +14,25 @@ internal sealed record Measurement(
     [property: JsonPropertyName("max")] double Max,
     [property: JsonPropertyName("floor_p50")] double? FloorP50,
     [property: JsonPropertyName("floor_p99")] double? FloorP99,
-    [property: JsonPropertyName("params")] JsonObject Params)
+    [property: JsonPropertyName("params")] JsonObject Params,
+    [property: JsonPropertyName("goals")] IReadOnlyList<Goal> Goals)
 {
     internal const string Microseconds = "us";
+    internal const string Bytes = "B";
+    internal const string Kibibytes = "KiB";
+    internal const string Ratio = "ratio";
+    internal const string PerSecond = "1/s";
 
     private const int Decimals = 3;
 
     /// <summary>The row for a distribution.</summary>
-    internal static Measurement Of(string name, string unit, Percentiles subject, Percentiles? floor, JsonObject parameters) => new(
+    internal static Measurement Of(
+        string name,
+        string unit,
+        Percentiles subject,
+        Percentiles? floor,
+        JsonObject parameters,
+        params IEnumerable<Target> targets) => new(
         name,
         unit,
         subject.Count,
@@ -31,7 +42,8 @@ internal sealed record Measurement(
         Round(subject.Max),
         floor is null ? null : Round(floor.P50),
         floor is null ? null : Round(floor.P99),
-        parameters);
+        parameters,
+        [.. targets.Select(target => target.Evaluate(subject, floor))]);
 
     private static double Round(double value) => Math.Round(value, Decimals);
 }

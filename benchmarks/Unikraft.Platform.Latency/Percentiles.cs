@@ -10,5 +10,8 @@ internal sealed record Percentiles(int Count, double P50, double P90, double P99
         return new Percentiles(sorted.Length, Rank(sorted, 0.5), Rank(sorted, 0.9), Rank(sorted, 0.99), sorted[^1]);
     }
 
+    /// <summary>Sums samples up; <see langword="null"/> when there are none.</summary>
+    internal static Percentiles? OfAny(IReadOnlyCollection<double> samples) => samples.Count == 0 ? null : Of(samples);
+
     private static double Rank(double[] sorted, double share) => sorted[Math.Max(0, (int)Math.Ceiling(share * sorted.Length) - 1)];
 }

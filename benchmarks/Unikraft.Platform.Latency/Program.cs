@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using Unikraft.Platform.Kvm;
 using Unikraft.Platform.Latency;
@@ -5,6 +6,7 @@ using Unikraft.Platform.Latency.Measures;
 
 const int Usage = 64;
 const int NoKvm = 3;
+const int SomeFailed = 1;
 const int CannotWrite = 73;
 const int Interrupted = 130;
 
@@ -13,10 +15,19 @@ IMeasure[] measures =
     new ExitRoundtrip(),
     new BootFlat(),
     new PauseHost(),
+    new PauseGuest(),
     new PauseFlat(),
     new PauseRate(),
     new PauseNaive(),
-    new ForkCold(),
+    new WriteTax(),
+    new Fork(isPooled: true),
+    new Fork(isPooled: false),
+    new BranchTotal(),
+    new CaptureCancel(),
+    new CheckpointBytes(),
+    new DepthLoad(),
+    new CloneRate(),
+    new CloneMemory(),
 ];
 
 if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out string? problem) is not { } options)
@@ -24,7 +35,7 @@ if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out s
     await Console.Error.WriteLineAsync(
         $"""
         {problem}
-        usage: Unikraft.Platform.Latency --json FILE [--measure NAME]... [--quick]
+        usage: Unikraft.Platform.Latency --json FILE [--measures NAME,...]... [--samples N] [--quick]
         measures: {string.Join(", ", measures.Select(measure => measure.Name))}
         """);
     return Usage;
@@ -45,34 +56,57 @@ Console.CancelKeyPress += (_, pressed) =>
 };
 
 List<Measurement> rows = [];
+List<string> failed = [];
 try
 {
     using FloorProgram? floor = await FloorProgram.BuildAsync(interrupt.Token);
-    MeasureContext context = new(floor, options.IsQuick);
+    MeasureContext context = new(floor, options.Samples, options.IsQuick);
     ResultTable.WriteHeader(Console.Out);
     foreach (IMeasure measure in measures.Where(measure => options.Measures.Count == 0 || options.Measures.Contains(measure.Name)))
     {
-        await foreach (Measurement row in measure.RunAsync(context, interrupt.Token))
+        long start = Stopwatch.GetTimestamp();
+        try
         {
-            rows.Add(row);
-            ResultTable.WriteRow(Console.Out, row);
+            await foreach (Measurement row in measure.RunAsync(context, interrupt.Token))
+            {
+                rows.Add(row);
+                ResultTable.WriteRow(Console.Out, row);
+            }
         }
+        catch (Exception error) when (error is not OperationCanceledException || !interrupt.IsCancellationRequested)
+        {
+            // The others are still worth having.
+            failed.Add(measure.Name);
+            await Console.Error.WriteLineAsync($"{measure.Name} failed: {error}");
+        }
+
+        await Console.Error.WriteLineAsync($"{measure.Name} took {Stopwatch.GetElapsedTime(start).TotalSeconds:0} s");
+
+        // Written after each measure, so that whatever becomes of the next one, this one is kept.
+        await WriteAsync();
     }
 }
 catch (OperationCanceledException) when (interrupt.IsCancellationRequested)
 {
-    await Console.Error.WriteLineAsync("Interrupted: nothing is written.");
+    await WriteAsync();
+    await Console.Error.WriteLineAsync("Interrupted: the results so far are written.");
     return Interrupted;
-}
-
-try
-{
-    byte[] json = JsonSerializer.SerializeToUtf8Bytes(rows, MeasurementSerializer.Default.IReadOnlyListMeasurement);
-    await File.WriteAllBytesAsync(options.JsonPath, json, CancellationToken.None);
-    return 0;
 }
 catch (Exception error) when (error is IOException or UnauthorizedAccessException)
 {
     await Console.Error.WriteLineAsync($"The results cannot be written: {error.Message}");
     return CannotWrite;
 }
+
+if (failed.Count == 0)
+{
+    return 0;
+}
+
+await Console.Error.WriteLineAsync($"Failed: {string.Join(", ", failed)}");
+return SomeFailed;
+
+Task WriteAsync() => File.WriteAllBytesAsync(
+    options.JsonPath,
+    JsonSerializer.SerializeToUtf8Bytes(rows, MeasurementSerializer.Default.IReadOnlyListMeasurement),
+    CancellationToken.None);

@@ -90,6 +90,19 @@ mark=a b
 unknown: what
 exit_code=5 stop_code=0x00008200 fault none" "$output"
 
+output=$(printf 'gap\nwork\nwrite\nexit 5\n' \
+    | timeout 20 $floor run $guests/counter.elf --period-ms 0 --ballast-mb 4 --work --busy 2>&1 | sed -E 's/=[0-9]+/=N/g')
+expect 'counter measures' "gap_ns=N watching_at=N
+work=N ns=N
+write_ns=N
+exit_code=N stop_code=Nx00008200 fault none" "$output"
+
+output=$(printf 'gap\ngap\nexit 5\n' \
+    | timeout 20 $floor run --vcpus 2 $guests/counter.elf --period-ms 0 --watch 2>&1 | sed -E 's/gap_ns=[0-9]+ watching_at=[0-9]+/gap_ns=N/')
+expect 'counter watches' "gap_ns=N
+gap_ns=N
+exit_code=5 stop_code=0x00008200 fault none" "$output"
+
 for mode in '' '--busy' '--busy --rate 20000 --quiet'; do
     end=$(timeout 20 $floor run --vcpus 2 $guests/counter.elf --period-ms 5 --ticks 10 --smp $mode 2>&1 < /dev/null | tail -n 1)
     expect "counter --ticks 10 $mode" 'exit_code=0 stop_code=0x00008200 fault none' "$end"
@@ -102,8 +115,15 @@ exit_code=0 stop_code=0x00008200 fault none" "$output"
 expect 'exit-roundtrip' 100 "$(timeout 20 $floor exit-roundtrip $guests/exits.elf 100 | grep -c '^[1-9][0-9]*$')"
 expect 'boot' 5 "$(timeout 20 $floor boot $guests/hello.elf 64 5 | grep -c '^[1-9][0-9]*$')"
 for mode in '' busy; do
-    expect "pause $mode" 5 "$(timeout 20 $floor pause $guests/counter.elf 64 163 5 $mode | grep -c '^[1-9][0-9]*$')"
+    for kind in pause pause-guest; do
+        expect "$kind $mode" 5 "$(timeout 20 $floor $kind $guests/counter.elf 64 163 5 $mode | grep -c '^[1-9][0-9]*$')"
+    done
 done
+expect 'write' 5 "$(timeout 20 $floor write $guests/counter.elf 64 100 5 | grep -c '^[1-9][0-9]*$')"
+for mode in cold pooled; do
+    expect "fork $mode" 5 "$(timeout 20 $floor fork $guests/counter.elf 64 5 $mode | grep -c '^[1-9][0-9]*$')"
+done
+expect 'clones' 1 "$(timeout 20 $floor clones $guests/counter.elf 64 20 | grep -c '^[1-9][0-9]*$')"
 
 if [ "$failures" -ne 0 ]; then
     echo "$failures failed"

@@ -8,6 +8,16 @@
  *   floor pause ELF MEMORY_MB PAGES COUNT [busy]
  *                                        nanoseconds that counter.elf stands still for a snapshot, from the kick until it
  *                                        goes on, when it dirtied PAGES pages since the last round of copying
+ *   floor pause-guest ELF MEMORY_MB PAGES COUNT [busy]
+ *                                        the same as the guest sees it: the largest gap in its time stamp counter. Unless it
+ *                                        is busy, a second vCPU does nothing but look
+ *   floor write ELF MEMORY_MB PAGES COUNT
+ *                                        nanoseconds of counter.elf's first write to a page after a snapshot, mean of PAGES
+ *   floor fork ELF MEMORY_MB COUNT cold|pooled
+ *                                        nanoseconds until a copy of a sleeping counter.elf has left the guest for the first
+ *                                        time, from nothing or from a VM made in advance
+ *   floor clones ELF MEMORY_MB COUNT     bytes of the host's memory that each of COUNT such copies takes when it has dirtied
+ *                                        10 pages
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -34,7 +44,7 @@
 #define HUGE_PAGE 0x200000ul
 #define MAX_VCPUS 8
 #define MAX_CPUID 256
-#define ABI_VERSION 0x00010000u
+#define ABI_VERSION 0x00010001u
 
 /* The platform area. Where things lie in it is our own business. */
 #define GDT 0x1000ul /* 128 bytes for each vCPU */
@@ -64,7 +74,7 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 32, PTE_D = 64, PTE_HUGE = 128 }
 #define PTE_ADDRESS 0x000FFFFFFFFFF000ul
 #define USER_RW (PTE_U | PTE_W | PTE_NX)
 
-enum { NOP, INIT_LEVEL, EXIT_CODE, STOP, POWER_OFF, CONSOLE_WRITE, CONSOLE_READ, WAIT, CLOCK, RANDOM, WAKE };
+enum { NOP, INIT_LEVEL, EXIT_CODE, STOP, POWER_OFF, CONSOLE_WRITE, CONSOLE_READ, WAIT, CLOCK, RANDOM, WAKE, TEMPLATE, FORK };
 enum { OK, EXP, MATH, INVLOP, PGFAULT, SEGFAULT, HWERR, SECERR };
 
 #define EVENT_STOP 1u
@@ -86,7 +96,7 @@ struct call {
     uint64_t arg[4], ret[2], reserved;
 };
 
-enum outcome { CALL_DONE, MAIN_REACHED, ENDED };
+enum outcome { CALL_DONE, MAIN_REACHED, ASLEEP, ENDED };
 
 struct vcpu {
     struct vm *vm;
@@ -95,14 +105,10 @@ struct vcpu {
     struct kvm_run *run;
     pthread_t thread;
     bool woken, kill, nmi_sent, asleep;
+    struct cut *cut; /* to be taken */
 };
 
-/* What is taken while the guest stands still. */
-struct cut {
-    uint64_t *log;
-    uint8_t *staging; /* present memory for the pages */
-    uint64_t pages;
-    uint64_t resumed_ns; /* 0 as long as the guest stands still */
+struct vcpu_state {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct kvm_xsave xsave;
@@ -113,6 +119,17 @@ struct cut {
         struct kvm_msrs header;
         struct kvm_msr_entry entries[2];
     } msrs;
+};
+
+/* What is taken while the guest stands still. */
+struct cut {
+    uint64_t *log;
+    uint8_t *staging; /* present memory for the pages */
+    uint64_t pages;
+    unsigned arriving, leaving; /* vCPUs that are still to do so */
+    bool complete;
+    uint64_t resumed_ns; /* 0 as long as the guest stands still */
+    struct vcpu_state state[MAX_VCPUS];
 };
 
 struct image {
@@ -140,9 +157,10 @@ struct vm {
     unsigned vector;
     uint64_t fault_rip, fault_cr2;
 
-    struct cut *cut; /* to be taken */
+    bool returns_at_wait; /* a vCPU that goes to sleep is left instead */
     FILE *console;
     unsigned lines;
+    char line[128]; /* the last one, as far as it fits */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     char input[65536];
@@ -506,35 +524,56 @@ static void copy_round(struct vm *vm, uint64_t *log, uint8_t *to)
         }
 }
 
-/* On the thread of the vCPU, with no exit of it pending. */
+/* With no exit of the vCPU pending. */
+static void save_state(struct vcpu *cpu, struct vcpu_state *state)
+{
+    must(ioctl(cpu->fd, KVM_GET_REGS, &state->regs), "KVM_GET_REGS");
+    must(ioctl(cpu->fd, KVM_GET_SREGS, &state->sregs), "KVM_GET_SREGS");
+    must(ioctl(cpu->fd, KVM_GET_XSAVE, &state->xsave), "KVM_GET_XSAVE");
+    must(ioctl(cpu->fd, KVM_GET_XCRS, &state->xcrs), "KVM_GET_XCRS");
+    must(ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &state->events), "KVM_GET_VCPU_EVENTS");
+    must(ioctl(cpu->fd, KVM_GET_DEBUGREGS, &state->debugregs), "KVM_GET_DEBUGREGS");
+    state->msrs.header.nmsrs = 2;
+    state->msrs.entries[0].index = 0xC0000082; /* LSTAR */
+    state->msrs.entries[1].index = 0x10; /* TSC */
+    if (must(ioctl(cpu->fd, KVM_GET_MSRS, &state->msrs), "KVM_GET_MSRS") != 2)
+        die("KVM_GET_MSRS: one was refused");
+}
+
+/* On the thread of the vCPU, with no exit of it pending. The last vCPU to arrive does what is done for all. */
 static void take_cut(struct vcpu *cpu, struct cut *cut)
 {
     struct vm *vm = cpu->vm;
-    must(ioctl(cpu->fd, KVM_GET_REGS, &cut->regs), "KVM_GET_REGS");
-    must(ioctl(cpu->fd, KVM_GET_SREGS, &cut->sregs), "KVM_GET_SREGS");
-    must(ioctl(cpu->fd, KVM_GET_XSAVE, &cut->xsave), "KVM_GET_XSAVE");
-    must(ioctl(cpu->fd, KVM_GET_XCRS, &cut->xcrs), "KVM_GET_XCRS");
-    must(ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &cut->events), "KVM_GET_VCPU_EVENTS");
-    must(ioctl(cpu->fd, KVM_GET_DEBUGREGS, &cut->debugregs), "KVM_GET_DEBUGREGS");
-    cut->msrs.header.nmsrs = 2;
-    cut->msrs.entries[0].index = 0xC0000082; /* LSTAR */
-    cut->msrs.entries[1].index = 0x10; /* TSC */
-    if (must(ioctl(cpu->fd, KVM_GET_MSRS, &cut->msrs), "KVM_GET_MSRS") != 2)
-        die("KVM_GET_MSRS: one was refused");
-
-    get_log(vm, cut->log);
-    cut->pages = 0;
-    for (uint64_t word = 0; word < vm->ram_bytes / PAGE / 64; word++)
-        for (uint64_t bits = cut->log[word]; bits != 0; bits &= bits - 1)
-            memcpy(cut->staging + cut->pages++ * PAGE, vm->ram + (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE, PAGE);
-    __atomic_store_n(&cut->resumed_ns, now_ns(), __ATOMIC_RELEASE);
+    save_state(cpu, &cut->state[cpu->index]);
+    if (__atomic_sub_fetch(&cut->arriving, 1, __ATOMIC_ACQ_REL) == 0) {
+        get_log(vm, cut->log);
+        cut->pages = 0;
+        for (uint64_t word = 0; word < vm->ram_bytes / PAGE / 64; word++)
+            for (uint64_t bits = cut->log[word]; bits != 0; bits &= bits - 1)
+                memcpy(cut->staging + cut->pages++ * PAGE, vm->ram + (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE,
+                       PAGE);
+        __atomic_store_n(&cut->complete, true, __ATOMIC_RELEASE);
+    }
+    while (!__atomic_load_n(&cut->complete, __ATOMIC_ACQUIRE))
+        __builtin_ia32_pause();
+    if (__atomic_sub_fetch(&cut->leaving, 1, __ATOMIC_ACQ_REL) == 0)
+        __atomic_store_n(&cut->resumed_ns, now_ns(), __ATOMIC_RELEASE);
 }
 
 static void take_pending_cut(struct vcpu *cpu)
 {
-    struct cut *cut = __atomic_exchange_n(&cpu->vm->cut, NULL, __ATOMIC_ACQUIRE);
+    struct cut *cut = __atomic_exchange_n(&cpu->cut, NULL, __ATOMIC_ACQUIRE);
     if (cut != NULL)
         take_cut(cpu, cut);
+}
+
+/* Lets KVM finish the instruction that left the guest, so that the registers are those after it. */
+static void complete_exit(struct vcpu *cpu)
+{
+    cpu->run->immediate_exit = 1;
+    if (ioctl(cpu->fd, KVM_RUN, 0) == 0 || errno != EINTR)
+        die("KVM_RUN: not interrupted");
+    cpu->run->immediate_exit = 0;
 }
 
 /* ---- Calls ------------------------------------------------------------------------------------------------------ */
@@ -557,12 +596,8 @@ static uint32_t wait_for(struct vcpu *cpu, uint64_t deadline, uint32_t mask)
     cpu->asleep = true;
     for (int error = 0;; error = never ? pthread_cond_wait(&vm->changed, &vm->lock)
                                        : pthread_cond_timedwait(&vm->changed, &vm->lock, &until)) {
-        if (vm->cut != NULL) {
-            /* Lets KVM finish the instruction that left the guest, so that the registers are those after it. */
-            cpu->run->immediate_exit = 1;
-            if (ioctl(cpu->fd, KVM_RUN, 0) == 0 || errno != EINTR)
-                die("KVM_RUN: not interrupted");
-            cpu->run->immediate_exit = 0;
+        if (cpu->cut != NULL) {
+            complete_exit(cpu);
             take_pending_cut(cpu);
         }
         pending = (info(vm)->events | (cpu->woken ? EVENT_WAKE : 0)) & mask;
@@ -636,8 +671,10 @@ static enum outcome serve_call(struct vcpu *cpu)
             status = -EFAULT;
         else if (fwrite(from, 1, ret[0], vm->console) != ret[0] || fflush(vm->console) != 0)
             die("writing the console: %s", strerror(errno));
-        else if (ret[0] != 0 && from[ret[0] - 1] == '\n')
+        else if (ret[0] != 0 && from[ret[0] - 1] == '\n') {
+            snprintf(vm->line, sizeof vm->line, "%.*s", (int)ret[0] - 1, (const char *)from);
             __atomic_add_fetch(&vm->lines, 1, __ATOMIC_RELEASE);
+        }
         break;
     }
     case CONSOLE_READ: {
@@ -647,6 +684,8 @@ static enum outcome serve_call(struct vcpu *cpu)
         break;
     }
     case WAIT:
+        if (vm->returns_at_wait)
+            return ASLEEP;
         ret[0] = wait_for(cpu, arg[0], (uint32_t)arg[1]);
         break;
     case CLOCK: {
@@ -672,6 +711,12 @@ static enum outcome serve_call(struct vcpu *cpu)
         vm->vcpu[arg[0]].woken = true;
         pthread_cond_broadcast(&vm->changed);
         pthread_mutex_unlock(&vm->lock);
+        break;
+    case TEMPLATE:
+        status = -EAGAIN;
+        break;
+    case FORK:
+        status = user_memory(vm, arg[0], 16, true) == NULL ? -EFAULT : -EAGAIN;
         break;
     default:
         status = -ENOSYS;
@@ -1014,13 +1059,13 @@ static void *run_measured(void *argument)
     die("the guest ended with stop code 0x%08X", cpu->vm->stop_code);
 }
 
-/* Lets the counter dirty its pages. It has gone on to wait, or to spin, when this returns. */
-static void let_it_tick(struct vm *vm)
+/* Gives the counter a command that it answers with a line. It has gone on to wait, or to spin, when this returns. */
+static void command(struct vm *vm, const char *line)
 {
     unsigned lines = vm->lines;
     pthread_mutex_lock(&vm->lock);
-    memcpy(vm->input, "tick\n", 5);
-    vm->input_length = 5;
+    vm->input_length = strlen(line);
+    memcpy(vm->input, line, vm->input_length);
     change_events(vm, EVENT_INPUT, 0);
     pthread_mutex_unlock(&vm->lock);
     while (__atomic_load_n(&vm->lines, __ATOMIC_ACQUIRE) == lines)
@@ -1028,21 +1073,47 @@ static void let_it_tick(struct vm *vm)
     sleep_ms(2);
 }
 
+/* The mean time of a write, by the counter itself. */
+static uint64_t time_writes(struct vm *vm)
+{
+    uint64_t ns;
+    command(vm, "write\n");
+    if (sscanf(vm->line, "write_ns=%lu", &ns) != 1)
+        die("the counter answered '%s'", vm->line);
+    return ns;
+}
+
+/* The largest gap that the counter has seen. It looks for the next one when this returns. */
+static uint64_t take_gap(struct vm *vm)
+{
+    uint64_t ns, at;
+    command(vm, "gap\n");
+    if (sscanf(vm->line, "gap_ns=%lu watching_at=%lu", &ns, &at) != 2 || at > vm->ram_bytes - sizeof at)
+        die("the counter answered '%s'", vm->line);
+    while (__atomic_load_n((uint64_t *)(vm->ram + at), __ATOMIC_ACQUIRE) == 0)
+        sleep_ms(1);
+    return ns;
+}
+
 static uint64_t measure_pause(struct vm *vm, struct cut *cut)
 {
-    struct vcpu *cpu = &vm->vcpu[0];
     cut->resumed_ns = 0;
+    cut->complete = false;
+    cut->arriving = cut->leaving = vm->vcpus;
+    bool asleep[MAX_VCPUS];
     uint64_t start = now_ns();
     pthread_mutex_lock(&vm->lock);
-    __atomic_store_n(&vm->cut, cut, __ATOMIC_RELEASE);
-    if (cpu->asleep) {
-        pthread_cond_broadcast(&vm->changed);
-        pthread_mutex_unlock(&vm->lock);
-    } else {
-        pthread_mutex_unlock(&vm->lock);
-        __atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_RELEASE);
-        pthread_kill(cpu->thread, SIGUSR1);
+    for (unsigned i = 0; i < vm->vcpus; i++) {
+        asleep[i] = vm->vcpu[i].asleep;
+        __atomic_store_n(&vm->vcpu[i].cut, cut, __ATOMIC_RELEASE);
     }
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    for (unsigned i = 0; i < vm->vcpus; i++)
+        if (!asleep[i]) {
+            __atomic_store_n(&vm->vcpu[i].run->immediate_exit, 1, __ATOMIC_RELEASE);
+            pthread_kill(vm->vcpu[i].thread, SIGUSR1);
+        }
 
     /* Looks now and then: to be told would cost the vCPU a wake-up in the pause. */
     uint64_t resumed;
@@ -1059,40 +1130,296 @@ static uint8_t *present_memory(uint64_t size)
     return memory;
 }
 
-static int command_pause(const char *path, uint64_t memory_mb, char *pages, uint64_t count, bool busy)
+#define MAX_ARGUMENTS 16
+
+/* What a counter that sleeps, or spins, is started with, besides its name and the size of its arena. */
+struct counter {
+    uint64_t memory_mb;
+    unsigned vcpus, argc;
+    char *arguments[MAX_ARGUMENTS];
+    char arena[24];
+};
+
+static void describe_counter(struct counter *counter, const char *path, uint64_t memory_mb, char *pages, char **more)
 {
     if (memory_mb < 32)
         die("counter needs 32 MiB");
-    char arena[24];
-    snprintf(arena, sizeof arena, "%lu", memory_mb - 8);
-    char *arguments[] = { (char *)path, "--period-ms", "0", "--quiet", "--random", "--touch", "--pages", pages,
-                          "--arena-mb", arena, "--busy" };
-    struct image image = read_image(path);
+    counter->memory_mb = memory_mb;
+    counter->vcpus = 1;
+    snprintf(counter->arena, sizeof counter->arena, "%lu", memory_mb - 8);
+    char *common[] = { (char *)path, "--period-ms", "0", "--quiet", "--touch", "--pages", pages, "--arena-mb",
+                       counter->arena };
+    memcpy(counter->arguments, common, sizeof common);
+    counter->argc = sizeof common / sizeof common[0];
+    for (; *more != NULL; more++)
+        counter->arguments[counter->argc++] = *more;
+}
+
+/* Starts a counter on threads of its own. It has touched all of its memory when this returns. */
+static void start_counter(struct vm *vm, struct counter *counter)
+{
+    struct image image = read_image(counter->arguments[0]);
+    sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_kick }, NULL);
+    init_vm(vm, fopen("/dev/null", "w"));
+    create(vm, &image, counter->memory_mb, counter->vcpus, counter->arguments, counter->argc, NULL, 0);
+    for (unsigned i = 0; i < vm->vcpus; i++)
+        start_thread(run_measured, &vm->vcpu[i], &vm->vcpu[i].thread);
+    command(vm, "tick\n");
+}
+
+static _Noreturn void print_and_exit(const uint64_t *values, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        printf("%lu\n", values[i]);
+    fflush(stdout);
+    _exit(0); /* the guest still runs */
+}
+
+static int command_pause(const char *path, uint64_t memory_mb, char *pages, uint64_t count, bool busy, bool in_guest)
+{
     static struct vm vm;
     static struct cut cut;
-    sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_kick }, NULL);
-    init_vm(&vm, fopen("/dev/null", "w"));
-    create(&vm, &image, memory_mb, 1, arguments, busy ? 11 : 10, NULL, 0);
+    static struct counter counter;
+    describe_counter(&counter, path, memory_mb, pages,
+                     (char *[]){ "--random", busy ? "--busy" : in_guest ? "--watch" : NULL, NULL });
+    counter.vcpus = in_guest && !busy ? 2 : 1;
+    start_counter(&vm, &counter);
     uint8_t *copy = present_memory(vm.ram_bytes);
     cut.log = (uint64_t *)present_memory(vm.ram_bytes / PAGE / 8);
     cut.staging = present_memory(2 * (number(pages) + 512) * PAGE);
     uint64_t *elapsed = calloc(count, sizeof *elapsed);
 
-    start_thread(run_measured, &vm.vcpu[0], &vm.vcpu[0].thread);
-    let_it_tick(&vm);
     copy_round(&vm, cut.log, copy);
     for (uint64_t i = 0; i < count; i++) {
         copy_round(&vm, cut.log, copy);
         copy_round(&vm, cut.log, copy);
-        let_it_tick(&vm);
+        command(&vm, "tick\n");
+        if (in_guest)
+            take_gap(&vm);
         elapsed[i] = measure_pause(&vm, &cut);
         if (cut.pages < number(pages) || cut.pages > number(pages) + 64)
             die("%lu pages were dirty instead of %s", cut.pages, pages);
+        if (in_guest)
+            elapsed[i] = take_gap(&vm);
     }
-    for (uint64_t i = 0; i < count; i++)
-        printf("%lu\n", elapsed[i]);
-    fflush(stdout);
-    _exit(0); /* the guest still runs */
+    print_and_exit(elapsed, count);
+}
+
+static int command_write(const char *path, uint64_t memory_mb, char *pages, uint64_t count)
+{
+    static struct vm vm;
+    static struct counter counter;
+    describe_counter(&counter, path, memory_mb, pages, (char *[]){ NULL });
+    start_counter(&vm, &counter);
+    uint8_t *copy = present_memory(vm.ram_bytes);
+    uint64_t *log = (uint64_t *)present_memory(vm.ram_bytes / PAGE / 8);
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+
+    copy_round(&vm, log, copy);
+    for (uint64_t i = 0; i < count; i++) {
+        copy_round(&vm, log, copy);
+        copy_round(&vm, log, copy);
+        elapsed[i] = time_writes(&vm);
+    }
+    print_and_exit(elapsed, count);
+}
+
+/* ---- Copies of a guest ------------------------------------------------------------------------------------------ */
+
+/* A counter that sleeps, for copies to begin with. */
+struct origin {
+    int memory;
+    uint64_t ram_bytes;
+    struct vcpu_state state;
+};
+
+static struct vm origin_vm;
+
+static void make_origin(struct origin *origin, struct counter *counter)
+{
+    struct vm *vm = &origin_vm;
+    struct image image = read_image(counter->arguments[0]);
+    init_vm(vm, fopen("/dev/null", "w"));
+    vm->returns_at_wait = true;
+    create(vm, &image, counter->memory_mb, 1, counter->arguments, counter->argc, NULL, 0);
+    enum outcome outcome;
+    while ((outcome = run_vcpu(&vm->vcpu[0])) == MAIN_REACHED)
+        ;
+    if (outcome != ASLEEP)
+        die("the guest ended with stop code 0x%08X", vm->stop_code);
+    complete_exit(&vm->vcpu[0]);
+    save_state(&vm->vcpu[0], &origin->state);
+
+    origin->ram_bytes = vm->ram_bytes;
+    origin->memory = must(memfd_create("floor", MFD_CLOEXEC), "memfd_create");
+    must(ftruncate(origin->memory, (off_t)vm->ram_bytes), "ftruncate");
+    for (uint64_t at = 0; at < vm->ram_bytes; at += PAGE) {
+        static const uint8_t zero[PAGE];
+        if (memcmp(vm->ram + at, zero, PAGE) != 0 && pwrite(origin->memory, vm->ram + at, PAGE, (off_t)at) != PAGE)
+            die("writing the copy: %s", strerror(errno));
+    }
+}
+
+/* A VM with a vCPU. Its memory is the origin's, or, without one, still empty. */
+static void make_shell(struct vm *vm, uint64_t ram_bytes, const struct origin *origin)
+{
+    memset(vm, 0, offsetof(struct vm, input));
+    vm->vcpus = 1;
+    vm->ram_bytes = ram_bytes;
+    vm->fd = must(ioctl(host.kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
+    struct kvm_enable_cap manual = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { 1 } };
+    must(ioctl(vm->fd, KVM_ENABLE_CAP, &manual), "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+    vm->ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_NORESERVE | (origin == NULL ? MAP_ANONYMOUS : 0), origin == NULL ? -1 : origin->memory, 0);
+    if (vm->ram == MAP_FAILED)
+        die("mmap of %lu bytes: %s", ram_bytes, strerror(errno));
+    struct kvm_userspace_memory_region region = { .flags = KVM_MEM_LOG_DIRTY_PAGES, .memory_size = ram_bytes,
+                                                  .userspace_addr = (uint64_t)vm->ram };
+    must(ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
+
+    struct vcpu *cpu = &vm->vcpu[0];
+    cpu->vm = vm;
+    cpu->fd = must(ioctl(vm->fd, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+    cpu->run = mmap(NULL, host.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu->fd, 0);
+    if (cpu->run == MAP_FAILED)
+        die("mmap of kvm_run: %s", strerror(errno));
+    must(ioctl(cpu->fd, KVM_SET_CPUID2, host.cpuid), "KVM_SET_CPUID2");
+}
+
+/* Ends the sleep that the origin was in, and makes the copy another one. */
+static void wake_up(struct vm *vm, uint32_t events)
+{
+    must((int)getrandom(info(vm)->generation_id, 16, 0), "getrandom");
+    must((int)getrandom(info(vm)->instance_uuid, 16, 0), "getrandom");
+    info(vm)->events |= events;
+    struct call *block = (struct call *)(vm->ram + CALL_BLOCKS);
+    block->ret[0] = events;
+    block->ret[1] = 0;
+    block->status = 0;
+}
+
+static void load_extended_state(struct vcpu *cpu, const struct vcpu_state *state)
+{
+    must(ioctl(cpu->fd, KVM_SET_XCRS, &state->xcrs), "KVM_SET_XCRS");
+    must(ioctl(cpu->fd, KVM_SET_XSAVE, &state->xsave), "KVM_SET_XSAVE");
+    must(ioctl(cpu->fd, KVM_SET_DEBUGREGS, &state->debugregs), "KVM_SET_DEBUGREGS");
+    if (must(ioctl(cpu->fd, KVM_SET_MSRS, &state->msrs), "KVM_SET_MSRS") != 2)
+        die("KVM_SET_MSRS: one was refused");
+}
+
+static void load_state(struct vcpu *cpu, const struct vcpu_state *state)
+{
+    must(ioctl(cpu->fd, KVM_SET_SREGS, &state->sregs), "KVM_SET_SREGS");
+    load_extended_state(cpu, state);
+    must(ioctl(cpu->fd, KVM_SET_REGS, &state->regs), "KVM_SET_REGS");
+    must(ioctl(cpu->fd, KVM_SET_VCPU_EVENTS, &state->events), "KVM_SET_VCPU_EVENTS");
+}
+
+static void run_to_first_exit(struct vcpu *cpu)
+{
+    must(ioctl(cpu->fd, KVM_RUN, 0), "KVM_RUN");
+    if (cpu->run->exit_reason != KVM_EXIT_MMIO || cpu->run->mmio.phys_addr != DEVICE_GPA + 8)
+        die("the copy left the guest for reason %u", cpu->run->exit_reason);
+}
+
+static uint64_t fork_cold(struct vm *vm, const struct origin *origin)
+{
+    uint64_t start = now_ns();
+    make_shell(vm, origin->ram_bytes, origin);
+    load_state(&vm->vcpu[0], &origin->state);
+    wake_up(vm, EVENT_INPUT);
+    run_to_first_exit(&vm->vcpu[0]);
+    return now_ns() - start;
+}
+
+static uint64_t fork_pooled(struct vm *vm, const struct origin *origin)
+{
+    struct vcpu *cpu = &vm->vcpu[0];
+    make_shell(vm, origin->ram_bytes, NULL);
+    complete_exit(cpu); /* a first KVM_RUN, which prepares what KVM leaves until then */
+
+    uint64_t start = now_ns();
+    if (mmap(vm->ram, vm->ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, origin->memory, 0)
+        == MAP_FAILED)
+        die("mmap over the shell: %s", strerror(errno));
+    load_extended_state(cpu, &origin->state);
+    cpu->run->s.regs.regs = origin->state.regs;
+    cpu->run->s.regs.sregs = origin->state.sregs;
+    cpu->run->s.regs.events = origin->state.events;
+    cpu->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+    wake_up(vm, EVENT_INPUT);
+    run_to_first_exit(cpu);
+    return now_ns() - start;
+}
+
+static int command_fork(const char *path, uint64_t memory_mb, uint64_t count, bool pooled)
+{
+    static struct vm vm;
+    static struct origin origin;
+    static struct counter counter;
+    describe_counter(&counter, path, memory_mb, "10", (char *[]){ NULL });
+    make_origin(&origin, &counter);
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+    for (uint64_t i = 0; i < count; i++) {
+        elapsed[i] = pooled ? fork_pooled(&vm, &origin) : fork_cold(&vm, &origin);
+        destroy(&vm);
+    }
+    print_and_exit(elapsed, count);
+}
+
+/* What the host's memory holds that it could not drop: all but free pages, caches of files and slabs that shrink. */
+static int64_t used_bytes(void)
+{
+    const struct { const char *name; int sign; } fields[] = {
+        { "MemTotal:", 1 }, { "MemFree:", -1 }, { "Buffers:", -1 }, { "Cached:", -1 }, { "Shmem:", 1 }, { "SReclaimable:", -1 },
+    };
+    const unsigned count = sizeof fields / sizeof fields[0];
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (file == NULL)
+        die("/proc/meminfo: %s", strerror(errno));
+    int64_t used = 0;
+    unsigned found = 0;
+    char name[64];
+    for (int64_t kib; fscanf(file, "%63s %ld%*[^\n]", name, &kib) == 2;)
+        for (unsigned i = 0; i < count; i++)
+            if (strcmp(name, fields[i].name) == 0) {
+                used += fields[i].sign * kib;
+                found++;
+            }
+    fclose(file);
+    if (found != count)
+        die("/proc/meminfo is not what it should be");
+    return used * 1024;
+}
+
+static int command_clones(const char *path, uint64_t memory_mb, uint64_t count)
+{
+    static struct vm vm;
+    static struct origin origin;
+    static struct counter counter;
+    char ballast[24];
+    snprintf(ballast, sizeof ballast, "%lu", memory_mb - 16);
+    describe_counter(&counter, path, memory_mb, "10", (char *[]){ "--ballast-mb", ballast, NULL });
+    /* The arena is those ten pages, so that a copy dirties the same ones however often it ticks. */
+    counter.arguments[2] = "1000";
+    snprintf(counter.arena, sizeof counter.arena, "0");
+    make_origin(&origin, &counter);
+
+    int64_t before = used_bytes();
+    for (uint64_t i = 0; i < count; i++) {
+        /* Nothing of it is kept here: it lives until the process ends. */
+        make_shell(&vm, origin.ram_bytes, &origin);
+        vm.returns_at_wait = true;
+        load_state(&vm.vcpu[0], &origin.state);
+        wake_up(&vm, 0);
+        if (run_vcpu(&vm.vcpu[0]) != ASLEEP)
+            die("a copy ended with stop code 0x%08X", vm.stop_code);
+        complete_exit(&vm.vcpu[0]);
+    }
+    sleep_ms(1000);
+    int64_t after = used_bytes();
+    printf("%ld\n", (after - before) / (int64_t)count);
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -1105,11 +1432,22 @@ int main(int argc, char **argv)
     if (argc == 5 && strcmp(argv[1], "boot") == 0)
         return command_boot(argv[2], number(argv[3]), number(argv[4]));
     if ((argc == 6 || (argc == 7 && strcmp(argv[6], "busy") == 0)) && strcmp(argv[1], "pause") == 0)
-        return command_pause(argv[2], number(argv[3]), argv[4], number(argv[5]), argc == 7);
+        return command_pause(argv[2], number(argv[3]), argv[4], number(argv[5]), argc == 7, false);
+    if ((argc == 6 || (argc == 7 && strcmp(argv[6], "busy") == 0)) && strcmp(argv[1], "pause-guest") == 0)
+        return command_pause(argv[2], number(argv[3]), argv[4], number(argv[5]), argc == 7, true);
+    if (argc == 6 && strcmp(argv[1], "write") == 0)
+        return command_write(argv[2], number(argv[3]), argv[4], number(argv[5]));
+    if (argc == 6 && strcmp(argv[1], "fork") == 0 && (strcmp(argv[5], "cold") == 0 || strcmp(argv[5], "pooled") == 0))
+        return command_fork(argv[2], number(argv[3]), number(argv[4]), strcmp(argv[5], "pooled") == 0);
+    if (argc == 5 && strcmp(argv[1], "clones") == 0)
+        return command_clones(argv[2], number(argv[3]), number(argv[4]));
     fprintf(stderr, "usage: floor run [--memory-mb N] [--vcpus N] [--env NAME=value]... [--stop-after-ms N] [--grace-ms N]"
                     " ELF [ARGUMENT]...\n"
                     "       floor exit-roundtrip ELF COUNT\n"
                     "       floor boot ELF MEMORY_MB COUNT\n"
-                    "       floor pause ELF MEMORY_MB PAGES COUNT [busy]\n");
+                    "       floor pause|pause-guest ELF MEMORY_MB PAGES COUNT [busy]\n"
+                    "       floor write ELF MEMORY_MB PAGES COUNT\n"
+                    "       floor fork ELF MEMORY_MB COUNT cold|pooled\n"
+                    "       floor clones ELF MEMORY_MB COUNT\n");
     return 2;
 }

@@ -8,6 +8,7 @@
 #define LINE_SIZE 1024
 #define DEFAULT_ARENA_MB 8
 #define CATCH_UP_NS 10000000ul
+#define WORK_BATCH 64
 
 static struct {
     uint64_t period_ms;
@@ -15,11 +16,14 @@ static struct {
     uint64_t arena_mb;
     uint64_t ticks; /* 0: forever */
     uint64_t rate; /* pages a second; 0: not given */
+    uint64_t ballast_mb;
     bool random;
     bool touch;
     bool quiet;
     bool busy;
     bool smp;
+    bool work;
+    bool watch;
 } options = { .period_ms = 1000, .pages = 10, .arena_mb = DEFAULT_ARENA_MB };
 
 /* What a clone inherits. Each page of the arena begins with the number of the round that dirtied it last. */
@@ -31,11 +35,24 @@ static struct {
     uint64_t cursor;
     uint64_t last_tsc;
     uint64_t gap_cycles;
+    uint64_t recent_gap_cycles; /* since the last `gap` */
+    bool forget_gap;
+    uint64_t worked, work_since; /* since the last `work` */
     char *arena;
     uint64_t arena_pages;
     char *mark;
     uint64_t *counts[UK_MAX_VCPUS];
 } state;
+
+/* What the vCPU that only watches shares with vCPU 0. */
+static struct {
+    volatile uint64_t gap_cycles;
+    volatile uint64_t samples;
+    volatile bool forget;
+} watcher;
+
+/* Not 0 once the gaps before the last `gap` are forgotten: the host looks at it, because telling it would be a gap. */
+static volatile uint64_t watching;
 
 /* ---- Dirtying memory -------------------------------------------------------------------------------------------- */
 
@@ -74,8 +91,12 @@ static uint64_t sample(uint64_t planned_cycles)
 {
     uint64_t now = uk_rdtsc(), passed = now - state.last_tsc;
     /* A clone may start on a counter that is behind. */
-    if (now > state.last_tsc && passed > planned_cycles && passed - planned_cycles > state.gap_cycles)
-        state.gap_cycles = passed - planned_cycles;
+    if (now > state.last_tsc && passed > planned_cycles) {
+        if (passed - planned_cycles > state.gap_cycles)
+            state.gap_cycles = passed - planned_cycles;
+        if (passed - planned_cycles > state.recent_gap_cycles)
+            state.recent_gap_cycles = passed - planned_cycles;
+    }
     state.last_tsc = now;
     return now;
 }
@@ -90,6 +111,31 @@ static uint64_t us_of_cycles(uint64_t cycles)
 {
     uint64_t khz = uk_tsc_khz();
     return cycles / khz * 1000 + cycles % khz * 1000 / khz;
+}
+
+static uint64_t ns_of_cycles(uint64_t cycles)
+{
+    uint64_t khz = uk_tsc_khz();
+    return cycles / khz * 1000000 + cycles % khz * 1000000 / khz;
+}
+
+/* On a vCPU of its own: sees how long the whole machine stands still while vCPU 0 sleeps. */
+static void watch(void *unused)
+{
+    (void)unused;
+    uint64_t last = uk_rdtsc();
+    while (!uk_stop_requested()) {
+        uint64_t now = uk_rdtsc();
+        if (now > last && now - last > watcher.gap_cycles)
+            watcher.gap_cycles = now - last;
+        last = now;
+        watcher.samples++;
+        if (watcher.forget) {
+            watcher.gap_cycles = 0;
+            watcher.forget = false;
+            watching = 1;
+        }
+    }
 }
 
 /* ---- Ticks ------------------------------------------------------------------------------------------------------ */
@@ -114,6 +160,13 @@ static void start_cpus(void)
         if (error != 0)
             uk_abort(-error);
     }
+}
+
+static void start_watcher(void)
+{
+    int error = uk_cpu_start(1, watch, NULL);
+    if (error != 0)
+        uk_abort(-error);
 }
 
 /* The first 8 bytes in their order, so that a line shows how generation_id is written. */
@@ -174,6 +227,39 @@ static void fork(void)
     uk_printf("\n");
 }
 
+/* The largest gap since the last time; those of printing it are forgotten with it. */
+static void print_gap(void)
+{
+    /* A watcher that has not run since the gap does not know of it yet. */
+    for (uint64_t samples = watcher.samples; options.watch && watcher.samples - samples < 2 && !uk_stop_requested();)
+        ;
+    watching = 0;
+    uk_printf("gap_ns=%lu watching_at=%lu\n", ns_of_cycles(options.watch ? watcher.gap_cycles : state.recent_gap_cycles),
+              (uint64_t)&watching);
+    if (options.watch)
+        watcher.forget = true;
+    else
+        state.forget_gap = true;
+}
+
+static void print_work(void)
+{
+    uk_printf("work=%lu ns=%lu\n", state.worked, ns_of_cycles(uk_rdtsc() - state.work_since));
+    state.worked = 0;
+    state.work_since = uk_rdtsc();
+}
+
+/* Dirties the pages of a tick and tells how long a write took on average. */
+static void time_writes(void)
+{
+    uint64_t pages = options.pages != 0 ? options.pages : 1;
+    state.round++;
+    uint64_t start = uk_rdtsc();
+    dirty(pages);
+    uint64_t cycles = uk_rdtsc() - start;
+    uk_printf("write_ns=%lu\n", ns_of_cycles(cycles) / pages);
+}
+
 static bool obey(const char *line)
 {
     int32_t code;
@@ -183,6 +269,12 @@ static bool obey(const char *line)
         become_template();
     else if (strcmp(line, "fork") == 0)
         fork();
+    else if (strcmp(line, "gap") == 0)
+        print_gap();
+    else if (strcmp(line, "work") == 0)
+        print_work();
+    else if (strcmp(line, "write") == 0)
+        time_writes();
     else if (strcmp(line, "draw") == 0)
         uk_printf("draw=%016lx\n", uk_random_u64());
     else if (strcmp(line, "time") == 0) {
@@ -206,6 +298,12 @@ static bool obey_input(void)
     while (uk_read_line(line, sizeof line))
         if (!obey(line))
             return false;
+    if (state.forget_gap) {
+        state.forget_gap = false;
+        state.recent_gap_cycles = 0;
+        state.last_tsc = uk_rdtsc();
+        watching = 1;
+    }
     return true;
 }
 
@@ -263,8 +361,17 @@ static void run_busy(void)
             dirty(1);
             next_page = now - next_page < catch_up ? next_page + page : now;
         }
-        if ((uk_info()->events & UK_EVENT_CONSOLE_INPUT) && !obey_input())
-            return;
+        if (options.work) {
+            state.round++;
+            dirty(WORK_BATCH);
+            state.worked += WORK_BATCH;
+        }
+        if (uk_info()->events & UK_EVENT_CONSOLE_INPUT) {
+            /* A gap between the last sample and here is none of what follows. */
+            sample(0);
+            if (!obey_input())
+                return;
+        }
         if (period != 0 && now >= next_tick) {
             next_tick = now + period;
             if (!tick(!options.quiet))
@@ -279,7 +386,7 @@ static int usage(const char *what)
 {
     uk_printf("counter: bad argument '%s'\n"
               "usage: counter [--period-ms N] [--pages N] [--arena-mb N] [--random] [--touch] [--ticks N] [--quiet]\n"
-              "               [--busy] [--rate N] [--smp]\n", what);
+              "               [--busy] [--rate N] [--work] [--smp] [--watch] [--ballast-mb N]\n", what);
     return 64;
 }
 
@@ -287,12 +394,13 @@ static bool parse(const char *name, const char *value, int *used)
 {
     const struct { const char *name; bool *flag; } flags[] = {
         { "--random", &options.random }, { "--touch", &options.touch }, { "--quiet", &options.quiet },
-        { "--busy", &options.busy }, { "--smp", &options.smp },
+        { "--busy", &options.busy }, { "--smp", &options.smp }, { "--work", &options.work },
+        { "--watch", &options.watch },
     };
     const struct { const char *name; uint64_t *number; uint64_t max; } numbers[] = {
         { "--period-ms", &options.period_ms, 1000000000 }, { "--pages", &options.pages, 1u << 28 },
         { "--arena-mb", &options.arena_mb, 1u << 20 }, { "--ticks", &options.ticks, UINT32_MAX },
-        { "--rate", &options.rate, 1000000000 },
+        { "--rate", &options.rate, 1000000000 }, { "--ballast-mb", &options.ballast_mb, 1u << 20 },
     };
 
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
@@ -321,12 +429,17 @@ int main(int argc, char **argv)
             return usage(argv[i]);
     if (options.rate != 0 && !options.busy)
         return usage("--rate without --busy");
+    if (options.work && (!options.busy || options.rate != 0))
+        return usage("--work without --busy, or with --rate");
+    if (options.watch && (options.busy || options.smp || uk_info()->vcpus < 2))
+        return usage("--watch with --busy, with --smp or on one vCPU");
 
     uk_random(&state.nonce, sizeof state.nonce);
     state.random = state.nonce | 1;
     state.arena_pages = options.arena_mb << 8;
-    if (state.arena_pages < options.pages)
-        state.arena_pages = options.pages;
+    uint64_t least = options.work && options.pages < WORK_BATCH ? WORK_BATCH : options.pages;
+    if (state.arena_pages < least)
+        state.arena_pages = least;
     if (state.arena_pages == 0)
         state.arena_pages = 1;
     state.arena = uk_alloc_pages(state.arena_pages);
@@ -335,9 +448,14 @@ int main(int argc, char **argv)
         state.round++;
         dirty(state.arena_pages);
     }
+    if (options.ballast_mb != 0)
+        memset(uk_alloc_pages(options.ballast_mb << 8), 1, options.ballast_mb << 20);
     if (options.smp)
         start_cpus();
+    if (options.watch)
+        start_watcher();
 
+    state.work_since = uk_rdtsc();
     state.last_tsc = uk_rdtsc();
     if (options.busy)
         run_busy();

@@ -1,4 +1,5 @@
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Abstractions.Tests;
 
@@ -40,6 +41,8 @@ public sealed class ErrorTests
             (new HypervisorException("m", cause), PlatformErrorCode.HypervisorFailed),
             (new SnapshotFileException(SnapshotFileError.Missing, "/f", [Uuid], "m", cause), PlatformErrorCode.InvalidSnapshotFile),
             (new StorageException("/d", "m", isFull: true), PlatformErrorCode.StorageFailed),
+            (new BlockDeviceException(BlockDeviceError.NoSpace, "/v", "m", cause), PlatformErrorCode.BlockDeviceFailed),
+            (new DiskImageException(DiskImageError.InUse, "/v", "m", cause), PlatformErrorCode.InvalidDiskImage),
         ];
 
         Assert.All(errors, entry =>
@@ -56,6 +59,11 @@ public sealed class ErrorTests
         Assert.Equal([Uuid], file.Snapshots);
         StorageException storage = Assert.IsType<StorageException>(errors[7].Error);
         Assert.Equal(("/d", true), (storage.Path, storage.IsFull));
+        BlockDeviceException device = Assert.IsType<BlockDeviceException>(errors[8].Error);
+        Assert.Equal((BlockDeviceError.NoSpace, "/v", true), (device.Error, device.Device, device.IsTransient));
+        Assert.False(new BlockDeviceException(BlockDeviceError.InputOutput, "/v", "m").IsTransient);
+        DiskImageException image = Assert.IsType<DiskImageException>(errors[9].Error);
+        Assert.Equal((DiskImageError.InUse, "/v"), (image.Error, image.Path));
     }
 
     [Fact]

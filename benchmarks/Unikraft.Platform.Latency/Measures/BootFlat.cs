@@ -12,6 +12,7 @@ namespace Unikraft.Platform.Latency.Measures;
 internal sealed class BootFlat : IMeasure
 {
     private const string Guest = "hello";
+    private const double LimitMicroseconds = 2000;
 
     private static readonly int[] MemorySizes = [64, 256, 1024];
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
@@ -23,10 +24,10 @@ internal sealed class BootFlat : IMeasure
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.IsQuick ? 10 : 100;
+        int samples = context.Samples(1000, quick: 20);
         GuestImage image = MeasureContext.Guest(Guest);
         UnikraftPlatformBuilder builder = new();
-        MainReachedProbe probe = new(builder);
+        MachineProbe probe = new(builder);
         probe.UseKvm();
         await using IUnikraftPlatform platform = builder.Build();
 
@@ -54,8 +55,10 @@ internal sealed class BootFlat : IMeasure
                 count => ["boot", image.Name, Text(memoryMb), Text(count)],
                 samples,
                 cancellationToken);
-            Percentiles? floorPercentiles = floor.Count == 0 ? null : Percentiles.Of(floor);
-            yield return Row(Percentiles.Of(reached), floorPercentiles, memoryMb, "main reached");
+            Percentiles? floorPercentiles = Percentiles.OfAny(floor);
+            Target[] targets =
+                memoryMb == MemorySizes[0] ? [Target.AtMostFloorTimes(Figure.P50, 1.5), Target.Below(Figure.P50, LimitMicroseconds)] : [];
+            yield return Row(Percentiles.Of(reached), floorPercentiles, memoryMb, "main reached", targets);
             yield return Row(Percentiles.Of(returned), floorPercentiles, memoryMb, "call returned");
         }
     }
@@ -64,7 +67,7 @@ internal sealed class BootFlat : IMeasure
         IUnikraftPlatform platform,
         GuestImage image,
         int memoryMb,
-        MainReachedProbe probe,
+        MachineProbe probe,
         CancellationToken cancellationToken)
     {
         CreateInstanceRequest request = new() { Image = image, MemoryMb = memoryMb, WaitTimeout = Patience };
@@ -73,12 +76,14 @@ internal sealed class BootFlat : IMeasure
         double toReturn = Stopwatch.GetElapsedTime(start).TotalMicroseconds;
         double toMain = Stopwatch.GetElapsedTime(start, probe.Timestamp).TotalMicroseconds;
 
-        // Waits until nothing of the machine is left, so that no teardown runs into the next boot.
+        // No teardown runs into the next boot.
         await platform.Instances.DeleteAsync(instance.Uuid, cancellationToken);
+        probe.Forget(instance.Uuid);
+        await probe.ReclaimAsync();
         return (toMain, toReturn);
     }
 
-    private Measurement Row(Percentiles subject, Percentiles? floor, int memoryMb, string until) => Measurement.Of(
+    private Measurement Row(Percentiles subject, Percentiles? floor, int memoryMb, string until, params Target[] targets) => Measurement.Of(
         Name,
         Measurement.Microseconds,
         subject,
@@ -89,7 +94,8 @@ internal sealed class BootFlat : IMeasure
             ["vcpus"] = 1,
             ["until"] = until,
             ["warm"] = "process, compiled code, image in memory; every machine and page is new, two machines kept ready",
-        });
+        },
+        targets);
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 }

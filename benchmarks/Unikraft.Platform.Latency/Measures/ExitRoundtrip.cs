@@ -13,6 +13,7 @@ internal sealed class ExitRoundtrip : IMeasure
 
     /// <summary>Guests run before the first sample: enough for the runtime to compile the way of an exit for good.</summary>
     private const int WarmUpRuns = 10;
+    private const int WarmUpSamples = 3000;
 
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
 
@@ -20,13 +21,13 @@ internal sealed class ExitRoundtrip : IMeasure
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.IsQuick ? 500 : 3000;
+        int samples = context.Samples(30_000, quick: 1000);
         UnikraftPlatformBuilder builder = new();
         builder.UseKvm();
         await using IUnikraftPlatform platform = builder.Build();
         for (int i = 0; i < WarmUpRuns; i++)
         {
-            await SampleAsync(platform, samples, cancellationToken);
+            await SampleAsync(platform, Math.Min(samples, WarmUpSamples), cancellationToken);
         }
 
         (IReadOnlyList<double> subject, IReadOnlyList<double> floor) = await context.InterleaveAsync(
@@ -38,13 +39,14 @@ internal sealed class ExitRoundtrip : IMeasure
             Name,
             Measurement.Microseconds,
             Percentiles.Of(subject),
-            floor.Count == 0 ? null : Percentiles.Of(floor),
+            Percentiles.OfAny(floor),
             new JsonObject
             {
                 ["vcpus"] = 1,
                 ["memory_mb"] = MemoryMb,
                 ["warm"] = "process, compiled code; the first 1000 exits of each guest are not counted",
-            });
+            },
+            Target.AtMostFloorTimes(Figure.P50, 1.15));
     }
 
     private static async Task<IReadOnlyList<double>> SampleAsync(IUnikraftPlatform platform, int count, CancellationToken cancellationToken)

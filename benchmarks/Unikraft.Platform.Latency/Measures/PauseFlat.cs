@@ -10,21 +10,22 @@ internal sealed class PauseFlat : IMeasure
     private const int SmallMb = 128;
     private const int LargeMb = 1024;
     private const int Pages = 328;
+    private const double Limit = 1.5;
 
     public string Name => "pause.flat";
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.IsQuick ? 3 : 20;
+        int samples = context.Samples(200, quick: 4);
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
         await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
         (Percentiles small, Percentiles? smallFloor) =
-            await FixedResidue.MeasureAsync(context, hypervisor, SmallMb, Pages, isBusy: false, samples, cancellationToken);
+            await FixedResidue.MeasureAsync(context, hypervisor, SmallMb, Pages, isBusy: false, inGuest: false, samples, cancellationToken);
         (Percentiles large, Percentiles? largeFloor) =
-            await FixedResidue.MeasureAsync(context, hypervisor, LargeMb, Pages, isBusy: false, samples, cancellationToken);
+            await FixedResidue.MeasureAsync(context, hypervisor, LargeMb, Pages, isBusy: false, inGuest: false, samples, cancellationToken);
         yield return Measurement.Of(
             Name,
-            "ratio",
+            Measurement.Ratio,
             Ratio(large, small),
             largeFloor is null || smallFloor is null ? null : Ratio(largeFloor, smallFloor),
             new JsonObject
@@ -33,7 +34,8 @@ internal sealed class PauseFlat : IMeasure
                 ["over_memory_mb"] = SmallMb,
                 ["dirty_pages"] = Pages,
                 ["guest"] = "idle",
-            });
+            },
+            Target.AtMost(Figure.P50, Limit));
     }
 
     private static Percentiles Ratio(Percentiles large, Percentiles small) =>

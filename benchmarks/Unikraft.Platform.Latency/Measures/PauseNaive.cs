@@ -14,19 +14,21 @@ internal sealed class PauseNaive : IMeasure
 {
     private const double Share = 0.01;
 
-    private static readonly int[] MemorySizes = [128, 256, 1024];
+    /// <summary>How many times as long as a snapshot's the pause should be.</summary>
+    private const double Factor = 20;
+    private const int LargeMemoryMb = 1024;
 
     public string Name => "pause.naive";
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        int samples = context.IsQuick ? 5 : 60;
+        int samples = context.Samples(40, quick: 5);
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
         await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
-        foreach (int memoryMb in MemorySizes)
+        foreach (int memoryMb in FixedResidue.MemorySizes)
         {
             int pages = FixedResidue.PagesOf(memoryMb, Share);
-            CounterGuest guest = await CounterGuest.StartAsync(hypervisor, memoryMb, pages, [], cancellationToken);
+            CounterGuest guest = await CounterGuest.StartAsync(hypervisor, memoryMb, pages, ["--random"], cancellationToken);
             await using (guest)
             {
                 List<double> naive = [];
@@ -34,20 +36,27 @@ internal sealed class PauseNaive : IMeasure
                 using StagingBuffer copy = new(guest.Machine.Memory.Pages);
                 for (int i = 0; i < samples; i++)
                 {
-                    snapshots.AddRange(await FixedResidue.SampleAsync(guest, 1, cancellationToken));
+                    snapshots.AddRange(await FixedResidue.SampleAsync(guest, inGuest: false, 1, cancellationToken));
                     naive.Add(await StopAndCopyAsync(guest.Machine, copy, cancellationToken));
                 }
 
                 Percentiles ours = Percentiles.Of(snapshots);
-                yield return Measurement.Of(Name, Measurement.Microseconds, Percentiles.Of(naive), floor: null, new JsonObject
-                {
-                    ["memory_mb"] = memoryMb,
-                    ["dirty_pages"] = pages,
-                    ["guest"] = "idle",
-                    ["snapshot_p50"] = ours.P50,
-                    ["snapshot_p99"] = ours.P99,
-                    ["snapshot_share_p50"] = Math.Round(ours.P50 / Percentiles.Of(naive).P50, 4),
-                });
+                Target[] targets = memoryMb == LargeMemoryMb ? [Target.AtLeast(Figure.P50, Math.Round(Factor * ours.P50, 1))] : [];
+                yield return Measurement.Of(
+                    Name,
+                    Measurement.Microseconds,
+                    Percentiles.Of(naive),
+                    floor: null,
+                    new JsonObject
+                    {
+                        ["memory_mb"] = memoryMb,
+                        ["dirty_pages"] = pages,
+                        ["guest"] = "idle",
+                        ["snapshot_p50"] = ours.P50,
+                        ["snapshot_p99"] = ours.P99,
+                        ["snapshot_share_p50"] = Math.Round(ours.P50 / Percentiles.Of(naive).P50, 4),
+                    },
+                    targets);
             }
         }
     }

@@ -36,9 +36,15 @@ public enum PlatformErrorCode
     /// <summary>The host could not read or write a file, for example because the disk is full.</summary>
     StorageFailed = 11,
 
+    /// <summary>A block device could not do what it was asked to do. See <see cref="Volumes.BlockDeviceException.Error"/>.</summary>
+    BlockDeviceFailed = 12,
+
+    /// <summary>A file cannot be used as a disk image. See <see cref="Volumes.DiskImageException.Error"/>.</summary>
+    InvalidDiskImage = 13,
+
     /// <summary>The resource has a delete lock.</summary>
-    DeletionProtected = 12,
+    DeletionProtected = 14,
 
     /// <summary>A reader of transitions was so slow that some are no longer kept.</summary>
-    TransitionsMissed = 13,
+    TransitionsMissed = 15,
 }

@@ -40,8 +40,11 @@ internal sealed class KvmHost : IAsyncDisposable
 
     internal Reclaimer Reclaimer { get; } = new();
 
+    internal BackgroundWork Background { get; } = new();
+
     public async ValueTask DisposeAsync()
     {
+        await Background.DisposeAsync().ConfigureAwait(false);
         await Shells.DisposeAsync().ConfigureAwait(false);
         await Reclaimer.DisposeAsync().ConfigureAwait(false);
         StagingPool.Dispose();

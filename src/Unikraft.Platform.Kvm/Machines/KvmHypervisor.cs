@@ -88,8 +88,12 @@ internal sealed class KvmHypervisor : IHypervisor
     public TFeature? GetFeature<TFeature>()
         where TFeature : class => this as TFeature ?? _snapshotFiles as TFeature;
 
-    /// <summary>Waits until nothing is left of the machines that were disposed of so far.</summary>
-    internal Task ReclaimAsync() => _host.Reclaimer.FlushAsync();
+    /// <summary>Waits until nothing is left of the machines that were disposed of so far, nor any work that they began.</summary>
+    internal async Task ReclaimAsync()
+    {
+        await _host.Background.WhenDone().ConfigureAwait(false);
+        await _host.Reclaimer.FlushAsync().ConfigureAwait(false);
+    }
 
     public ValueTask DisposeAsync() => _host.DisposeAsync();
 }

@@ -56,6 +56,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
             host.Forecast,
+            host.Background,
             host.Logger,
             _memory,
             parts.Layout,

@@ -115,25 +115,23 @@ internal sealed unsafe class GuestMemory : SafeHandle
     /// <summary>Puts the pages of a chain of layers into memory that is still all zero. To be called once.</summary>
     internal void Install(PageMap map)
     {
-        int threshold = MapThreshold;
-        _mappings = _budget.Take(Math.Min(MaxMappings, MappingsPerRun * map.CountExtents(threshold)));
-        while (MappingsPerRun * map.CountExtents(threshold) > _mappings)
+        LoadPlan plan = map.Plan;
+        _mappings = _budget.Take(Math.Min(MaxMappings, MappingsPerRun * plan.Mapped.Length));
+        for (int threshold = 2 * MapThreshold; MappingsPerRun * plan.Mapped.Length > _mappings; threshold *= 2)
         {
-            threshold *= 2;
+            plan = LoadPlan.Make(map.Extents, threshold);
         }
 
-        foreach (PageExtent extent in map.Extents)
+        foreach (PageExtent extent in plan.Mapped)
         {
             long offset = (long)extent.Start << PageSize.Shift;
-            int length = extent.Length << PageSize.Shift;
-            if (extent.Length >= threshold)
-            {
-                extent.Layer.Map(handle + (nint)offset, offset, length);
-            }
-            else
-            {
-                extent.Layer.Read(Slice(offset, length), offset);
-            }
+            extent.Layer.Map(handle + (nint)offset, offset, extent.Length << PageSize.Shift);
+        }
+
+        foreach (PageExtent extent in plan.Copied)
+        {
+            long offset = (long)extent.Start << PageSize.Shift;
+            extent.Layer.Read(Slice(offset, extent.Length << PageSize.Shift), offset);
         }
     }
 

@@ -56,6 +56,11 @@ internal sealed class MemoryLayer
     internal PageIndex GetIndex() =>
         _packed ?? PageIndex.From(_stored ?? throw new InvalidOperationException("The layer does not know its pages."));
 
+    /// <summary>Whether the layer holds all pages of a run.</summary>
+    internal bool Holds(int page, int pages) => _packed is null
+        ? _stored is not null && _stored.HasRun(page, pages)
+        : _packed.TryFind(page, pages, out _);
+
     /// <exception cref="ObjectDisposedException">The last reference is gone, and the layer with it.</exception>
     internal void AddReference() => ObjectDisposedException.ThrowIf(!TryAddReference(), this);
 

@@ -63,6 +63,9 @@ internal sealed class PageBitmap
         return count;
     }
 
+    /// <summary>Whether all bits of a run are set.</summary>
+    internal bool HasRun(int start, int length) => NextBit(start, invert: ulong.MaxValue) >= start + length;
+
     /// <summary>Finds the next run of set bits. One that is longer than an extent may be comes in parts.</summary>
     /// <param name="from">Where to begin to look.</param>
     /// <param name="start">The first page of the run.</param>

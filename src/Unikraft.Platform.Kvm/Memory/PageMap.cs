@@ -7,39 +7,37 @@ namespace Unikraft.Platform.Kvm.Memory;
 /// </summary>
 internal sealed class PageMap : IDisposable
 {
-    private readonly PageExtent[] _extents;
-    private readonly HashSet<MemoryLayer> _layers;
+    private readonly Content _content;
     private int _disposed;
 
-    private PageMap(PageExtent[] extents, long ownBytes, int depth)
+    private PageMap(Content content, long ownBytes, int depth)
     {
-        _extents = extents;
+        _content = content;
         OwnBytes = ownBytes;
         Depth = depth;
-        _layers = [];
+        int held = 0;
         try
         {
-            foreach (PageExtent extent in extents)
+            for (; held < content.Layers.Length; held++)
             {
-                if (!_layers.Contains(extent.Layer))
-                {
-                    extent.Layer.AddReference();
-                    _layers.Add(extent.Layer);
-                }
+                content.Layers[held].AddReference();
             }
         }
         catch
         {
-            Dispose();
+            Release(content.Layers.AsSpan(0, held));
             throw;
         }
     }
 
     /// <summary>The layers that pages come from.</summary>
-    internal IReadOnlyCollection<MemoryLayer> Layers => _layers;
+    internal IReadOnlyCollection<MemoryLayer> Layers => _content.Layers;
 
     /// <summary>The extents, by ascending page, without overlap. A page in none of them is zero.</summary>
-    internal ReadOnlySpan<PageExtent> Extents => _extents;
+    internal ReadOnlySpan<PageExtent> Extents => _content.Extents;
+
+    /// <summary>How to load it, with as many mappings as are worth it.</summary>
+    internal LoadPlan Plan => _content.Plan.Value;
 
     /// <summary>Bytes stored by the newest layer.</summary>
     internal long OwnBytes { get; }
@@ -51,7 +49,8 @@ internal sealed class PageMap : IDisposable
     /// <param name="extents">The extents, by ascending page, without overlap. The map takes its own references to their layers.</param>
     /// <param name="ownBytes">Bytes stored by the newest layer.</param>
     /// <param name="depth">The number of snapshots it builds on, itself included.</param>
-    internal static PageMap Load(PageExtent[] extents, long ownBytes, int depth) => new(extents, ownBytes, depth);
+    internal static PageMap Load(PageExtent[] extents, long ownBytes, int depth) =>
+        new(new Content(extents), ownBytes, depth);
 
     /// <summary>Puts a layer on top of a map.</summary>
     /// <param name="parent">The map; <see langword="null"/> for memory that is all zero.</param>
@@ -84,22 +83,7 @@ internal sealed class PageMap : IDisposable
         }
 
         AppendParent(merged, parent, position, stored.Pages);
-        return new PageMap([.. merged], layer.StoredBytes, (parent?.Depth ?? 0) + 1);
-    }
-
-    /// <summary>The number of pages that loading has to copy one by one, because they do not lie together.</summary>
-    internal int ScatteredPages
-    {
-        get
-        {
-            int pages = 0;
-            foreach (PageExtent extent in _extents)
-            {
-                pages += extent.Length < GuestMemory.MapThreshold ? extent.Length : 0;
-            }
-
-            return pages;
-        }
+        return new PageMap(new Content([.. merged]), layer.StoredBytes, (parent?.Depth ?? 0) + 1);
     }
 
     /// <summary>Copies everything into one layer, so that it lies together again.</summary>
@@ -109,7 +93,7 @@ internal sealed class PageMap : IDisposable
         const int BufferPages = 256;
         using LayerWriter writer = new(pages);
         using SpanOwner<byte> buffer = SpanOwner<byte>.Allocate(BufferPages << PageSize.Shift);
-        foreach (PageExtent extent in _extents)
+        foreach (PageExtent extent in Extents)
         {
             for (int page = extent.Start; page < extent.End; page += BufferPages)
             {
@@ -129,14 +113,15 @@ internal sealed class PageMap : IDisposable
     internal PageMap Rebase(PageMap ancestor, PageMap folded)
     {
         // A page that still comes from a layer of the ancestor is as the ancestor had it, and the fold has it at the same place.
-        MemoryLayer layer = folded._extents[0].Layer;
-        List<PageExtent> rebased = new(_extents.Length);
-        foreach (PageExtent extent in _extents)
+        MemoryLayer layer = folded.Extents[0].Layer;
+        HashSet<MemoryLayer> ancestors = [.. ancestor.Layers];
+        List<PageExtent> rebased = new(Extents.Length);
+        foreach (PageExtent extent in Extents)
         {
-            Append(rebased, extent.Start, extent.Length, ancestor._layers.Contains(extent.Layer) ? layer : extent.Layer);
+            Append(rebased, extent.Start, extent.Length, ancestors.Contains(extent.Layer) ? layer : extent.Layer);
         }
 
-        return new PageMap([.. rebased], OwnBytes, Depth);
+        return new PageMap(new Content([.. rebased]), OwnBytes, Depth);
     }
 
     /// <summary>Another holder of the same map.</summary>
@@ -144,29 +129,22 @@ internal sealed class PageMap : IDisposable
     internal PageMap Share()
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
-        return new PageMap(_extents, OwnBytes, Depth);
-    }
-
-    /// <summary>The number of extents of a layer that have at least a length.</summary>
-    internal int CountExtents(int minimumLength)
-    {
-        int count = 0;
-        foreach (PageExtent extent in _extents)
-        {
-            count += extent.Length >= minimumLength ? 1 : 0;
-        }
-
-        return count;
+        return new PageMap(_content, OwnBytes, Depth);
     }
 
     public void Dispose()
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
         {
-            foreach (MemoryLayer layer in _layers)
-            {
-                layer.Release();
-            }
+            Release(_content.Layers);
+        }
+    }
+
+    private static void Release(ReadOnlySpan<MemoryLayer> layers)
+    {
+        foreach (MemoryLayer layer in layers)
+        {
+            layer.Release();
         }
     }
 
@@ -177,9 +155,9 @@ internal sealed class PageMap : IDisposable
             return;
         }
 
-        for (int i = parent.IndexOfFirstEndingAfter(from); i < parent._extents.Length && parent._extents[i].Start < to; i++)
+        for (int i = parent.IndexOfFirstEndingAfter(from); i < parent.Extents.Length && parent.Extents[i].Start < to; i++)
         {
-            PageExtent extent = parent._extents[i];
+            PageExtent extent = parent.Extents[i];
             int start = Math.Max(extent.Start, from);
             Append(merged, start, Math.Min(extent.End, to) - start, extent.Layer);
         }
@@ -209,11 +187,11 @@ internal sealed class PageMap : IDisposable
     private int IndexOfFirstEndingAfter(int page)
     {
         int low = 0;
-        int high = _extents.Length;
+        int high = Extents.Length;
         while (low < high)
         {
             int middle = (low + high) >>> 1;
-            if (_extents[middle].End > page)
+            if (Extents[middle].End > page)
             {
                 high = middle;
             }
@@ -224,5 +202,15 @@ internal sealed class PageMap : IDisposable
         }
 
         return low;
+    }
+
+    /// <summary>What all holders of a map share.</summary>
+    private sealed class Content(PageExtent[] extents)
+    {
+        internal PageExtent[] Extents => extents;
+
+        internal MemoryLayer[] Layers { get; } = [.. extents.Select(static extent => extent.Layer).Distinct()];
+
+        internal Lazy<LoadPlan> Plan { get; } = new(() => LoadPlan.Make(extents, GuestMemory.MapThreshold));
     }
 }

@@ -13,12 +13,14 @@ namespace Unikraft.Platform.Kvm.Snapshots;
 /// </summary>
 internal sealed class LiveCapture : IDisposable
 {
-    /// <summary>Chains are folded when more than these pages, and this share of the memory, lie scattered: loading would copy for milliseconds.</summary>
-    private const int MinScattered = 512;
-    private const int ScatteredShare = 32;
+    /// <summary>Chains are folded when loading would copy more than these pages, and this share of the memory: 2.5 us each.</summary>
+    private const int MinScattered = 256;
+    private const int ScatteredShare = 64;
 
     /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
     private const int MaxStaged = 1 << 16;
+
+    private static readonly TimeSpan FoldingDelay = TimeSpan.FromMilliseconds(100);
 
     private readonly RunControl _control;
     private readonly PlatformDevice _device;
@@ -28,6 +30,7 @@ internal sealed class LiveCapture : IDisposable
     private readonly Lazy<DirtyTracker> _tracker;
     private readonly StagingPool _stagingPool;
     private readonly CutForecast _forecast;
+    private readonly BackgroundWork _background;
     private readonly ILogger _logger;
     private readonly SemaphoreSlim _busy = new(1, 1);
     private readonly SharedPageMap _base;
@@ -37,6 +40,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
     /// <param name="forecast">How long cuts take.</param>
+    /// <param name="background">Where chains are folded.</param>
     /// <param name="logger">Where to log.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
@@ -46,6 +50,7 @@ internal sealed class LiveCapture : IDisposable
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
         CutForecast forecast,
+        BackgroundWork background,
         ILogger logger,
         GuestMemory memory,
         FlatGuestLayout layout,
@@ -53,6 +58,7 @@ internal sealed class LiveCapture : IDisposable
     {
         _stagingPool = stagingPool;
         _forecast = forecast;
+        _background = background;
         _logger = logger;
         _control = parts.Control;
         _device = parts.Platform;
@@ -93,7 +99,6 @@ internal sealed class LiveCapture : IDisposable
     internal async Task CloseAsync()
     {
         await _busy.WaitAsync().ConfigureAwait(false);
-        await _folding.ConfigureAwait(false);
     }
 
     public void Dispose()
@@ -106,9 +111,9 @@ internal sealed class LiveCapture : IDisposable
     private void BeginFolding(KvmSnapshot snapshot)
     {
         PageMap map = snapshot.ShareMemory();
-        if (_folding.IsCompleted && map.ScatteredPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
+        if (_folding.IsCompleted && map.Plan.CopiedPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
         {
-            _folding = Task.Run(() => Fold(snapshot, map));
+            _folding = _background.Begin(token => FoldAsync(snapshot, map, token));
         }
         else
         {
@@ -116,15 +121,21 @@ internal sealed class LiveCapture : IDisposable
         }
     }
 
-    private void Fold(KvmSnapshot snapshot, PageMap map)
+    private async Task FoldAsync(KvmSnapshot snapshot, PageMap map, CancellationToken cancellationToken)
     {
         using (map)
         {
             try
             {
+                // A branch is restored right after its snapshot, and would wait for memory and processor.
+                await Task.Delay(FoldingDelay, _timeProvider, cancellationToken).ConfigureAwait(false);
                 using PageMap folded = map.Fold(_memory.Pages);
                 snapshot.Rebase(map, folded);
                 _base.Rebase(map, folded);
+            }
+            catch (OperationCanceledException)
+            {
+                // The backend is being closed, and its snapshots with it.
             }
             catch (Exception error)
             {

@@ -50,7 +50,10 @@ public sealed class SnapshotContentTests : KvmTest
     [InlineData(64 * 3)]
     public async Task What_is_stored_is_what_a_comparison_of_all_pages_finds(int slotPages)
     {
-        const int Rounds = 200;
+        const int Rounds = 100;
+
+        // So large that what lies scattered in it is never folded, which would bring all pages into a new layer.
+        const int MemoryMb = 96;
 
         // Stacks and the page for calls may be written without being changed.
         const int MaxRewritten = 16;
@@ -58,7 +61,7 @@ public sealed class SnapshotContentTests : KvmTest
         RecordingMonitor monitor = new();
         await using TestMachine source = new(
             await hypervisor.CreateAsync(
-                Configuration(GuestImages.Get("counter"), 1, 9, "--period-ms", "0", "--random", "--pages", "40", "--arena-mb", "1"),
+                Configuration(GuestImages.Get("counter"), 1, MemoryMb, "--period-ms", "0", "--random", "--pages", "40", "--arena-mb", "1"),
                 monitor),
             monitor);
         await source.Machine.StartAsync();

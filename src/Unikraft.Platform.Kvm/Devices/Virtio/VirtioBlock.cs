@@ -1,0 +1,255 @@
+using System.Buffers;
+using System.Buffers.Binary;
+using System.Text;
+using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Volumes;
+
+namespace Unikraft.Platform.Kvm.Devices.Virtio;
+
+/// <summary>A disk of a guest: virtio-blk over a block device.</summary>
+internal sealed class VirtioBlock : VirtioDevice
+{
+    /// <summary>The unit of all numbers of sectors, whatever the block size is.</summary>
+    private const int SectorSize = 512;
+
+    private const int HeaderSize = 16;
+    private const int IdSize = 20;
+    private const int RangeSize = 16;
+    private const int ConfigurationSize = 60;
+
+    private const int MaxSegmentBytes = 64 << 10;
+    private const int MaxSegments = 126;
+    private const int MaxRequestBytes = MaxSegmentBytes * MaxSegments;
+    private const int MaxBytesUnderWay = 4 * MaxRequestBytes;
+    private const int MaxRanges = 16;
+    private const uint MaxRangeSectors = (1 << 30) / SectorSize;
+
+    private readonly IBlockDevice _disk;
+    private readonly Action<Exception> _failed;
+    private readonly byte[] _id = new byte[IdSize];
+    private readonly byte[] _configuration = new byte[ConfigurationSize];
+    private int _bytesUnderWay;
+
+    /// <summary>Makes a disk.</summary>
+    /// <param name="memory">The guest's memory.</param>
+    /// <param name="disk">What is on it. Not owned.</param>
+    /// <param name="id">What the guest knows it by: 20 ASCII characters at most.</param>
+    /// <param name="failed">Told of each request that the disk could not do; the guest only sees that it failed. Called on any thread.</param>
+    /// <param name="interrupt">Sets the level of the interrupt line; null for a guest that polls.</param>
+    internal VirtioBlock(GuestMemory memory, IBlockDevice disk, string id, Action<Exception> failed, Action<bool>? interrupt = null)
+        : base(memory, interrupt, queues: 1)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(id.Length, IdSize, nameof(id));
+        _disk = disk;
+        _failed = failed;
+        _ = Encoding.ASCII.GetBytes(id, _id);
+        Features = (ulong)(Feature.SegmentSize | Feature.Segments | Feature.BlockSize | Feature.Flush)
+            | (ulong)(disk.IsReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes);
+
+        Span<byte> span = _configuration;
+        BinaryPrimitives.WriteInt64LittleEndian(span, disk.Size / SectorSize);
+        BinaryPrimitives.WriteInt32LittleEndian(span[8..], MaxSegmentBytes);
+        BinaryPrimitives.WriteInt32LittleEndian(span[12..], MaxSegments);
+        BinaryPrimitives.WriteInt32LittleEndian(span[20..], disk.BlockSize);
+        BinaryPrimitives.WriteUInt16LittleEndian(span[34..], 1);
+        BinaryPrimitives.WriteUInt32LittleEndian(span[36..], MaxRangeSectors);
+        BinaryPrimitives.WriteInt32LittleEndian(span[40..], MaxRanges);
+        BinaryPrimitives.WriteInt32LittleEndian(span[44..], disk.BlockSize / SectorSize);
+        BinaryPrimitives.WriteUInt32LittleEndian(span[48..], MaxRangeSectors);
+        BinaryPrimitives.WriteInt32LittleEndian(span[52..], MaxRanges);
+        span[56] = 1;
+    }
+
+    [Flags]
+    private enum Feature
+    {
+        SegmentSize = 1 << 1,
+        Segments = 1 << 2,
+        ReadOnly = 1 << 5,
+        BlockSize = 1 << 6,
+        Flush = 1 << 9,
+        Discard = 1 << 13,
+        WriteZeroes = 1 << 14,
+    }
+
+    private enum Operation : uint
+    {
+        Read = 0,
+        Write = 1,
+        Flush = 4,
+        GetId = 8,
+        Discard = 11,
+        WriteZeroes = 13,
+    }
+
+    private enum Status : byte
+    {
+        Ok = 0,
+        InputOutputError = 1,
+        Unsupported = 2,
+    }
+
+    protected override uint DeviceId => 2;
+
+    protected override ulong Features { get; }
+
+    protected override ReadOnlySpan<byte> Configuration => _configuration;
+
+    protected override bool HasRoom => Volatile.Read(ref _bytesUnderWay) < MaxBytesUnderWay;
+
+    protected override async ValueTask<int> HandleAsync(VirtqueueRequest request)
+    {
+        if (request.ReadableLength < HeaderSize || request.WritableLength < 1)
+        {
+            throw new InvalidDataException("A request has no header or no room for its status.");
+        }
+
+        // What is not the header or the status is data, however the driver has cut it into pieces.
+        long given = request.ReadableLength - HeaderSize;
+        long room = request.WritableLength - 1;
+        (Operation operation, ulong sector) = ReadHeader(request);
+        Status status;
+        int written = 0;
+        int bytes = (int)Math.Min(MaxRequestBytes, given + room);
+        Interlocked.Add(ref _bytesUnderWay, bytes);
+        try
+        {
+            switch (operation)
+            {
+                case Operation.Read when IsOnDisk(sector, room):
+                    await ReadAsync(request, sector, (int)room).ConfigureAwait(false);
+                    written = (int)room;
+                    status = Status.Ok;
+                    break;
+                case Operation.Write when IsOnDisk(sector, given) && !_disk.IsReadOnly:
+                    await WriteAsync(request, sector, (int)given).ConfigureAwait(false);
+                    status = Status.Ok;
+                    break;
+                case Operation.Flush:
+                    await _disk.FlushAsync().ConfigureAwait(false);
+                    status = Status.Ok;
+                    break;
+                case Operation.GetId:
+                    written = (int)Math.Min(room, IdSize);
+                    request.Write(0, _id.AsSpan(0, written));
+                    status = Status.Ok;
+                    break;
+                case Operation.Discard or Operation.WriteZeroes when !_disk.IsReadOnly:
+                    status = await ZeroAsync(request, given, operation).ConfigureAwait(false);
+                    break;
+                case Operation.Read or Operation.Write or Operation.Discard or Operation.WriteZeroes:
+                    status = Status.InputOutputError;
+                    break;
+                default:
+                    status = Status.Unsupported;
+                    break;
+            }
+        }
+        catch (Exception error)
+        {
+            // Whatever the disk throws, the guest gets an answer and the host hears of it.
+            _failed(error);
+            status = Status.InputOutputError;
+            written = 0;
+        }
+        finally
+        {
+            Interlocked.Add(ref _bytesUnderWay, -bytes);
+        }
+
+        request.Write(room, [(byte)status]);
+        return written + 1;
+    }
+
+    private static (Operation Operation, ulong Sector) ReadHeader(VirtqueueRequest request)
+    {
+        Span<byte> header = stackalloc byte[HeaderSize];
+        request.Read(0, header);
+        return ((Operation)BinaryPrimitives.ReadUInt32LittleEndian(header), BinaryPrimitives.ReadUInt64LittleEndian(header[8..]));
+    }
+
+    private static (ulong Sector, uint Sectors, uint Flags) ReadRange(VirtqueueRequest request, long offset)
+    {
+        Span<byte> range = stackalloc byte[RangeSize];
+        request.Read(offset, range);
+        return (
+            BinaryPrimitives.ReadUInt64LittleEndian(range),
+            BinaryPrimitives.ReadUInt32LittleEndian(range[8..]),
+            BinaryPrimitives.ReadUInt32LittleEndian(range[12..]));
+    }
+
+    private bool IsOnDisk(ulong sector, long bytes) => bytes <= MaxRequestBytes && IsInRange(sector, bytes);
+
+    private bool IsInRange(ulong sector, long bytes) =>
+        bytes % _disk.BlockSize == 0 && sector <= (ulong)(_disk.Size / SectorSize) && bytes <= _disk.Size - (long)sector * SectorSize
+        && (long)sector * SectorSize % _disk.BlockSize == 0;
+
+    private async ValueTask ReadAsync(VirtqueueRequest request, ulong sector, int length)
+    {
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
+        try
+        {
+            await _disk.ReadAsync((long)sector * SectorSize, buffer.AsMemory(0, length)).ConfigureAwait(false);
+            request.Write(0, buffer.AsSpan(0, length));
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private async ValueTask WriteAsync(VirtqueueRequest request, ulong sector, int length)
+    {
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
+        try
+        {
+            request.Read(HeaderSize, buffer.AsSpan(0, length));
+            await _disk.WriteAsync((long)sector * SectorSize, buffer.AsMemory(0, length)).ConfigureAwait(false);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private async ValueTask<Status> ZeroAsync(VirtqueueRequest request, long given, Operation operation)
+    {
+        const uint Unmap = 1;
+        if (given == 0 || given % RangeSize != 0 || given / RangeSize > MaxRanges)
+        {
+            return Status.InputOutputError;
+        }
+
+        // All ranges are read and checked before the first is done.
+        (ulong Sector, uint Sectors, uint Flags)[] ranges = new (ulong, uint, uint)[given / RangeSize];
+        for (int i = 0; i < ranges.Length; i++)
+        {
+            ranges[i] = ReadRange(request, HeaderSize + i * RangeSize);
+            if ((ranges[i].Flags & ~Unmap) != 0 || (operation == Operation.Discard && ranges[i].Flags != 0))
+            {
+                return Status.Unsupported;
+            }
+
+            if (ranges[i].Sectors > MaxRangeSectors || !IsInRange(ranges[i].Sector, ranges[i].Sectors * (long)SectorSize))
+            {
+                return Status.InputOutputError;
+            }
+        }
+
+        foreach ((ulong sector, uint sectors, _) in ranges)
+        {
+            long offset = (long)sector * SectorSize;
+            long length = sectors * (long)SectorSize;
+            if (operation == Operation.Discard)
+            {
+                await _disk.DiscardAsync(offset, length).ConfigureAwait(false);
+            }
+            else
+            {
+                await _disk.WriteZeroesAsync(offset, length).ConfigureAwait(false);
+            }
+        }
+
+        return Status.Ok;
+    }
+}

@@ -1,0 +1,184 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using Unikraft.Platform.Kvm.Memory;
+
+namespace Unikraft.Platform.Kvm.Devices.Virtio;
+
+/// <summary>
+/// A split virtqueue, the device's side of it. What it finds in guest memory is read once, checked and then used: a driver may change all of it
+/// at any moment.
+/// </summary>
+/// <remarks>One thread takes requests; any thread gives them back.</remarks>
+internal sealed class Virtqueue
+{
+    internal const int MaxSize = 256;
+
+    /// <summary>The most descriptors of one request, those of an indirect table included.</summary>
+    internal const int MaxSegments = 256;
+
+    private const int DescriptorSize = 16;
+    private const int UsedElementSize = 8;
+    private const int RingHeader = 4;
+
+    private const ushort HasNext = 1;
+    private const ushort IsWritable = 2;
+    private const ushort IsIndirect = 4;
+    private const ushort NoInterrupt = 1;
+
+    private readonly GuestMemory _memory;
+    private readonly VirtqueueSettings _settings;
+    private readonly Lock _used = new();
+    private readonly Stack<VirtqueueRequest> _spare = new();
+
+    private Virtqueue(GuestMemory memory, VirtqueueSettings settings, ushort nextAvailable, ushort nextUsed)
+    {
+        _memory = memory;
+        _settings = settings;
+        NextAvailable = nextAvailable;
+        NextUsed = nextUsed;
+    }
+
+    /// <summary>How many requests were taken.</summary>
+    internal ushort NextAvailable { get; private set; }
+
+    /// <summary>How many requests were given back.</summary>
+    internal ushort NextUsed { get; private set; }
+
+    internal int Size => (int)_settings.Size;
+
+    private int IndexMask => Size - 1;
+
+    /// <summary>Makes the queue a driver wants.</summary>
+    /// <returns>The queue, or null when it is not all in guest memory or breaks the rules of alignment and size.</returns>
+    internal static Virtqueue? TryCreate(GuestMemory memory, VirtqueueSettings settings, ushort nextAvailable = 0, ushort nextUsed = 0)
+    {
+        uint size = settings.Size;
+        bool isSound = size is > 0 and <= MaxSize && BitOperations.IsPow2(size)
+            && IsInside(memory, settings.Descriptors, DescriptorSize * size, alignment: 16)
+            && IsInside(memory, settings.Available, RingHeader + sizeof(ushort) * size, alignment: 2)
+            && IsInside(memory, settings.Used, RingHeader + UsedElementSize * size, alignment: 4);
+        return isSound ? new Virtqueue(memory, settings, nextAvailable, nextUsed) : null;
+    }
+
+    /// <summary>Takes the next request.</summary>
+    /// <returns>The request, or null when there is none.</returns>
+    /// <exception cref="InvalidDataException">There is no making sense of it.</exception>
+    internal VirtqueueRequest? TryTake()
+    {
+        ushort published = _memory.Read<ushort>((long)_settings.Available + sizeof(ushort));
+        ushort waiting = (ushort)(published - NextAvailable);
+        if (waiting == 0)
+        {
+            return null;
+        }
+
+        if (waiting > Size)
+        {
+            throw new InvalidDataException("The available index is farther ahead than the queue is long.");
+        }
+
+        // What the index publishes must not be read before it.
+        Volatile.ReadBarrier();
+        ushort head = _memory.Read<ushort>((long)_settings.Available + RingHeader + sizeof(ushort) * (NextAvailable & IndexMask));
+        VirtqueueRequest request = Rent(head);
+        Collect(request, head);
+        NextAvailable++;
+        return request;
+    }
+
+    /// <summary>Gives a request back.</summary>
+    /// <param name="request">The request. Not to be used any more.</param>
+    /// <param name="written">How many bytes were written to it.</param>
+    /// <returns>Whether the driver wants an interrupt.</returns>
+    internal bool Return(VirtqueueRequest request, int written)
+    {
+        lock (_used)
+        {
+            long element = (long)_settings.Used + RingHeader + UsedElementSize * (NextUsed & IndexMask);
+            _memory.Write(element, (uint)request.Head);
+            _memory.Write(element + sizeof(uint), (uint)written);
+
+            // The driver looks at the element when it sees the index.
+            Volatile.WriteBarrier();
+            NextUsed++;
+            _memory.Write((long)_settings.Used + sizeof(ushort), NextUsed);
+            _spare.Push(request);
+        }
+
+        // Either the driver sees the index, or this sees that the driver wants to be told.
+        Interlocked.MemoryBarrier();
+        return (_memory.Read<ushort>((long)_settings.Available) & NoInterrupt) == 0;
+    }
+
+    private static bool IsInside(GuestMemory memory, ulong address, uint length, uint alignment) =>
+        address % alignment == 0 && address <= (ulong)memory.Size && length <= (ulong)memory.Size - address;
+
+    private VirtqueueRequest Rent(ushort head)
+    {
+        lock (_used)
+        {
+            VirtqueueRequest request = _spare.TryPop(out VirtqueueRequest? spare) ? spare : new VirtqueueRequest(_memory);
+            request.Begin(head);
+            return request;
+        }
+    }
+
+    private void Collect(VirtqueueRequest request, ushort head)
+    {
+        ulong table = _settings.Descriptors;
+        uint entries = _settings.Size;
+        uint index = head;
+        bool isInTable = false;
+
+        // A loop of descriptors ends here like every chain that is too long.
+        for (int count = 0; count < MaxSegments; count++)
+        {
+            if (index >= entries)
+            {
+                throw new InvalidDataException("A descriptor is outside its table.");
+            }
+
+            Descriptor descriptor = ReadDescriptor((long)(table + index * DescriptorSize));
+            if ((descriptor.Flags & IsIndirect) != 0)
+            {
+                if (isInTable || (descriptor.Flags & HasNext) != 0 || descriptor.Length % DescriptorSize != 0 || descriptor.Length == 0
+                    || !IsInside(_memory, descriptor.Address, descriptor.Length, alignment: 1))
+                {
+                    throw new InvalidDataException("An indirect table is not one.");
+                }
+
+                isInTable = true;
+                table = descriptor.Address;
+                entries = descriptor.Length / DescriptorSize;
+                index = 0;
+                continue;
+            }
+
+            if (!IsInside(_memory, descriptor.Address, descriptor.Length, alignment: 1))
+            {
+                throw new InvalidDataException("A buffer is outside guest memory.");
+            }
+
+            request.Add((long)descriptor.Address, descriptor.Length, (descriptor.Flags & IsWritable) != 0);
+            if ((descriptor.Flags & HasNext) == 0)
+            {
+                return;
+            }
+
+            index = descriptor.Next;
+        }
+
+        throw new InvalidDataException("A chain of descriptors is too long or a loop.");
+    }
+
+    private Descriptor ReadDescriptor(long address)
+    {
+        // Its fields are read one by one, each of them once.
+        ulong buffer = _memory.Read<ulong>(address);
+        ulong rest = _memory.Read<ulong>(address + sizeof(ulong));
+        return new Descriptor(buffer, (uint)rest, (ushort)(rest >> 32), (ushort)(rest >> 48));
+    }
+
+    [StructLayout(LayoutKind.Auto)]
+    private readonly record struct Descriptor(ulong Address, uint Length, ushort Flags, ushort Next);
+}

@@ -1,0 +1,67 @@
+namespace Unikraft.Platform.Kvm.Memory;
+
+/// <summary>
+/// How to bring a chain of layers into memory: what to map, and what to copy, partly on top of that. Short runs that lie scattered in a long one of another
+/// layer do not part it: one mapping and some copies cost less than as many mappings.
+/// </summary>
+internal sealed class LoadPlan
+{
+    private readonly PageExtent[] _mapped;
+    private readonly PageExtent[] _copied;
+
+    private LoadPlan(PageExtent[] mapped, PageExtent[] copied)
+    {
+        _mapped = mapped;
+        _copied = copied;
+        foreach (PageExtent extent in copied)
+        {
+            CopiedPages += extent.Length;
+        }
+    }
+
+    /// <summary>What to map, first of all, by ascending page and without overlap.</summary>
+    internal ReadOnlySpan<PageExtent> Mapped => _mapped;
+
+    /// <summary>What to copy then.</summary>
+    internal ReadOnlySpan<PageExtent> Copied => _copied;
+
+    /// <summary>The number of pages to copy.</summary>
+    internal int CopiedPages { get; }
+
+    /// <param name="extents">Where every page comes from.</param>
+    /// <param name="threshold">The fewest pages that are worth a mapping of their own.</param>
+    internal static LoadPlan Make(ReadOnlySpan<PageExtent> extents, int threshold)
+    {
+        List<PageExtent> mapped = [];
+        List<PageExtent> copied = [];
+        bool canExtend = false;
+        int end = 0;
+        foreach (PageExtent extent in extents)
+        {
+            // Zero pages part a mapping: it would bring what the layer had there before.
+            canExtend = canExtend && extent.Start == end;
+            end = extent.End;
+            if (canExtend && TryExtend(mapped[^1], extent, out PageExtent longer))
+            {
+                mapped[^1] = longer;
+            }
+            else if (extent.Length >= threshold)
+            {
+                mapped.Add(extent);
+                canExtend = true;
+            }
+            else
+            {
+                copied.Add(extent);
+            }
+        }
+
+        return new LoadPlan([.. mapped], [.. copied]);
+    }
+
+    private static bool TryExtend(PageExtent mapped, PageExtent next, out PageExtent longer)
+    {
+        longer = mapped with { Length = next.End - mapped.Start };
+        return mapped.Layer == next.Layer && longer.Length <= PageExtent.MaxLength && mapped.Layer.Holds(mapped.End, next.End - mapped.End);
+    }
+}

@@ -1,0 +1,46 @@
+namespace Unikraft.Platform.Kvm.Snapshots;
+
+/// <summary>Work that outlives the machine it began with, and not the backend.</summary>
+internal sealed class BackgroundWork : IAsyncDisposable
+{
+    private readonly CancellationTokenSource _closing = new();
+    private readonly Lock _lock = new();
+    private readonly HashSet<Task> _running = [];
+
+    /// <summary>Begins some work.</summary>
+    /// <param name="work">The work. It handles its errors, and ends soon when it is cancelled.</param>
+    internal Task Begin(Func<CancellationToken, Task> work)
+    {
+        lock (_lock)
+        {
+            Task task = Task.Run(() => work(_closing.Token), CancellationToken.None);
+            _running.Add(task);
+            _ = task.ContinueWith(Forget, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+            return task;
+        }
+    }
+
+    /// <summary>Waits for all work that was begun so far.</summary>
+    internal Task WhenDone()
+    {
+        lock (_lock)
+        {
+            return Task.WhenAll(_running);
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _closing.CancelAsync().ConfigureAwait(false);
+        await WhenDone().ConfigureAwait(false);
+        _closing.Dispose();
+    }
+
+    private void Forget(Task task)
+    {
+        lock (_lock)
+        {
+            _running.Remove(task);
+        }
+    }
+}

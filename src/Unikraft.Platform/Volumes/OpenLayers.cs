@@ -1,0 +1,47 @@
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>
+/// The images that are open in this process, by path. Volumes with a common base share one open file and what is in memory of its mapping; and an
+/// image that was frozen in use can be the base of another volume before its writer has closed it.
+/// </summary>
+/// <remarks>
+/// Safe for concurrent use. Opening and closing take turns, so that nobody finds an image that is just being closed. Frozen images are
+/// complete by then as a rule, and closing one costs nothing.
+/// </remarks>
+internal sealed class OpenLayers
+{
+    private readonly Dictionary<string, BlockLayer> _layers = new(StringComparer.Ordinal);
+
+    /// <summary>Held while images are opened and closed.</summary>
+    internal Lock Lock { get; } = new();
+
+    /// <summary>Takes part in the use of an image. The caller holds the lock.</summary>
+    /// <returns>The image, or null when it is not open.</returns>
+    /// <exception cref="DiskImageException">Somebody writes to it.</exception>
+    internal BlockLayer? Find(string path)
+    {
+        if (!_layers.TryGetValue(path, out BlockLayer? layer))
+        {
+            return null;
+        }
+
+        return layer.IsFrozen
+            ? layer.Share()
+            : throw new DiskImageException(
+                DiskImageError.InUse,
+                path,
+                $"The disk image '{path}' is in use by a volume that writes to it. Cut the volume, or dispose of it first.");
+    }
+
+    /// <summary>Notes an image that was opened. The caller holds the lock, or nobody knows the path yet.</summary>
+    internal void Add(BlockLayer layer)
+    {
+        lock (Lock)
+        {
+            _layers.Add(layer.Path, layer);
+            layer.Register(this);
+        }
+    }
+
+    internal void Remove(BlockLayer layer) => _layers.Remove(layer.Path);
+}

@@ -1,0 +1,297 @@
+using Unikraft.Platform.Volumes.Qcow2;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>
+/// A disk that can be cloned while it is in use: a chain of qcow2 images, of which the top one takes the writes. A cut freezes the top and puts an
+/// empty one on it, which takes as long for any size.
+/// </summary>
+internal sealed class Volume : IBlockDevice
+{
+    private readonly RequestGate _gate = new();
+    private Qcow2Image _top;
+    private Task _published = Task.CompletedTask;
+    private bool _isDisposed;
+
+    private Volume(Qcow2Image top) => _top = top;
+
+    public long Size => Volatile.Read(ref _top).Size;
+
+    public int BlockSize => 512;
+
+    public bool IsReadOnly => Volatile.Read(ref _top).IsFrozen;
+
+    /// <summary>The path of the image that takes the writes.</summary>
+    internal string TopPath => Volatile.Read(ref _top).Path;
+
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _isDisposed, true))
+        {
+            return;
+        }
+
+        await _gate.HoldAsync(CancellationToken.None).ConfigureAwait(false);
+        _gate.Release();
+        await Task.Run(_top.Release).ConfigureAwait(false);
+    }
+
+    public ValueTask ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken = default)
+    {
+        Check(offset, buffer.Length, isWrite: false, cancellationToken);
+        if (!_gate.TryEnter())
+        {
+            return ReadLaterAsync(offset, buffer, cancellationToken);
+        }
+
+        try
+        {
+            ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+            _top.Read(offset, buffer.Span);
+        }
+        finally
+        {
+            _gate.Exit();
+        }
+
+        return ValueTask.CompletedTask;
+    }
+
+    public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, CancellationToken cancellationToken = default)
+    {
+        Check(offset, data.Length, isWrite: true, cancellationToken);
+        if (!_gate.TryEnter())
+        {
+            return WriteLaterAsync(offset, data, cancellationToken);
+        }
+
+        try
+        {
+            ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+            _top.Write(offset, data.Span);
+        }
+        finally
+        {
+            _gate.Exit();
+        }
+
+        return ValueTask.CompletedTask;
+    }
+
+    public async ValueTask FlushAsync(CancellationToken cancellationToken = default)
+    {
+        Check(0, 0, isWrite: false, cancellationToken);
+
+        // A flush changes no contents, so a cut need not wait for one. It is for the top it has found: what it is to make durable is there or beneath.
+        Qcow2Image top = Volatile.Read(ref _top);
+        Task published = Volatile.Read(ref _published);
+        if (top.IsFrozen && top == Volatile.Read(ref _top))
+        {
+            return;
+        }
+
+        top.Share();
+        await Task.Run(
+            () =>
+            {
+                try
+                {
+                    top.Flush();
+                }
+                finally
+                {
+                    top.Release();
+                }
+            },
+            CancellationToken.None).ConfigureAwait(false);
+        await published.ConfigureAwait(false);
+    }
+
+    public ValueTask DiscardAsync(long offset, long length, CancellationToken cancellationToken = default) =>
+        ChangeAsync(offset, length, static (top, offset, length) => top.Discard(offset, length), cancellationToken);
+
+    public ValueTask WriteZeroesAsync(long offset, long length, CancellationToken cancellationToken = default) =>
+        ChangeAsync(offset, length, static (top, offset, length) => top.WriteZeroes(offset, length), cancellationToken);
+
+    /// <summary>Opens the volume whose top is a file.</summary>
+    /// <param name="path">The top image.</param>
+    /// <param name="isReadOnly">Whether it is only read.</param>
+    /// <param name="backingRoot">The directory that its backing files have to be in; the image's own by default.</param>
+    /// <param name="layers">Where open images are found and noted. The volumes of one host share it.</param>
+    /// <param name="cancellationToken">Cancels the opening as long as it has not begun.</param>
+    /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
+    internal static Task<Volume> OpenAsync(
+        string path,
+        bool isReadOnly = false,
+        string? backingRoot = null,
+        OpenLayers? layers = null,
+        CancellationToken cancellationToken = default) =>
+        Task.Run(() => new Volume(ImageChain.Open(path, isReadOnly, backingRoot, layers)), cancellationToken);
+
+    /// <summary>Makes a volume of an overlay that nobody uses yet.</summary>
+    internal static Volume Open(PreparedOverlay overlay) => new(overlay.Take());
+
+    /// <summary>Creates an empty volume.</summary>
+    /// <param name="path">Where. Must not exist.</param>
+    /// <param name="size">The size of the disk in bytes, a multiple of 512.</param>
+    /// <param name="clusterBits">The size of the clusters, 12 (4 KiB) to 21 (2 MiB).</param>
+    /// <param name="layers">Where open images are noted. The volumes of one host share it.</param>
+    /// <param name="cancellationToken">Cancels the creation as long as it has not begun.</param>
+    /// <exception cref="DiskImageException">The size is out of range, or the file cannot be created. There is no file then.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot write the file. There is no file then.</exception>
+    internal static Task<Volume> CreateAsync(
+        string path,
+        long size,
+        int clusterBits = Qcow2Header.DefaultClusterBits,
+        OpenLayers? layers = null,
+        CancellationToken cancellationToken = default) =>
+        Task.Run(() => new Volume(Create(path, size, clusterBits, backing: null, layers)), cancellationToken);
+
+    /// <summary>Creates an empty image over the top, for a cut to come. Takes as long for any size.</summary>
+    /// <param name="path">Where. Must not exist.</param>
+    /// <param name="cancellationToken">Cancels the creation as long as it has not begun.</param>
+    /// <exception cref="DiskImageException">The file cannot be created.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot write it.</exception>
+    internal Task<PreparedOverlay> PrepareOverlayAsync(string path, CancellationToken cancellationToken = default)
+    {
+        Check(0, 0, isWrite: true, cancellationToken);
+        return CreateOverlayAsync(Volatile.Read(ref _top), path);
+    }
+
+    /// <summary>Holds new requests back and waits for those under way, flushes excepted.</summary>
+    /// <param name="cancellationToken">Cancels the waiting; requests go on then.</param>
+    internal ValueTask HoldAsync(CancellationToken cancellationToken = default) => _gate.HoldAsync(cancellationToken);
+
+    /// <summary>Lets requests go on.</summary>
+    internal void Release() => _gate.Release();
+
+    /// <summary>
+    /// Freezes the top and puts an overlay on it that was prepared for it. Requests are held back meanwhile. Neither waits nor allocates.
+    /// </summary>
+    /// <returns>What the volume was.</returns>
+    /// <exception cref="InvalidOperationException">
+    /// Requests are not held back, the overlay is for another top or size, or the last cut has not been published.
+    /// </exception>
+    internal VolumeCut Cut(PreparedOverlay overlay)
+    {
+        Qcow2Image top = _top;
+        if (!_gate.IsClear || overlay.Image.Backing != top || overlay.Image.Size != top.Size || !_published.IsCompletedSuccessfully)
+        {
+            throw new InvalidOperationException(
+                "A cut needs requests to be held back, an overlay that was prepared for this top and size, and the last cut to be published.");
+        }
+
+        VolumeCut cut = overlay.Cut;
+        cut.Freeze(top);
+
+        // In this order: who sees the new top sees what its flushes wait for.
+        Volatile.Write(ref _published, cut.Published);
+        Volatile.Write(ref _top, overlay.Take());
+        return cut;
+    }
+
+    /// <summary>Makes the disk larger.</summary>
+    /// <param name="size">The new size in bytes, a multiple of 512.</param>
+    /// <param name="cancellationToken">Cancels the waiting for requests under way.</param>
+    /// <exception cref="DiskImageException">The size is smaller than it was, or out of range.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot write, or the volume is read-only.</exception>
+    internal async Task ResizeAsync(long size, CancellationToken cancellationToken = default)
+    {
+        await _gate.HoldAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await Task.Run(() => _top.Resize(size), CancellationToken.None).ConfigureAwait(false);
+        }
+        finally
+        {
+            _gate.Release();
+        }
+    }
+
+    internal static Task<PreparedOverlay> CreateOverlayAsync(Qcow2Image top, string path) => Task.Run(() =>
+    {
+        BlockLayer backing = top.Share();
+        try
+        {
+            return new PreparedOverlay(Create(path, top.Size, Qcow2Header.DefaultClusterBits, backing, top.Registry));
+        }
+        catch
+        {
+            backing.Release();
+            throw;
+        }
+    });
+
+    private static Qcow2Image Create(string path, long size, int clusterBits, BlockLayer? backing, OpenLayers? layers)
+    {
+        string full = System.IO.Path.GetFullPath(path);
+        ImageFile file = ImageFile.Create(full);
+        try
+        {
+            Qcow2Image image = Qcow2Image.CreateNew(file, size, clusterBits, backing);
+            layers?.Add(image);
+            return image;
+        }
+        catch
+        {
+            file.Dispose();
+            File.Delete(full);
+            throw;
+        }
+    }
+
+    private async ValueTask ReadLaterAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        await _gate.EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+            _top.Read(offset, buffer.Span);
+        }
+        finally
+        {
+            _gate.Exit();
+        }
+    }
+
+    private async ValueTask WriteLaterAsync(long offset, ReadOnlyMemory<byte> data, CancellationToken cancellationToken)
+    {
+        await _gate.EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+            _top.Write(offset, data.Span);
+        }
+        finally
+        {
+            _gate.Exit();
+        }
+    }
+
+    private async ValueTask ChangeAsync(long offset, long length, Action<Qcow2Image, long, long> change, CancellationToken cancellationToken)
+    {
+        Check(offset, length, isWrite: true, cancellationToken);
+        await _gate.EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+            change(_top, offset, length);
+        }
+        finally
+        {
+            _gate.Exit();
+        }
+    }
+
+    private void Check(long offset, long length, bool isWrite, CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+        BlockRange.ThrowIfOutside(TopPath, Size, offset, length);
+        if (isWrite && IsReadOnly)
+        {
+            BlockRange.ThrowReadOnly(TopPath);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+using Unikraft.Platform.Volumes.Qcow2;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>What a volume was at one moment: an image that does not change any more, and all beneath it.</summary>
+/// <remarks>
+/// Until whoever keeps the books of the volumes has written down that the volume has another top, and says so with <see cref="Publish"/>, no
+/// flush of the volume completes: what was flushed must be found after a crash.
+/// </remarks>
+internal sealed class VolumeCut : IAsyncDisposable
+{
+    private readonly TaskCompletionSource _published = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    private Qcow2Image? _frozen;
+
+    /// <summary>The path of the image.</summary>
+    internal string Path => Frozen.Path;
+
+    internal Task Published => _published.Task;
+
+    internal Qcow2Image Frozen => _frozen ?? throw new ObjectDisposedException(nameof(VolumeCut));
+
+    /// <summary>Gives up the image. Volumes that are based on it keep it.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _frozen, null) is { } frozen)
+        {
+            await Task.Run(frozen.Release).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>The new top of the volume is written down, durably.</summary>
+    internal void Publish() => _published.TrySetResult();
+
+    /// <summary>The new top of the volume cannot be written down: flushes of the volume fail from now on.</summary>
+    internal void Fail(BlockDeviceException error) => _published.TrySetException(error);
+
+    /// <summary>Makes the image durable and consistent as a file of its own. The volume's next flush would do so too.</summary>
+    internal Task SealAsync() => Task.Run(Frozen.Seal);
+
+    /// <summary>Creates an empty image over this one.</summary>
+    /// <param name="path">Where. Must not exist.</param>
+    /// <exception cref="DiskImageException">The file cannot be created.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot write it.</exception>
+    internal Task<PreparedOverlay> PrepareOverlayAsync(string path) => Volume.CreateOverlayAsync(Frozen, path);
+
+    internal void Freeze(Qcow2Image top)
+    {
+        top.Freeze();
+        _frozen = top;
+    }
+}
