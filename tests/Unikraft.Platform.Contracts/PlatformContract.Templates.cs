@@ -201,7 +201,7 @@ public abstract partial class PlatformContract
         await CreateCounterAsync("base");
         CounterTick first = await TickAsync("base");
 
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Templates.ConvertAsync("base", cancellationToken: Cancelled).Guarded());
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Templates.ConvertAsync("base", Cancelled).Guarded());
 
         Assert.Empty(Templates.List());
         Assert.Equal(first with { Tick = 2 }, await TickAsync("base"));

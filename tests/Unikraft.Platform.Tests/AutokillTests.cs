@@ -157,7 +157,10 @@ public sealed class AutokillTests
         }
 
         test.Time.Advance(Hour - Tick);
-        Assert.Equal(AfterAnHour, (await test.Templates.ConvertAsync("source", byCall ? AfterAnHour : null).Guarded()).Autokill);
+        await Assert.ThrowsAsync<InvalidRequestException>(
+            () => test.Templates.ConvertAsync("source", new AutokillPolicy(TimeSpan.FromTicks(1))).Guarded());
+        Template template = await (byCall ? test.Templates.ConvertAsync("source", AfterAnHour) : test.Templates.ConvertAsync("source")).Guarded();
+        Assert.Equal(AfterAnHour, template.Autokill);
         test.Time.Advance(Hour - Tick);
         CreateInstanceRequest clone = new() { Template = "source", Autokill = new AutokillPolicy(TimeSpan.Zero) };
         await test.Instances.CreateAsync(clone with { Name = "clone" }).Guarded();

@@ -141,7 +141,7 @@ public sealed class GuestRequestTests
         await using TestPlatform test = new(options => options.CaptureLatency = Latency);
         await using ConsoleSession console = await CreateSourceAsync(test);
         using CancellationTokenSource cancellation = new();
-        Task<Template> conversion = test.Templates.ConvertAsync("source", cancellationToken: cancellation.Token);
+        Task<Template> conversion = test.Templates.ConvertAsync("source", cancellation.Token);
         await test.Time.WaitForTimerAsync(Latency).Guarded();
 
         await cancellation.CancelAsync();

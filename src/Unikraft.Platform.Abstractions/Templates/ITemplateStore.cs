@@ -4,7 +4,7 @@ namespace Unikraft.Platform;
 /// <remarks>
 /// <para>
 /// Clone one with <see cref="IInstanceManager.CreateAsync"/> and <see cref="CreateInstanceRequest.Template"/>. An instance becomes a template by
-/// <see cref="ConvertAsync"/> or by its guest's own request, with the same result. There is no way back. Clones can become templates in turn,
+/// <see cref="ConvertAsync(NameOrUuid, CancellationToken)"/> or by its guest's own request, with the same result. There is no way back. Clones can become templates in turn,
 /// to any depth.
 /// </para>
 /// <para>
@@ -16,25 +16,28 @@ public interface ITemplateStore
 {
     /// <summary>
     /// Turns an instance into a template of the same UUID and name. It is no instance from then on: it is not listed, and cannot be started,
-    /// stopped or branched. Whoever waits for a state of it is told that it is gone.
+    /// stopped or branched. Whoever waits for a state of it is told that it is gone. It keeps the tags, the delete lock and the autokill policy.
     /// </summary>
     /// <param name="instance">
     /// The instance. A running one stands still, and its clones continue from there. Clones of a stopped one start like itself: from its snapshot if
     /// it has one, else from its image.
     /// </param>
-    /// <param name="autokill">
-    /// When the template is removed for want of clones. Default: the policy of the instance, whose tags and delete lock the template keeps as well.
-    /// </param>
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done; the instance then goes on.</param>
     /// <returns>The template; nothing of the machine is left.</returns>
-    /// <exception cref="InvalidRequestException">The autokill policy is out of range.</exception>
     /// <exception cref="ResourceNotFoundException">There is no such instance, or it was deleted meanwhile.</exception>
     /// <exception cref="WrongStateException">The instance is neither running nor stopped, or it was stopped meanwhile.</exception>
     /// <exception cref="PlatformException">
     /// <see cref="PlatformErrorCode.SnapshotPending"/>: the instance has a snapshot in progress. Retry once it completes.
     /// </exception>
     /// <exception cref="HypervisorException">The snapshot failed. The instance goes on.</exception>
-    Task<Template> ConvertAsync(NameOrUuid instance, AutokillPolicy? autokill = null, CancellationToken cancellationToken = default);
+    Task<Template> ConvertAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+
+    /// <summary>The same with an autokill policy for the template, in the place of that of the instance.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="autokill">When the template is removed for want of clones.</param>
+    /// <param name="cancellationToken">Cancels the conversion as long as it is not done; the instance then goes on.</param>
+    /// <exception cref="InvalidRequestException">The policy is out of range. The instance goes on.</exception>
+    Task<Template> ConvertAsync(NameOrUuid instance, AutokillPolicy autokill, CancellationToken cancellationToken = default);
 
     /// <summary>Looks a template up.</summary>
     /// <param name="template">The template.</param>

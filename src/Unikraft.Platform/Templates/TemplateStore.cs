@@ -11,14 +11,19 @@ internal sealed class TemplateStore(
     LiveInstances live,
     ResourceRegistry<StoredTemplate> templates) : ITemplateStore
 {
-    public async Task<Template> ConvertAsync(
-        NameOrUuid instance,
-        AutokillPolicy? autokill = null,
-        CancellationToken cancellationToken = default)
+    public async Task<Template> ConvertAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
     {
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
-        Durations.RequireAutokill(autokill?.Time);
+        return await ConvertAsync(instances.Find(instance), onlyIn: null, autokill: null, cancellationToken).ConfigureAwait(false);
+    }
+
+    public async Task<Template> ConvertAsync(NameOrUuid instance, AutokillPolicy autokill, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(autokill);
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        Durations.RequireAutokill(autokill.Time);
         return await ConvertAsync(instances.Find(instance), onlyIn: null, autokill, cancellationToken).ConfigureAwait(false);
     }
 
