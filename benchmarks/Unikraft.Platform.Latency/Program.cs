@@ -23,6 +23,7 @@ IMeasure[] measures =
     new Fork(isPooled: true),
     new Fork(isPooled: false),
     new BranchTotal(),
+    new BranchSeries(),
     new CaptureCancel(),
     new CheckpointBytes(),
     new DepthLoad(),

@@ -12,9 +12,10 @@ namespace Unikraft.Platform.Latency.Measures;
 /// </summary>
 internal sealed class BranchTotal : IMeasure
 {
-    private const int MemoryMb = 256;
+    internal const int MemoryMb = 256;
+    internal const double Share = 0.01;
+
     private const int WarmUp = 100;
-    private const double Share = 0.01;
     private const double LimitMicroseconds = 3000;
 
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
@@ -29,15 +30,7 @@ internal sealed class BranchTotal : IMeasure
         MachineProbe probe = new(builder) { WakeUp = "show\n"u8.ToArray() };
         probe.UseKvm();
         await using IUnikraftPlatform platform = builder.Build();
-        Instance source = await platform.Instances.CreateAsync(
-            new CreateInstanceRequest
-            {
-                Image = CounterGuest.Image,
-                MemoryMb = MemoryMb,
-                Args = CounterGuest.Arguments(MemoryMb, pages, "--random"),
-                WaitTimeout = Patience,
-            },
-            cancellationToken);
+        Instance source = await BootAsync(platform, pages, cancellationToken);
         KvmMachine machine = probe.MachineOf(source.Uuid);
         List<double> running = [];
         List<double> returned = [];
@@ -47,7 +40,8 @@ internal sealed class BranchTotal : IMeasure
             for (int i = -WarmUp; i < samples; i++)
             {
                 await TickAsync(console, cancellationToken);
-                (double toExit, double toReturn) = await BranchAsync(platform, probe, source.Uuid, cancellationToken);
+                (double toExit, double toReturn, Guid branch) = await BranchAsync(platform, probe, source.Uuid, cancellationToken);
+                await DeleteAsync(platform, probe, branch, cancellationToken);
                 await machine.Folding.WaitAsync(cancellationToken);
                 if (i >= 0)
                 {
@@ -61,6 +55,40 @@ internal sealed class BranchTotal : IMeasure
         yield return Row(returned, pages, "call returned");
     }
 
+    /// <summary>Takes branches of a new source in a row, which stay alive until the last one is there.</summary>
+    /// <param name="branches">How many.</param>
+    /// <param name="pages">The pages that the source dirties before each.</param>
+    /// <param name="cancellationToken">Cancels.</param>
+    /// <returns>How long the second and the last one took, in microseconds.</returns>
+    internal static async Task<(double Second, double Last)> SeriesAsync(int branches, int pages, CancellationToken cancellationToken)
+    {
+        UnikraftPlatformBuilder builder = new();
+        MachineProbe probe = new(builder) { WakeUp = "show\n"u8.ToArray() };
+        probe.UseKvm();
+        await using IUnikraftPlatform platform = builder.Build();
+        Instance source = await BootAsync(platform, pages, cancellationToken);
+        await using IInstanceConsole console = platform.Instances.AttachConsole(source.Uuid);
+        List<double> elapsed = [];
+        for (int i = 0; i < branches; i++)
+        {
+            await TickAsync(console, cancellationToken);
+            elapsed.Add((await BranchAsync(platform, probe, source.Uuid, cancellationToken)).ToExit);
+        }
+
+        return (elapsed[1], elapsed[^1]);
+    }
+
+    private static Task<Instance> BootAsync(IUnikraftPlatform platform, int pages, CancellationToken cancellationToken) =>
+        platform.Instances.CreateAsync(
+            new CreateInstanceRequest
+            {
+                Image = CounterGuest.Image,
+                MemoryMb = MemoryMb,
+                Args = CounterGuest.Arguments(MemoryMb, pages, "--random"),
+                WaitTimeout = Patience,
+            },
+            cancellationToken);
+
     /// <summary>Lets the source dirty its pages, and waits until it sleeps again.</summary>
     private static async Task TickAsync(IInstanceConsole console, CancellationToken cancellationToken)
     {
@@ -70,7 +98,7 @@ internal sealed class BranchTotal : IMeasure
         await Task.Delay(Settling, TimeProvider.System, cancellationToken);
     }
 
-    private static async Task<(double ToExit, double ToReturn)> BranchAsync(
+    private static async Task<(double ToExit, double ToReturn, Guid Branch)> BranchAsync(
         IUnikraftPlatform platform,
         MachineProbe probe,
         Guid source,
@@ -87,11 +115,14 @@ internal sealed class BranchTotal : IMeasure
             spin.SpinOnce(sleep1Threshold: -1);
         }
 
-        double toExit = Stopwatch.GetElapsedTime(start).TotalMicroseconds;
-        await platform.Instances.DeleteAsync(branch.Uuid, cancellationToken);
-        probe.Forget(branch.Uuid);
+        return (Stopwatch.GetElapsedTime(start).TotalMicroseconds, toReturn, branch.Uuid);
+    }
+
+    private static async Task DeleteAsync(IUnikraftPlatform platform, MachineProbe probe, Guid branch, CancellationToken cancellationToken)
+    {
+        await platform.Instances.DeleteAsync(branch, cancellationToken);
+        probe.Forget(branch);
         await probe.ReclaimAsync();
-        return (toExit, toReturn);
     }
 
     private Measurement Row(IReadOnlyList<double> samples, int pages, string until, params Target[] targets) => Measurement.Of(

@@ -16,6 +16,7 @@ internal sealed class LiveCapture : IDisposable
     /// <summary>Chains are folded when loading would copy more than these pages, and this share of the memory: 2.5 us each.</summary>
     private const int MinScattered = 256;
     private const int ScatteredShare = 64;
+    private const int UrgentShare = 4;
 
     /// <summary>256 MiB: more would take longer to provide than it saves.</summary>
     private const int MaxStaged = 1 << 16;
@@ -111,9 +112,12 @@ internal sealed class LiveCapture : IDisposable
     private void BeginFolding(KvmSnapshot snapshot)
     {
         PageMap map = snapshot.ShareMemory();
-        if (_folding.IsCompleted && map.Plan.CopiedPages > Math.Max(MinScattered, _memory.Pages / ScatteredShare))
+        int limit = Math.Max(MinScattered, _memory.Pages / ScatteredShare);
+        if (_folding.IsCompleted && map.Plan.CopiedPages > limit)
         {
-            _folding = _background.Begin(token => FoldAsync(snapshot, map, token));
+            // A branch is restored right after its snapshot, and would wait for memory and processor; unless it waits for the copying anyway.
+            TimeSpan delay = map.Plan.CopiedPages > UrgentShare * limit ? TimeSpan.Zero : FoldingDelay;
+            _folding = _background.Begin(token => FoldAsync(snapshot, map, delay, token));
         }
         else
         {
@@ -121,14 +125,13 @@ internal sealed class LiveCapture : IDisposable
         }
     }
 
-    private async Task FoldAsync(KvmSnapshot snapshot, PageMap map, CancellationToken cancellationToken)
+    private async Task FoldAsync(KvmSnapshot snapshot, PageMap map, TimeSpan delay, CancellationToken cancellationToken)
     {
         using (map)
         {
             try
             {
-                // A branch is restored right after its snapshot, and would wait for memory and processor.
-                await Task.Delay(FoldingDelay, _timeProvider, cancellationToken).ConfigureAwait(false);
+                await Task.Delay(delay, _timeProvider, cancellationToken).ConfigureAwait(false);
                 using PageMap folded = map.Fold(_memory.Pages);
                 snapshot.Rebase(map, folded);
                 _base.Rebase(map, folded);
