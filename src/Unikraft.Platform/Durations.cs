@@ -5,6 +5,8 @@ internal static class Durations
 {
     private static readonly TimeSpan MaxGracePeriod = TimeSpan.FromHours(24);
 
+    private static readonly TimeSpan MaxAutokill = TimeSpan.FromDays(3650);
+
     // What a timer can hold.
     private static readonly TimeSpan MaxTimeout = TimeSpan.FromMilliseconds(uint.MaxValue - 1);
 
@@ -28,6 +30,18 @@ internal static class Durations
             throw new InvalidRequestException($"The pause budget {given} is out of range: 1 ms or more, or Timeout.InfiniteTimeSpan.");
         }
     }
+
+    public static void RequireAutokill(TimeSpan? time)
+    {
+        if (time is { } given && given != TimeSpan.Zero && (given < TimeSpan.FromMilliseconds(1) || given > MaxAutokill))
+        {
+            throw new InvalidRequestException($"The autokill time {given} is out of range: 1 ms to 3650 days, or 0 for never.");
+        }
+    }
+
+    /// <summary>What to set a timer to, so that it does not fire too early, nor is given more than it can hold.</summary>
+    public static TimeSpan ForTimer(TimeSpan left) =>
+        TimeSpan.FromMilliseconds(Math.Ceiling(Math.Clamp(left.TotalMilliseconds, 0, MaxTimeout.TotalMilliseconds)));
 
     public static void RequireTimeout(TimeSpan? timeout)
     {

@@ -83,6 +83,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         await drained.ConfigureAwait(false);
         // What was created meanwhile.
         await _instances.CloseAllAsync().ConfigureAwait(false);
+        _instances.EndWatching();
         await _checkpoints.CloseAllAsync().ConfigureAwait(false);
         _templates.CloseAll();
         await _context.Hypervisor.DisposeAsync().ConfigureAwait(false);

@@ -113,6 +113,10 @@ public abstract partial class PlatformContract
         await FailsAsync<ResourceNotFoundException>("No checkpoint with name 'nobody'", () => LoadAsync(Nobody));
         await FailsAsync<ResourceNotFoundException>("No checkpoint with name 'nobody'", () => Checkpoints.WaitAsync(Nobody));
         await FailsAsync<ResourceNotFoundException>("No checkpoint with name 'nobody'", () => Checkpoints.DeleteAsync(Nobody));
+        await FailsAsync<ResourceNotFoundException>(Message, () => Instances.PatchAsync(Nobody, []));
+        await FailsAsync<ResourceNotFoundException>("No checkpoint with name 'nobody'", () => Checkpoints.PatchAsync(Nobody, []));
+        await FailsAsync<ResourceNotFoundException>("No template with name 'nobody'", () => Templates.PatchAsync(Nobody, []));
+        Assert.Throws<ResourceNotFoundException>(() => Instances.WatchAsync(Nobody));
         Assert.Throws<ResourceNotFoundException>(() => Instances.Get(Nobody));
         Assert.Throws<ResourceNotFoundException>(() => Instances.GetHistory(Nobody));
         Assert.Throws<ResourceNotFoundException>(() => Instances.ReadLog(Nobody));
@@ -165,6 +169,8 @@ public abstract partial class PlatformContract
             () => Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "running", Name = "free" }, Cancelled));
         await AssertCancelledAsync(() => Checkpoints.WaitAsync("chk", cancellationToken: Cancelled));
         await AssertCancelledAsync(() => Checkpoints.DeleteAsync("chk", Cancelled));
+        await AssertCancelledAsync(() => Instances.PatchAsync("stopped", [new PatchOperation.SetDeleteLock(true)], Cancelled));
+        await AssertCancelledAsync(() => Checkpoints.PatchAsync("chk", [new PatchOperation.SetDeleteLock(true)], Cancelled));
 
         Assert.Equal(["running", "stopped"], Instances.List().Select(instance => instance.Name));
         Assert.Equal(["chk"], Checkpoints.List().Select(checkpoint => checkpoint.Name));
@@ -180,6 +186,9 @@ public abstract partial class PlatformContract
     {
         await Assert.ThrowsAsync<ArgumentNullException>(() => Instances.CreateAsync(null!));
         await Assert.ThrowsAsync<ArgumentNullException>(() => Checkpoints.CreateAsync(null!));
+        await Assert.ThrowsAsync<ArgumentNullException>(() => Instances.PatchAsync("it", null!));
+        await Assert.ThrowsAsync<ArgumentNullException>(() => Checkpoints.PatchAsync("it", null!));
+        await Assert.ThrowsAsync<ArgumentNullException>(() => Templates.PatchAsync("it", null!));
     }
 
     private static async Task AssertCancelledAsync(Func<Task> action) =>

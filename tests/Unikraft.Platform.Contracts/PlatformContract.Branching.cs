@@ -59,6 +59,28 @@ public abstract partial class PlatformContract
     }
 
     [ContractFact]
+    public async Task Environment_and_size_are_inherited_and_the_restart_policy_is_never_unless_given()
+    {
+        Dictionary<string, string> env = new(StringComparer.Ordinal) { ["A"] = "b", ["C"] = "" };
+        CreateInstanceRequest request = Request("counter", "--period-ms", "0") with
+        {
+            Name = "source",
+            Env = env,
+            MemoryMb = 65,
+            RestartPolicy = RestartPolicy.Always,
+            WaitTimeout = Timeout.InfiniteTimeSpan,
+        };
+        await Instances.CreateAsync(request).Guarded();
+        await CheckpointAsync("source", "chk");
+
+        foreach (Instance made in new[] { await BranchAsync("source"), await LoadAsync("chk") })
+        {
+            Assert.Equal(env, made.Env);
+            Assert.Equal((1, 65, RestartPolicy.Never), (made.Vcpus, made.MemoryMb, made.RestartPolicy));
+        }
+    }
+
+    [ContractFact]
     public async Task A_branch_without_a_name_is_called_after_its_source()
     {
         await CreateCounterAsync("mother");

@@ -24,6 +24,8 @@ public sealed class ModelTests
                 await run.StepAsync();
                 await run.CheckAsync();
             }
+
+            await run.EndAsync();
         }
         catch (Exception error)
         {
@@ -34,8 +36,26 @@ public sealed class ModelTests
     /// <summary>The memory of a counter guest.</summary>
     private sealed record Memory(string Nonce, int Tick, string Mark);
 
-    private sealed class ModelInstance
+    /// <summary>What can be patched, and since when the resource is not used.</summary>
+    private abstract record ModelResource
     {
+        public IReadOnlyList<string> Tags { get; set; } = [];
+
+        public bool IsLocked { get; set; }
+
+        public int? AutokillSeconds { get; set; }
+
+        public int UnusedSeconds { get; set; }
+
+        public virtual bool IsUsed => false;
+
+        public bool HasExpired => !IsLocked && !IsUsed && UnusedSeconds >= AutokillSeconds;
+    }
+
+    private sealed record ModelInstance : ModelResource
+    {
+        public override bool IsUsed => IsRunning;
+
         public bool IsRunning { get; set; }
 
         /// <summary>What runs; unknown nonce when it has not ticked yet.</summary>
@@ -49,12 +69,12 @@ public sealed class ModelTests
         public IReadOnlyList<string> History { get; set; } = [];
     }
 
-    private sealed record ModelCheckpoint(Memory? Memory, IReadOnlyList<string> Ancestors)
+    private sealed record ModelCheckpoint(Memory? Memory, IReadOnlyList<string> Ancestors) : ModelResource
     {
         public int Loads { get; set; }
     }
 
-    private sealed record ModelTemplate(Memory? Memory, IReadOnlyList<string> History)
+    private sealed record ModelTemplate(Memory? Memory, IReadOnlyList<string> History) : ModelResource
     {
         public int Clones { get; set; }
     }
@@ -65,11 +85,13 @@ public sealed class ModelTests
         private readonly Dictionary<string, ModelCheckpoint> _checkpoints = new(StringComparer.Ordinal);
         private readonly Dictionary<string, ModelTemplate> _templates = new(StringComparer.Ordinal);
         private readonly StringBuilder _history = new();
+        private readonly IAsyncEnumerable<InstanceTransition> _watch = test.Instances.WatchAllAsync();
+        private int _starts;
         private int _lastName;
 
         public string History => _history.ToString();
 
-        public Task StepAsync() => dice.Next(18) switch
+        public Task StepAsync() => dice.Next(22) switch
         {
             0 or 1 => CreateAsync(),
             2 => BranchAsync(),
@@ -86,6 +108,8 @@ public sealed class ModelTests
             13 or 14 => CloneAsync(),
             15 => DeleteTemplateAsync(),
             16 => ForkAsync(),
+            17 or 18 => PatchAsync(),
+            19 or 20 => LetTimePassAsync(),
             _ => TickAsync(),
         };
 
@@ -100,6 +124,7 @@ public sealed class ModelTests
                 Assert.Equal(model.Starts, instance.StartCount);
                 Assert.Equal(instance.State == InstanceState.Stopped && model.Starts > 0, instance.StopReason is not null);
                 Assert.Equal(model.History, test.Instances.GetHistory(instance.Uuid).Select(entry => entry.Name));
+                CheckMetadata(model, instance.Tags, instance.DeleteLock, instance.Autokill);
             }
 
             Assert.Equal(
@@ -107,20 +132,168 @@ public sealed class ModelTests
                 test.Checkpoints.List().Select(checkpoint => checkpoint.Name).Order(StringComparer.Ordinal));
             foreach ((string name, ModelCheckpoint model) in _checkpoints)
             {
-                Assert.Equal((CheckpointState.Ready, model.Loads), (test.Checkpoints.Get(name).State, test.Checkpoints.Get(name).LoadCount));
+                Checkpoint checkpoint = test.Checkpoints.Get(name);
+                Assert.Equal((CheckpointState.Ready, model.Loads), (checkpoint.State, checkpoint.LoadCount));
+                CheckMetadata(model, checkpoint.Tags, checkpoint.DeleteLock, checkpoint.Autokill);
                 Assert.Equal(model.Ancestors, test.Checkpoints.GetHistory(name).Select(entry => entry.Name));
             }
 
             Assert.Equal(
                 _templates.Keys.Order(StringComparer.Ordinal),
                 test.Templates.List().Select(template => template.Name).Order(StringComparer.Ordinal));
-            Assert.All(_templates, entry => Assert.Equal(entry.Value.Clones, test.Templates.Get(entry.Key).CloneCount));
+            foreach ((string name, ModelTemplate model) in _templates)
+            {
+                Template template = test.Templates.Get(name);
+                Assert.Equal(model.Clones, template.CloneCount);
+                CheckMetadata(model, template.Tags, template.DeleteLock, template.Autokill);
+            }
 
             if (dice.Pick(_instances.Where(entry => entry.Value.IsRunning)) is (string running, ModelInstance live))
             {
                 await using ConsoleSession console = Attach(running);
                 Assert.Equal(live.Live?.Mark ?? "", await console.ShowAsync());
             }
+        }
+
+        /// <summary>Ends the platform, and checks what a reader of all transitions has seen since the beginning.</summary>
+        public async Task EndAsync()
+        {
+            await test.Platform.DisposeAsync().Guarded();
+            List<InstanceTransition> all = [];
+            await foreach (InstanceTransition transition in _watch)
+            {
+                all.Add(transition);
+            }
+
+            Assert.Equal(_starts, all.Count(transition => transition.To == InstanceState.Running));
+            foreach (IGrouping<Guid, InstanceTransition> instance in all.GroupBy(transition => transition.Uuid))
+            {
+                InstanceTransition[] life = [.. instance];
+                Assert.Equal(Enumerable.Range(1, life.Length), life.Select(transition => (int)transition.Number));
+                Assert.All(life.Zip(life.Skip(1)), pair => Assert.Equal(pair.First.To, pair.Second.From));
+                Assert.Equal((null, null), (life[0].From, life[^1].To));
+            }
+        }
+
+        private static void CheckMetadata(ModelResource model, IReadOnlyList<string> tags, bool deleteLock, AutokillPolicy? autokill)
+        {
+            Assert.Equal(model.Tags, tags);
+            Assert.Equal((model.IsLocked, model.AutokillSeconds), (deleteLock, (int?)autokill?.Time.TotalSeconds));
+        }
+
+        private async Task PatchAsync()
+        {
+            var all = _instances.Select(entry => KeyValuePair.Create("i:" + entry.Key, (ModelResource)entry.Value))
+                .Concat(_checkpoints.Select(entry => KeyValuePair.Create("c:" + entry.Key, (ModelResource)entry.Value)))
+                .Concat(_templates.Select(entry => KeyValuePair.Create("t:" + entry.Key, (ModelResource)entry.Value)));
+            if (dice.Pick(all) is not (string key, ModelResource model))
+            {
+                return;
+            }
+
+            PatchOperation[] operations = [.. Enumerable.Range(0, dice.Next(3) + 1).Select(_ => NewOperation())];
+            bool isBad = dice.Next(5) == 0;
+            Say($"patch {key}: {string.Join(", ", operations.Select(operation => operation.ToString()))}{(isBad ? ", and a bad tag" : "")}");
+            if (isBad)
+            {
+                await Assert.ThrowsAsync<InvalidRequestException>(() => SendAsync([.. operations, new PatchOperation.AddTags("a b")]));
+                return;
+            }
+
+            await SendAsync(operations);
+            foreach (PatchOperation operation in operations)
+            {
+                Apply(model, operation);
+            }
+
+            // A lock or policy that holds nothing any more.
+            Advance(0);
+
+            Task SendAsync(PatchOperation[] sent) => key[0] switch
+            {
+                'i' => test.Instances.PatchAsync(key[2..], sent).Guarded(),
+                'c' => test.Checkpoints.PatchAsync(key[2..], sent).Guarded(),
+                _ => test.Templates.PatchAsync(key[2..], sent).Guarded(),
+            };
+        }
+
+        private PatchOperation NewOperation()
+        {
+            string[] tags = [.. Enumerable.Range(0, dice.Next(3)).Select(_ => $"tag-{dice.Next(4)}")];
+            int kind = dice.Next(6);
+            return kind switch
+            {
+                0 => new PatchOperation.AddTags(tags),
+                1 => new PatchOperation.DelTags(tags),
+                2 => new PatchOperation.SetTags(tags),
+                3 => new PatchOperation.SetDeleteLock(dice.Next(3) == 0),
+                _ => new PatchOperation.SetAutokill(dice.Next(4) == 0 ? null : new AutokillPolicy(TimeSpan.FromSeconds(20 + dice.Next(100)))),
+            };
+        }
+
+        private static void Apply(ModelResource model, PatchOperation operation)
+        {
+            switch (operation)
+            {
+                case PatchOperation.AddTags add:
+                    model.Tags = [.. model.Tags.Concat(add.Tags).Distinct(StringComparer.Ordinal)];
+                    break;
+                case PatchOperation.DelTags del:
+                    model.Tags = [.. model.Tags.Where(tag => !del.Tags.Contains(tag, StringComparer.Ordinal))];
+                    break;
+                case PatchOperation.SetTags set:
+                    model.Tags = [.. set.Tags.Distinct(StringComparer.Ordinal)];
+                    break;
+                case PatchOperation.SetDeleteLock set:
+                    model.IsLocked = set.Enabled;
+                    break;
+                case PatchOperation.SetAutokill set:
+                    model.AutokillSeconds = (int?)set.Policy?.Time.TotalSeconds;
+                    break;
+            }
+        }
+
+        private Task LetTimePassAsync()
+        {
+            int seconds = dice.Next(40) + 1;
+            Say($"wait {seconds} s");
+            Advance(seconds);
+            return Task.CompletedTask;
+        }
+
+        private void Advance(int seconds)
+        {
+            test.Time.Advance(TimeSpan.FromSeconds(seconds));
+            foreach (ModelResource model in _instances.Values.Concat<ModelResource>(_checkpoints.Values).Concat(_templates.Values))
+            {
+                model.UnusedSeconds = model.IsUsed ? 0 : model.UnusedSeconds + seconds;
+            }
+
+            Expire(_instances);
+            Expire(_checkpoints);
+            Expire(_templates);
+        }
+
+        private static void Expire<T>(Dictionary<string, T> resources)
+            where T : ModelResource
+        {
+            foreach (string name in resources.Where(entry => entry.Value.HasExpired).Select(entry => entry.Key).ToArray())
+            {
+                resources.Remove(name);
+            }
+        }
+
+        /// <summary>Deletes a resource, which its lock refuses.</summary>
+        private static async Task<bool> DeleteAsync(ModelResource model, Func<Task> delete)
+        {
+            if (!model.IsLocked)
+            {
+                await delete();
+                return true;
+            }
+
+            await Assert.ThrowsAsync<DeletionProtectedException>(delete);
+            return false;
         }
 
         private async Task CreateAsync()
@@ -180,6 +353,7 @@ public sealed class ModelTests
                 .CreateAsync(new CreateInstanceRequest { Name = name, Checkpoint = checkpoint, Autostart = start, WaitTimeout = Wait(start) })
                 .Guarded();
             model.Loads++;
+            model.UnusedSeconds = 0;
             _instances[name] = Started(new ModelInstance { Snapshot = model.Memory, History = [checkpoint, .. model.Ancestors] }, start);
         }
 
@@ -206,7 +380,12 @@ public sealed class ModelTests
             }
 
             Assert.Equal(uuid, test.Templates.Get(name).Uuid);
-            _templates[name] = new ModelTemplate(StateOf(model), model.History);
+            _templates[name] = new ModelTemplate(StateOf(model), model.History)
+            {
+                Tags = model.Tags,
+                IsLocked = model.IsLocked,
+                AutokillSeconds = model.AutokillSeconds,
+            };
             _instances.Remove(name);
         }
 
@@ -224,16 +403,21 @@ public sealed class ModelTests
                 .CreateAsync(new CreateInstanceRequest { Name = name, Template = template, Autostart = start, WaitTimeout = Wait(start) })
                 .Guarded();
             model.Clones++;
-            _instances[name] = Started(new ModelInstance { Snapshot = model.Memory, History = model.History }, start);
+            model.UnusedSeconds = 0;
+            _instances[name] = Started(
+                new ModelInstance { Snapshot = model.Memory, History = model.History, AutokillSeconds = model.AutokillSeconds },
+                start);
         }
 
         private async Task DeleteTemplateAsync()
         {
-            if (dice.Pick(_templates) is (string name, _))
+            if (dice.Pick(_templates) is (string name, ModelTemplate model))
             {
                 Say($"delete template {name}");
-                await test.Templates.DeleteAsync(name).Guarded();
-                _templates.Remove(name);
+                if (await DeleteAsync(model, () => test.Templates.DeleteAsync(name).Guarded()))
+                {
+                    _templates.Remove(name);
+                }
             }
         }
 
@@ -306,21 +490,25 @@ public sealed class ModelTests
 
         private async Task DeleteAsync()
         {
-            if (dice.Pick(_instances) is (string name, _))
+            if (dice.Pick(_instances) is (string name, ModelInstance model))
             {
                 Say($"delete {name}");
-                await test.Instances.DeleteAsync(name).Guarded();
-                _instances.Remove(name);
+                if (await DeleteAsync(model, () => test.Instances.DeleteAsync(name).Guarded()))
+                {
+                    _instances.Remove(name);
+                }
             }
         }
 
         private async Task DeleteCheckpointAsync()
         {
-            if (dice.Pick(_checkpoints) is (string name, _))
+            if (dice.Pick(_checkpoints) is (string name, ModelCheckpoint model))
             {
                 Say($"delete checkpoint {name}");
-                await test.Checkpoints.DeleteAsync(name).Guarded();
-                _checkpoints.Remove(name);
+                if (await DeleteAsync(model, () => test.Checkpoints.DeleteAsync(name).Guarded()))
+                {
+                    _checkpoints.Remove(name);
+                }
             }
         }
 
@@ -361,12 +549,14 @@ public sealed class ModelTests
 
         private ConsoleSession Attach(string name) => new(test.Instances.AttachConsole(name));
 
-        private static ModelInstance Started(ModelInstance model, bool start)
+        private ModelInstance Started(ModelInstance model, bool start)
         {
             if (start)
             {
                 model.IsRunning = true;
+                model.UnusedSeconds = 0;
                 model.Starts++;
+                _starts++;
                 (model.Live, model.Snapshot) = (model.Snapshot, null);
             }
 

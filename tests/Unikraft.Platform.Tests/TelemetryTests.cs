@@ -29,6 +29,10 @@ public sealed class TelemetryTests
         Instance source = await test.CreateCounterAsync();
         await test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid }).Guarded();
         await test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        await test.Instances
+            .CreateAsync(TestPlatform.Request("counter") with { Autostart = false, Autokill = new AutokillPolicy(TimeSpan.FromSeconds(1)) })
+            .Guarded();
+        test.Time.Advance(TimeSpan.FromSeconds(1));
         await test.Instances.StopAsync(source.Uuid).Guarded();
         listener.RecordObservableInstruments();
         // Deleting waits for all that follows a stop.
@@ -40,6 +44,7 @@ public sealed class TelemetryTests
             Assert.Equal(["-UPAK"], Tags("unikraft.instance.stops"));
             Assert.Equal(["running", "stopped"], Tags("unikraft.instances"));
             Assert.Equal(1, measured.Single(entry => string.Equals(entry.Name, "unikraft.checkpoints", StringComparison.Ordinal)).Value);
+            Assert.Equal(["instance"], Tags("unikraft.autokills"));
             Assert.Equal(2, Tags("unikraft.checkpoint.pause").Count());
         }
 

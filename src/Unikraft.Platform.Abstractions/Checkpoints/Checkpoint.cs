@@ -41,4 +41,13 @@ public sealed record Checkpoint
 
     /// <summary>How long the source stood still; <see langword="null"/> when it did not run.</summary>
     public TimeSpan? Pause { get; init; }
+
+    /// <summary>The tags, in the order in which they were added.</summary>
+    public IReadOnlyList<string> Tags { get; init; } = [];
+
+    /// <summary>Whether deletion is refused.</summary>
+    public bool DeleteLock { get; init; }
+
+    /// <summary>When the checkpoint is removed for want of use; <see langword="null"/> for never.</summary>
+    public AutokillPolicy? Autokill { get; init; }
 }

@@ -19,4 +19,13 @@ public sealed record CreateCheckpointRequest
     /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>. Default: <see langword="null"/>, do not wait.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }
+
+    /// <summary>Tags: up to 16, each of 1 to 256 letters, digits and <c>- + _ . : =</c>. Repeated ones count once. Default: none.</summary>
+    public IReadOnlyList<string>? Tags { get; init; }
+
+    /// <summary>Whether deletion is refused. Default: false.</summary>
+    public bool DeleteLock { get; init; }
+
+    /// <summary>When the checkpoint is removed for want of use. Default: never.</summary>
+    public AutokillPolicy? Autokill { get; init; }
 }

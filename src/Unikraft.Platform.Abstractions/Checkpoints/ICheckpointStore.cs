@@ -44,5 +44,14 @@ public interface ICheckpointStore
     /// <summary>Deletes a checkpoint. Instances loaded from it, and checkpoints taken from those, go on.</summary>
     /// <param name="checkpoint">The checkpoint.</param>
     /// <param name="cancellationToken">Cancels the deletion as long as it has not begun.</param>
+    /// <exception cref="DeletionProtectedException">It has a delete lock.</exception>
     Task DeleteAsync(NameOrUuid checkpoint, CancellationToken cancellationToken = default);
+
+    /// <summary>Changes the tags, the delete lock and the autokill policy of a checkpoint: all that is asked for, or nothing.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="operations">What to change, in order.</param>
+    /// <param name="cancellationToken">Cancels the patch as long as it has not begun.</param>
+    /// <returns>The checkpoint as it is then.</returns>
+    /// <exception cref="InvalidRequestException">An operation is not allowed. Nothing was changed.</exception>
+    Task<Checkpoint> PatchAsync(NameOrUuid checkpoint, IReadOnlyList<PatchOperation> operations, CancellationToken cancellationToken = default);
 }

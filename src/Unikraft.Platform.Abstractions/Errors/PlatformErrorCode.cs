@@ -41,4 +41,10 @@ public enum PlatformErrorCode
 
     /// <summary>A file cannot be used as a disk image. See <see cref="Volumes.DiskImageException.Error"/>.</summary>
     InvalidDiskImage = 13,
+
+    /// <summary>The resource has a delete lock.</summary>
+    DeletionProtected = 14,
+
+    /// <summary>A reader of transitions was so slow that some are no longer kept.</summary>
+    TransitionsMissed = 15,
 }

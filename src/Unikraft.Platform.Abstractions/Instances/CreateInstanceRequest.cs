@@ -50,4 +50,13 @@ public sealed record CreateInstanceRequest
     /// Needs <see cref="Autostart"/>; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> waits for ever.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }
+
+    /// <summary>Tags: up to 16, each of 1 to 256 letters, digits and <c>- + _ . : =</c>. Repeated ones count once. Default: none.</summary>
+    public IReadOnlyList<string>? Tags { get; init; }
+
+    /// <summary>Whether deletion is refused. Default: false.</summary>
+    public bool DeleteLock { get; init; }
+
+    /// <summary>When the instance is removed for want of use. Default: as the template it is cloned from; else never.</summary>
+    public AutokillPolicy? Autokill { get; init; }
 }

@@ -57,11 +57,37 @@ public interface IInstanceManager
         TimeSpan? timeout = null,
         CancellationToken cancellationToken = default);
 
+    /// <summary>Watches an instance: every change of its state from the moment of this call on, in order, none left out.</summary>
+    /// <remarks>
+    /// The stream ends when the instance is gone, after a last transition that says so; it can be read several times, always from the same moment. A reader may
+    /// be as slow as it likes until it is 256 transitions behind; then it gets <see cref="TransitionsMissedException"/> instead of a stream with a hole.
+    /// Reading costs the instance nothing, and a stream that is never read holds nothing.
+    /// </remarks>
+    /// <param name="instance">The instance.</param>
+    /// <param name="cancellationToken">Ends the reading with <see cref="OperationCanceledException"/>.</param>
+    IAsyncEnumerable<InstanceTransition> WatchAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+
+    /// <summary>Watches all instances, those to come included: <see cref="WatchAsync"/> for all of them in one stream.</summary>
+    /// <remarks>
+    /// Transitions of one instance are in their order. A reader may be up to 8192 transitions behind. The stream ends when the platform was disposed of.
+    /// </remarks>
+    /// <param name="cancellationToken">Ends the reading with <see cref="OperationCanceledException"/>.</param>
+    IAsyncEnumerable<InstanceTransition> WatchAllAsync(CancellationToken cancellationToken = default);
+
     /// <summary>Deletes an instance. A running one is force-stopped first. Checkpoints, branches and forks made from it stay.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="cancellationToken">Cancels the deletion as long as it has not begun.</param>
     /// <returns>The instance as it was before it was deleted.</returns>
+    /// <exception cref="DeletionProtectedException">It has a delete lock.</exception>
     Task<Instance> DeleteAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+
+    /// <summary>Changes the tags, the delete lock and the autokill policy of an instance: all that is asked for, or nothing.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="operations">What to change, in order.</param>
+    /// <param name="cancellationToken">Cancels the patch as long as it has not begun.</param>
+    /// <returns>The instance as it is then.</returns>
+    /// <exception cref="InvalidRequestException">An operation is not allowed. Nothing was changed.</exception>
+    Task<Instance> PatchAsync(NameOrUuid instance, IReadOnlyList<PatchOperation> operations, CancellationToken cancellationToken = default);
 
     /// <summary>Looks an instance up.</summary>
     /// <param name="instance">The instance.</param>

@@ -71,4 +71,13 @@ public sealed record Instance
 
     /// <summary>The CPU exception that ended the instance, if one did.</summary>
     public GuestFault? Fault { get; init; }
+
+    /// <summary>The tags, in the order in which they were added.</summary>
+    public IReadOnlyList<string> Tags { get; init; } = [];
+
+    /// <summary>Whether deletion is refused.</summary>
+    public bool DeleteLock { get; init; }
+
+    /// <summary>When the instance is removed for want of use; <see langword="null"/> for never.</summary>
+    public AutokillPolicy? Autokill { get; init; }
 }

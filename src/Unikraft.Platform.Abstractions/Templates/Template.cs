@@ -38,4 +38,13 @@ public sealed record Template
 
     /// <summary>Bytes of memory that were stored for this template, on top of what it descends from. 0 for one made of a stopped instance.</summary>
     public long StoredBytes { get; init; }
+
+    /// <summary>The tags, in the order in which they were added.</summary>
+    public IReadOnlyList<string> Tags { get; init; } = [];
+
+    /// <summary>Whether deletion is refused.</summary>
+    public bool DeleteLock { get; init; }
+
+    /// <summary>When the template is removed for want of use; <see langword="null"/> for never.</summary>
+    public AutokillPolicy? Autokill { get; init; }
 }

@@ -17,6 +17,7 @@ internal sealed class CheckpointStore(
         cancellationToken.ThrowIfCancellationRequested();
         Durations.RequireTimeout(request.WaitTimeout);
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
+        ResourceMetadata metadata = ResourceMetadata.Of(request.Tags, request.DeleteLock, request.Autokill);
 
         InstanceController source = instances.Find(request.From);
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
@@ -33,7 +34,7 @@ internal sealed class CheckpointStore(
             throw;
         }
 
-        StoredCheckpoint checkpoint = new(identity, clone, platform.Rundown.Closing);
+        StoredCheckpoint checkpoint = new(identity, clone, metadata, platform, () => checkpoints.Remove(identity));
         checkpoints.Add(identity, checkpoint);
         if (clone.Machine is null)
         {
@@ -54,8 +55,12 @@ internal sealed class CheckpointStore(
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
-            checkpoints.Remove(identity);
-            await checkpoint.DeleteAsync().ConfigureAwait(false);
+            // When it was deleted or has expired at the same time, that frees it.
+            if (checkpoints.Remove(identity))
+            {
+                await checkpoint.DeleteAsync().ConfigureAwait(false);
+            }
+
             source.RemoveCheckpoint(checkpoint.Reference);
             throw;
         }
@@ -84,13 +89,23 @@ internal sealed class CheckpointStore(
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
         StoredCheckpoint found = checkpoints.Find(checkpoint);
-        if (!checkpoints.Remove(found.Identity))
+        if (!await found.Retention.TryDeleteAsync().ConfigureAwait(false))
         {
             throw checkpoints.NotFound(checkpoint);
         }
 
-        await found.DeleteAsync().ConfigureAwait(false);
         platform.Logger.CheckpointDeleted(found.Identity.Name, found.Identity.Uuid);
+    }
+
+    public Task<Checkpoint> PatchAsync(
+        NameOrUuid checkpoint,
+        IReadOnlyList<PatchOperation> operations,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(operations);
+        cancellationToken.ThrowIfCancellationRequested();
+        StoredCheckpoint found = Find(checkpoint);
+        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw checkpoints.NotFound(checkpoint);
     }
 
     /// <summary>Lets go of all snapshots. No operation runs any more.</summary>
@@ -150,7 +165,8 @@ internal sealed class CheckpointStore(
     {
         try
         {
-            return await checkpoint.Ready.WaitAsync(timeout, platform.TimeProvider, cancellationToken).ConfigureAwait(false);
+            await checkpoint.Ready.WaitAsync(timeout, platform.TimeProvider, cancellationToken).ConfigureAwait(false);
+            return checkpoint.Describe();
         }
         catch (TimeoutException)
         {

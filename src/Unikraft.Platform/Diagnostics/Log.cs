@@ -16,6 +16,12 @@ internal static partial class Log
     [LoggerMessage(1002, LogLevel.Warning, "No more time for stopping: force-stopping what still runs")]
     public static partial void ForceStoppingAll(this ILogger logger);
 
+    [LoggerMessage(1003, LogLevel.Information, "Autokill: {Kind} {Name} ({Uuid}) removed after {Time} without use")]
+    public static partial void Autokilled(this ILogger logger, string kind, string name, Guid uuid, TimeSpan time);
+
+    [LoggerMessage(1004, LogLevel.Error, "Freeing what {Kind} {Name} ({Uuid}) held after its autokill failed")]
+    public static partial void AutokillReleaseFailed(this ILogger logger, Exception error, string kind, string name, Guid uuid);
+
     [LoggerMessage(1100, LogLevel.Information, "Instance {Name} ({Uuid}) created from {Source}")]
     public static partial void InstanceCreated(this ILogger logger, string name, Guid uuid, string source);
 

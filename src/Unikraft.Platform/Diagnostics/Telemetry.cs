@@ -16,6 +16,7 @@ internal sealed class Telemetry : IDisposable
     private readonly Histogram<double> _checkpointPause;
     private readonly Counter<long> _stops;
     private readonly Counter<long> _restarts;
+    private readonly Counter<long> _autokills;
 
     public Telemetry()
     {
@@ -33,6 +34,10 @@ internal sealed class Telemetry : IDisposable
             TelemetryNames.InstanceRestarts,
             unit: "{restart}",
             description: "Restarts by the restart policy.");
+        _autokills = Meter.CreateCounter<long>(
+            TelemetryNames.Autokills,
+            unit: "{removal}",
+            description: "Instances, checkpoints and templates removed by their autokill policy.");
     }
 
     public Meter Meter { get; }
@@ -69,6 +74,8 @@ internal sealed class Telemetry : IDisposable
         _stops.Add(1, new KeyValuePair<string, object?>(TelemetryNames.StopReasonTag, reason.ToMask()));
 
     public void Restarted() => _restarts.Add(1);
+
+    public void Autokilled(string kind) => _autokills.Add(1, new KeyValuePair<string, object?>(TelemetryNames.KindTag, kind));
 
     public void Paused(TimeSpan pause) => _checkpointPause.Record(pause.TotalSeconds);
 

@@ -13,6 +13,7 @@ internal static class TelemetryNames
     public const string Checkpoints = "unikraft.checkpoints";
     public const string Templates = "unikraft.templates";
     public const string CheckpointPause = "unikraft.checkpoint.pause";
+    public const string Autokills = "unikraft.autokills";
 
     public const string CreateActivity = "instance.create";
     public const string StartActivity = "instance.start";
@@ -24,6 +25,7 @@ internal static class TelemetryNames
     public const string NameTag = "unikraft.instance.name";
     public const string UuidTag = "unikraft.instance.uuid";
     public const string StartKindTag = "unikraft.instance.start.kind";
+    public const string KindTag = "unikraft.resource.kind";
     public const string BootStart = "boot";
     public const string RestoreStart = "restore";
 }

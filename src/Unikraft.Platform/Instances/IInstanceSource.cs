@@ -7,6 +7,9 @@ internal interface IInstanceSource
 {
     ResourceIdentity Identity { get; }
 
+    /// <summary>The autokill policy of an instance whose request does not say.</summary>
+    AutokillPolicy? InheritedAutokill { get; }
+
     /// <summary>What an instance made from it is.</summary>
     /// <exception cref="PlatformException">No instance can be made from it, not yet or not any more.</exception>
     Blueprint Load();

@@ -12,7 +12,8 @@ namespace Unikraft.Platform.Instances;
 /// <remarks>
 /// Rule for the lock: it guards the fields below it and is held only to read and write them. Nothing that may block, run foreign code or take
 /// another lock is called under it: no machine, no logger, no snapshot, no await. Completing a waiter is allowed, because continuations run
-/// elsewhere; so is setting up a timer. Threads of vCPUs never take it.
+/// elsewhere; so is setting up a timer. Within it only the locks of the retention and of the transition logs are taken, which have to hear of states in
+/// their order. Threads of vCPUs never take it.
 /// </remarks>
 [SuppressMessage("Design", "CA1001:Types that own disposable fields should be disposable", Justification = "A run is disposed of when it ends.")]
 internal sealed class InstanceController
@@ -22,6 +23,7 @@ internal sealed class InstanceController
     private readonly InstanceConfiguration _configuration;
     private readonly RestartPolicy _restartPolicy;
     private readonly InstanceOrigin? _origin;
+    private readonly InstanceTransitions _transitions;
     private readonly IGuestRequests _requests;
 
     private readonly Lock _lock = new();
@@ -46,8 +48,13 @@ internal sealed class InstanceController
         ResourceIdentity identity,
         Blueprint blueprint,
         RestartPolicy restartPolicy,
+        Retention retention,
+        InstanceTransitions transitions,
         IGuestRequests requests)
     {
+        _transitions = transitions;
+        _transitions.Add(from: null, _state, stopReason: null);
+        Retention = retention;
         _requests = requests;
         _platform = platform;
         _identity = identity;
@@ -64,6 +71,9 @@ internal sealed class InstanceController
     public InstanceOrigin? Origin => _origin;
 
     public InstanceLog Log { get; }
+
+    /// <summary>How long the instance is kept.</summary>
+    public Retention Retention { get; }
 
     public ImmutableList<CheckpointReference> History
     {
@@ -86,8 +96,16 @@ internal sealed class InstanceController
         }
     }
 
-    /// <summary>The instance can be found: requests of its guest are served from now on.</summary>
-    public void Publish() => _published.TrySetResult();
+    /// <summary>The instance can be found: requests of its guest are served from now on, and its autokill policy holds.</summary>
+    public void Publish()
+    {
+        lock (_lock)
+        {
+            _published.TrySetResult();
+            _transitions.Publish();
+            NoteUse();
+        }
+    }
 
     /// <summary>Starts the stopped instance, and returns when its vCPUs run.</summary>
     public Task StartAsync(CancellationToken cancellationToken) => StartAsync(restart: null, cancellationToken);
@@ -159,6 +177,16 @@ internal sealed class InstanceController
 
         _closed.SetResult(CloseAsync(run));
         return _closed.Task.Unwrap();
+    }
+
+    /// <summary>Every change of the state from now on.</summary>
+    public IAsyncEnumerable<InstanceTransition> WatchAsync(CancellationToken cancellationToken)
+    {
+        lock (_lock)
+        {
+            ThrowIfClosed();
+            return _transitions.WatchAsync(cancellationToken);
+        }
     }
 
     /// <summary>Waits until the instance is in a state.</summary>
@@ -370,8 +398,11 @@ internal sealed class InstanceController
     // The one place where the state changes. Under the lock.
     private void Transition(InstanceTrigger trigger)
     {
+        InstanceState before = _state;
         _state = InstanceLifecycle.Next(_state, trigger)
             ?? throw new InvalidOperationException($"The trigger {trigger} is not allowed in the state {_state}.");
+        _transitions.Add(before, _state, StopReason());
+        NoteUse();
         Instance? reached = null;
         for (int i = _waiters.Count - 1; i >= 0; i--)
         {
@@ -383,6 +414,10 @@ internal sealed class InstanceController
             }
         }
     }
+
+    // Under the lock. Waiting for a restart by the policy is use; so is everything before the instance can be found.
+    private void NoteUse() =>
+        Retention.SetUnused(_published.Task.IsCompleted && _state == InstanceState.Stopped && _restart is null);
 
     // Under the lock.
     private CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn, bool hasTurn)
@@ -651,6 +686,13 @@ internal sealed class InstanceController
             await run.Ended.Task.ConfigureAwait(false);
         }
 
+        Retention.Dispose();
+        lock (_lock)
+        {
+            _transitions.Add(_state, to: null, StopReason());
+            _transitions.Complete();
+        }
+
         await TornDownAsync().ConfigureAwait(false);
         SnapshotReference? snapshot;
         lock (_lock)
@@ -688,6 +730,7 @@ internal sealed class InstanceController
         AbortRestart();
         if (_run is not { } run)
         {
+            NoteUse();
             return null;
         }
 
@@ -854,8 +897,17 @@ internal sealed class InstanceController
         }
     }
 
+    // Under the lock.
+    private StopReason? StopReason() => (_state, _run) switch
+    {
+        (InstanceState.Stopping, { } run) => StopOutcome.Compose(run.Initiator, run.Forced, exit: null).Reason,
+        (_, null) => _last?.Outcome.Reason,
+        _ => null,
+    };
+
     private Instance DescribeLocked()
     {
+        ResourceMetadata metadata = Retention.Metadata;
         InstanceRun? run = _run;
         PastRun? past = run is null ? _last : null;
         bool restarting = _restart is not null && !(run is not null && IsHealthy(run));
@@ -879,12 +931,13 @@ internal sealed class InstanceController
             StoppedAt = _last?.StoppedAt,
             Uptime = run is null ? past?.Uptime ?? default : Time.GetElapsedTime(run.StartTimestamp),
             BootTime = run is null ? past?.BootTime : run.BootTime,
-            StopReason = _state == InstanceState.Stopping
-                ? StopOutcome.Compose(run!.Initiator, run.Forced, exit: null).Reason
-                : past?.Outcome.Reason,
+            StopReason = StopReason(),
             ExitCode = past?.Outcome.ExitCode,
             StopCode = past?.Outcome.StopCode,
             Fault = past?.Outcome.Fault,
+            Tags = metadata.Tags,
+            DeleteLock = metadata.DeleteLock,
+            Autokill = metadata.Autokill,
         };
     }
 

@@ -15,11 +15,13 @@ internal sealed class InstanceManager(
     ResourceRegistry<StoredTemplate> templates,
     TemplateStore templateStore) : IInstanceManager, IGuestRequests
 {
+    private readonly TransitionLog _transitions = new(TransitionLog.OfAllInstances);
+
     public Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default) =>
         CreateAsync(request, onlyIn: null, cancellationToken);
 
     Task IGuestRequests.ConvertAsync(InstanceController instance, InstanceRun run) =>
-        templateStore.ConvertAsync(instance, run, CancellationToken.None);
+        templateStore.ConvertAsync(instance, run, autokill: null, CancellationToken.None);
 
     async Task<Guid> IGuestRequests.ForkAsync(InstanceController instance, InstanceRun run)
     {
@@ -45,6 +47,7 @@ internal sealed class InstanceManager(
     {
         using Rundown.Scope scope = platform.Rundown.Enter();
         InstanceController found = instances.Find(instance);
+        using Retention.Use use = found.Retention.TryEnter() ?? throw instances.NotFound(instance);
         await found.StartAsync(cancellationToken).ConfigureAwait(false);
         return found.Describe();
     }
@@ -82,20 +85,39 @@ internal sealed class InstanceManager(
         return await instances.Find(instance).WaitAsync(state, timeout, cancellationToken).ConfigureAwait(false);
     }
 
+    public IAsyncEnumerable<InstanceTransition> WatchAsync(NameOrUuid instance, CancellationToken cancellationToken = default) =>
+        Find(instance).WatchAsync(cancellationToken);
+
+    public IAsyncEnumerable<InstanceTransition> WatchAllAsync(CancellationToken cancellationToken = default)
+    {
+        platform.Rundown.ThrowIfClosed();
+        return _transitions.ReadAsync(cancellationToken);
+    }
+
     public async Task<Instance> DeleteAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
     {
         platform.Rundown.ThrowIfClosed();
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = instances.Find(instance);
-        if (!instances.Remove(found.Identity))
+        Instance before = found.Describe();
+        if (!await found.Retention.TryDeleteAsync().ConfigureAwait(false))
         {
             throw instances.NotFound(instance);
         }
 
-        Instance before = found.Describe();
-        await CloseAsync(found).ConfigureAwait(false);
         platform.Logger.InstanceDeleted(before.Name, before.Uuid);
         return before;
+    }
+
+    public Task<Instance> PatchAsync(
+        NameOrUuid instance,
+        IReadOnlyList<PatchOperation> operations,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(operations);
+        cancellationToken.ThrowIfCancellationRequested();
+        InstanceController found = Find(instance);
+        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
     }
 
     public Instance Get(NameOrUuid instance) => Find(instance).Describe();
@@ -137,6 +159,9 @@ internal sealed class InstanceManager(
         StopInitiator.Platform,
         static () => new ObjectDisposedException(nameof(IUnikraftPlatform)))));
 
+    /// <summary>No instance is left: those who watch them have nothing to wait for.</summary>
+    public void EndWatching() => _transitions.Complete();
+
     private InstanceController Find(NameOrUuid instance)
     {
         platform.Rundown.ThrowIfClosed();
@@ -149,9 +174,11 @@ internal sealed class InstanceManager(
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
         CreateInstanceRules.Require(request, platform.Hypervisor.Info);
+        ResourceMetadata metadata = ResourceMetadata.Of(request.Tags, request.DeleteLock, request.Autokill);
 
         InstanceController? source = request.BranchFrom is { } branchFrom ? instances.Find(branchFrom) : null;
-        IInstanceSource? stored = FindStored(request);
+        (IInstanceSource? stored, Retention.Use? load) = BeginLoad(request);
+        using Retention.Use? scopeOfLoad = load;
         ResourceIdentity identity = instances.Reserve(
             request.Name,
             source?.Identity.Name ?? stored?.Identity.Name ?? ResourceName.OfImage(request.Image!));
@@ -161,7 +188,7 @@ internal sealed class InstanceManager(
         Func<TimeSpan, CancellationToken, Task<Instance>>? running;
         try
         {
-            instance = await MakeAsync(identity, request, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
+            instance = await MakeAsync(identity, request, metadata, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
             running = request.WaitTimeout is null ? null : instance.ExpectRunning();
             if (request.Autostart)
             {
@@ -184,6 +211,7 @@ internal sealed class InstanceManager(
         }
 
         stored?.CountLoad();
+        load?.Succeed();
         platform.Logger.InstanceCreated(identity.Name, identity.Uuid, instance.Describe().Origin?.Name ?? request.Image!.Name);
         if (running is null)
         {
@@ -205,6 +233,7 @@ internal sealed class InstanceManager(
     private async Task<InstanceController> MakeAsync(
         ResourceIdentity identity,
         CreateInstanceRequest request,
+        ResourceMetadata metadata,
         InstanceController? source,
         InstanceRun? onlyIn,
         IInstanceSource? stored,
@@ -216,7 +245,21 @@ internal sealed class InstanceManager(
             (_, not null) => stored.Load(),
             _ => new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []),
         };
-        InstanceController instance = new(platform, identity, blueprint, request.RestartPolicy, this);
+        if (request.Autokill is null && stored is not null)
+        {
+            metadata = metadata with { Autokill = stored.InheritedAutokill };
+        }
+
+        InstanceController? instance = null;
+        Retention retention = new(
+            platform,
+            "instance",
+            identity,
+            metadata,
+            () => instances.Remove(identity),
+            () => CloseAsync(instance!));
+        InstanceTransitions transitions = new(identity, platform.TimeProvider, _transitions);
+        instance = new InstanceController(platform, identity, blueprint, request.RestartPolicy, retention, transitions, this);
         live.Add(instance);
         return instance;
     }
@@ -255,10 +298,19 @@ internal sealed class InstanceManager(
         return live.CloseAsync(instance, StopInitiator.User, () => instances.NotFound(uuid));
     }
 
-    private IInstanceSource? FindStored(CreateInstanceRequest request) => request switch
+    // From here on the source does not expire until the load is over.
+    private (IInstanceSource? Source, Retention.Use? Load) BeginLoad(CreateInstanceRequest request)
     {
-        { Checkpoint: { } checkpoint } => checkpoints.Find(checkpoint),
-        { Template: { } template } => templates.Find(template),
-        _ => null,
-    };
+        switch (request)
+        {
+            case { Checkpoint: { } reference }:
+                StoredCheckpoint checkpoint = checkpoints.Find(reference);
+                return (checkpoint, checkpoint.Retention.TryEnter() ?? throw checkpoints.NotFound(reference));
+            case { Template: { } reference }:
+                StoredTemplate template = templates.Find(reference);
+                return (template, template.Retention.TryEnter() ?? throw templates.NotFound(reference));
+            default:
+                return (null, null);
+        }
+    }
 }

@@ -15,14 +15,28 @@ internal sealed class TemplateStore(
     {
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
-        return await ConvertAsync(instances.Find(instance), onlyIn: null, cancellationToken).ConfigureAwait(false);
+        return await ConvertAsync(instances.Find(instance), onlyIn: null, autokill: null, cancellationToken).ConfigureAwait(false);
+    }
+
+    public async Task<Template> ConvertAsync(NameOrUuid instance, AutokillPolicy autokill, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(autokill);
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        Durations.RequireAutokill(autokill.Time);
+        return await ConvertAsync(instances.Find(instance), onlyIn: null, autokill, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Turns an instance into a template.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="onlyIn">The run whose guest has asked for it; <see langword="null"/> when the caller has.</param>
+    /// <param name="autokill">The policy of the template; that of the instance when <see langword="null"/>.</param>
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done.</param>
-    public async Task<Template> ConvertAsync(InstanceController instance, InstanceRun? onlyIn, CancellationToken cancellationToken)
+    public async Task<Template> ConvertAsync(
+        InstanceController instance,
+        InstanceRun? onlyIn,
+        AutokillPolicy? autokill,
+        CancellationToken cancellationToken)
     {
         CloneSource clone = await instance
             .BeginCloneAsync(ClonePurpose.Template, onlyIn, waitForPending: false, cancellationToken)
@@ -35,14 +49,18 @@ internal sealed class TemplateStore(
                 cancellationToken).ConfigureAwait(false);
         }
 
-        StoredTemplate template = new(clone, snapshot, instance.Origin, platform.TimeProvider.GetUtcNow());
-        if (!instances.MoveTo(templates, instance.Identity, template))
+        StoredTemplate template = new(clone, snapshot, instance.Origin, platform, Remove);
+        if (!instance.Retention.TryHandOver(
+            template.Retention,
+            autokill,
+            () => instances.MoveTo(templates, instance.Identity, template)))
         {
             // Deleted meanwhile, or converted by somebody else: its machine is being ended in any case.
             template.Dispose();
             throw instances.NotFound(instance.Identity.Uuid);
         }
 
+        template.Retention.SetUnused(true);
         NameOrUuid uuid = instance.Identity.Uuid;
         await live.CloseAsync(instance, StopInitiator.Platform, () => instances.NotFound(uuid)).ConfigureAwait(false);
         platform.Logger.TemplateReady(instance.Identity.Name, instance.Identity.Uuid, template.Describe().StoredBytes);
@@ -66,14 +84,24 @@ internal sealed class TemplateStore(
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
         StoredTemplate found = templates.Find(template);
-        if (!Remove(found))
+        if (!await found.Retention.TryDeleteAsync().ConfigureAwait(false))
         {
             throw templates.NotFound(template);
         }
 
-        // Giving memory back takes its time.
-        await Task.Run(found.Dispose, CancellationToken.None).ConfigureAwait(false);
         platform.Logger.TemplateDeleted(found.Identity.Name, found.Identity.Uuid);
+    }
+
+    public Task<Template> PatchAsync(
+        NameOrUuid template,
+        IReadOnlyList<PatchOperation> operations,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(operations);
+        platform.Rundown.ThrowIfClosed();
+        cancellationToken.ThrowIfCancellationRequested();
+        StoredTemplate found = templates.Find(template);
+        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw templates.NotFound(template);
     }
 
     /// <summary>Lets go of all snapshots. No operation runs any more.</summary>
