@@ -23,6 +23,11 @@ public sealed class KvmOptions
     public int ReadyMachines { get; set; } = DefaultReadyMachines;
 
     /// <summary>
+    /// How long after a machine was taken its replacement is begun, so that the two do not compete for processors. 0 to 1 minute. Default: 3 ms.
+    /// </summary>
+    public TimeSpan RefillDelay { get; set; } = TimeSpan.FromMilliseconds(3);
+
+    /// <summary>
     /// Whether a guest of a few bytes is booted and snapshotted in the background when the first platform of a process is built, so that the JIT
     /// compiler is done before the first real guest needs it. Takes some 100 ms of one processor. Default: true.
     /// </summary>

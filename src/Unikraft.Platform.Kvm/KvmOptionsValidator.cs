@@ -9,6 +9,8 @@ internal sealed class KvmOptionsValidator : IValidateOptions<KvmOptions>
 
     private const int MaxReadyMachines = 1024;
 
+    private static readonly TimeSpan MaxRefillDelay = TimeSpan.FromMinutes(1);
+
     public ValidateOptionsResult Validate(string? name, KvmOptions options)
     {
         List<string> failures = [];
@@ -21,6 +23,12 @@ internal sealed class KvmOptionsValidator : IValidateOptions<KvmOptions>
         if (options.ReadyMachines is < 0 or > MaxReadyMachines)
         {
             failures.Add($"{nameof(KvmOptions.ReadyMachines)} is {options.ReadyMachines}; it must be 0 to {MaxReadyMachines}.");
+        }
+
+        if (options.RefillDelay < TimeSpan.Zero || options.RefillDelay > MaxRefillDelay)
+        {
+            failures.Add(FormattableString.Invariant(
+                $"{nameof(KvmOptions.RefillDelay)} is {options.RefillDelay}; it must be 0 to {MaxRefillDelay}."));
         }
 
         return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);

@@ -14,14 +14,15 @@ internal sealed class KvmHost : IAsyncDisposable
     /// <param name="timeProvider">The clock.</param>
     /// <param name="logger">Where to log.</param>
     /// <param name="readyMachines">How many shells of each shape to keep ready.</param>
+    /// <param name="refillDelay">How long after one was taken its replacement is begun.</param>
     /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
-    internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines, int slotPages = int.MaxValue)
+    internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines, TimeSpan refillDelay, int slotPages = int.MaxValue)
     {
         SlotPages = slotPages;
         KickSignal = kickSignal;
         TimeProvider = timeProvider;
         Logger = logger;
-        Shells = new ShellPool(_device, readyMachines, logger);
+        Shells = new ShellPool(_device, readyMachines, refillDelay, timeProvider, logger);
     }
 
     internal KickSignal KickSignal { get; }

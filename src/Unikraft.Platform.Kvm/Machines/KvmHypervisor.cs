@@ -31,7 +31,7 @@ internal sealed class KvmHypervisor : IHypervisor
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
         _snapshotFiles = new KvmSnapshotFiles(HostFileSystem.Instance, _logger);
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, slotPages);
+        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, options.RefillDelay, slotPages);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
         if (options.WarmUp)

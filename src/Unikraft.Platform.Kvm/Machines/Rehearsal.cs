@@ -32,7 +32,7 @@ internal static class Rehearsal
     {
         try
         {
-            KvmHost host = new(kickSignal, timeProvider, logger, readyMachines: 0);
+            KvmHost host = new(kickSignal, timeProvider, logger, readyMachines: 0, TimeSpan.Zero);
             await using ConfiguredAsyncDisposable disposal = host.ConfigureAwait(false);
             Audience audience = new();
             MachineConfiguration configuration = new()

@@ -7,10 +7,16 @@ namespace Unikraft.Platform.Kvm.Machines;
 /// Keeps shells ready for the shapes of machine that were asked for last. Replacements are made one after the other in the background, so that
 /// a burst of new machines is not held up by its own replacements.
 /// </summary>
-internal sealed class ShellPool(KvmDevice device, int size, ILogger logger) : IAsyncDisposable
+/// <param name="device">Where shells are made.</param>
+/// <param name="size">How many to keep ready of each shape.</param>
+/// <param name="refillDelay">How long to leave the processors to whoever took a shell.</param>
+/// <param name="timeProvider">The clock.</param>
+/// <param name="logger">Where to log.</param>
+internal sealed class ShellPool(KvmDevice device, int size, TimeSpan refillDelay, TimeProvider timeProvider, ILogger logger) : IAsyncDisposable
 {
     private const int MaxShapes = 4;
 
+    private readonly CancellationTokenSource _closing = new();
     private readonly Lock _lock = new();
 
     /// <summary>The shapes, the one asked for last in front.</summary>
@@ -63,11 +69,18 @@ internal sealed class ShellPool(KvmDevice device, int size, ILogger logger) : IA
         Task refilling;
         lock (_lock)
         {
+            if (_disposed)
+            {
+                return;
+            }
+
             _disposed = true;
             refilling = _refilling;
         }
 
+        await _closing.CancelAsync().ConfigureAwait(false);
         await refilling.ConfigureAwait(false);
+        _closing.Dispose();
         foreach (Shelf shelf in _shelves)
         {
             await shelf.DisposeAsync().ConfigureAwait(false);
@@ -107,6 +120,7 @@ internal sealed class ShellPool(KvmDevice device, int size, ILogger logger) : IA
     {
         try
         {
+            await Task.Delay(refillDelay, timeProvider, _closing.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             while (NextTask() is { } task)
             {
                 await task().ConfigureAwait(false);

@@ -114,6 +114,16 @@ public sealed class KvmProbeTests
             Assert.Single(new KvmOptionsValidator().Validate(null, new KvmOptions { ReadyMachines = machines }).Failures!));
 
     [Theory]
+    [InlineData(-1, "-00:00:00.0010000")]
+    [InlineData(60_001, "00:01:00.0010000")]
+    public void An_impossible_delay_is_refused(int milliseconds, string text) =>
+        Assert.Equal(
+            $"RefillDelay is {text}; it must be 0 to 00:01:00.",
+            Assert.Single(new KvmOptionsValidator()
+                .Validate(null, new KvmOptions { RefillDelay = TimeSpan.FromMilliseconds(milliseconds) })
+                .Failures!));
+
+    [Theory]
     [InlineData(1)]
     [InlineData(6)]
     [InlineData(29)]

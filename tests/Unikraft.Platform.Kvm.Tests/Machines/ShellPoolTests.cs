@@ -48,6 +48,24 @@ public sealed class ShellPoolTests : IAsyncLifetime
     }
 
     [ContractFact]
+    public async Task Replacements_wait_until_the_machine_that_was_taken_is_under_way()
+    {
+        TimeSpan delay = TimeSpan.FromMilliseconds(3);
+        ManualTimeProvider time = new();
+        await using ShellPool pool = new(_device!, Size, delay, time, NullLogger.Instance);
+        await using MachineShell first = pool.Rent(Small);
+        await time.WaitForTimerAsync(delay).WaitAsync(Watchdog);
+        Assert.Equal(0, pool.CountReady(Small));
+
+        time.Advance(delay);
+        await pool.Refilled.WaitAsync(Watchdog);
+        Assert.Equal(Size, pool.CountReady(Small));
+
+        // The pool does not wait for the time when it is closed.
+        await using MachineShell second = pool.Rent(Small);
+    }
+
+    [ContractFact]
     public async Task A_shape_is_not_served_with_another_one()
     {
         await using ShellPool pool = NewPool(Size);
@@ -106,7 +124,7 @@ public sealed class ShellPoolTests : IAsyncLifetime
         ListLoggerFactory loggers = new();
         KvmDevice closed = KvmDevice.Open();
         closed.Dispose();
-        await using ShellPool pool = new(closed, Size, loggers.CreateLogger("pool"));
+        await using ShellPool pool = new(closed, Size, TimeSpan.Zero, TimeProvider.System, loggers.CreateLogger("pool"));
         await using MachineShell shell = pool.Rent(Small);
 
         await Assert.ThrowsAnyAsync<ObjectDisposedException>(shell.AttachAsync);
@@ -130,5 +148,5 @@ public sealed class ShellPoolTests : IAsyncLifetime
             bytesPerRound: Small.MemorySize);
     }
 
-    private ShellPool NewPool(int size) => new(_device!, size, NullLogger.Instance);
+    private ShellPool NewPool(int size) => new(_device!, size, TimeSpan.Zero, TimeProvider.System, NullLogger.Instance);
 }
