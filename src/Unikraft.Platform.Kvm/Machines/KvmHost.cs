@@ -9,6 +9,7 @@ namespace Unikraft.Platform.Kvm.Machines;
 internal sealed class KvmHost : IAsyncDisposable
 {
     private readonly KvmDevice _device = KvmDevice.Open();
+    private readonly Lazy<Task> _disposal;
 
     /// <param name="kickSignal">What makes a vCPU leave the guest.</param>
     /// <param name="timeProvider">The clock.</param>
@@ -18,6 +19,7 @@ internal sealed class KvmHost : IAsyncDisposable
     /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
     internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines, TimeSpan refillDelay, int slotPages = int.MaxValue)
     {
+        _disposal = new Lazy<Task>(DisposeCoreAsync);
         SlotPages = slotPages;
         KickSignal = kickSignal;
         TimeProvider = timeProvider;
@@ -43,7 +45,9 @@ internal sealed class KvmHost : IAsyncDisposable
 
     internal BackgroundWork Background { get; } = new();
 
-    public async ValueTask DisposeAsync()
+    public ValueTask DisposeAsync() => new(_disposal.Value);
+
+    private async Task DisposeCoreAsync()
     {
         await Background.DisposeAsync().ConfigureAwait(false);
         await Shells.DisposeAsync().ConfigureAwait(false);
