@@ -6,6 +6,11 @@ namespace Unikraft.Platform.Kvm.Memory;
 /// </summary>
 internal sealed class LoadPlan
 {
+    /// <summary>
+    /// A zero page that is read through a mapping takes a page of the layer, once for all guests, which one in memory that was never written does not.
+    /// </summary>
+    private const int MaxZeroes = 64;
+
     private readonly PageExtent[] _mapped;
     private readonly PageExtent[] _copied;
 
@@ -38,8 +43,8 @@ internal sealed class LoadPlan
         int end = 0;
         foreach (PageExtent extent in extents)
         {
-            // Zero pages part a mapping: it would bring what the layer had there before.
-            canExtend = canExtend && extent.Start == end;
+            // Zero pages part a mapping where it would bring what its layer had there before, or too much room for what nobody may ever read.
+            canExtend = canExtend && IsZeroIn(mapped[^1].Layer, end, extent.Start - end);
             end = extent.End;
             if (canExtend && TryExtend(mapped[^1], extent, out PageExtent longer))
             {
@@ -59,9 +64,14 @@ internal sealed class LoadPlan
         return new LoadPlan([.. mapped], [.. copied]);
     }
 
+    private static bool IsZeroIn(MemoryLayer layer, int page, int pages) =>
+        pages == 0 || (pages <= MaxZeroes && layer.IsZero(page, pages));
+
     private static bool TryExtend(PageExtent mapped, PageExtent next, out PageExtent longer)
     {
         longer = mapped with { Length = next.End - mapped.Start };
-        return mapped.Layer == next.Layer && longer.Length <= PageExtent.MaxLength && mapped.Layer.Holds(mapped.End, next.End - mapped.End);
+        return mapped.Layer == next.Layer
+            && longer.Length <= PageExtent.MaxLength
+            && mapped.Layer.CanSpan(mapped.End, next.End - mapped.End);
     }
 }

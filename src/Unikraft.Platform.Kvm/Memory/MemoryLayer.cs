@@ -56,10 +56,13 @@ internal sealed class MemoryLayer
     internal PageIndex GetIndex() =>
         _packed ?? PageIndex.From(_stored ?? throw new InvalidOperationException("The layer does not know its pages."));
 
-    /// <summary>Whether the layer holds all pages of a run.</summary>
-    internal bool Holds(int page, int pages) => _packed is null
-        ? _stored is not null && _stored.HasRun(page, pages)
+    /// <summary>Whether one mapping can cover a run of pages, some of which the layer may not hold: they are zero then.</summary>
+    internal bool CanSpan(int page, int pages) => _packed is null
+        ? _stored is not null
         : _packed.TryFind(page, pages, out _);
+
+    /// <summary>Whether the layer, where it can span them, has zeroes in a run of pages.</summary>
+    internal bool IsZero(int page, int pages) => _stored is not null && _stored.IsClear(page, pages);
 
     /// <exception cref="ObjectDisposedException">The last reference is gone, and the layer with it.</exception>
     internal void AddReference() => ObjectDisposedException.ThrowIf(!TryAddReference(), this);

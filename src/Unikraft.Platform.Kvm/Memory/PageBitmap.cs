@@ -63,8 +63,8 @@ internal sealed class PageBitmap
         return count;
     }
 
-    /// <summary>Whether all bits of a run are set.</summary>
-    internal bool HasRun(int start, int length) => NextBit(start, invert: ulong.MaxValue) >= start + length;
+    /// <summary>Whether no bit of a run is set.</summary>
+    internal bool IsClear(int start, int length) => NextBit(start, invert: 0) >= start + length;
 
     /// <summary>Finds the next run of set bits. One that is longer than an extent may be comes in parts.</summary>
     /// <param name="from">Where to begin to look.</param>

@@ -1,3 +1,4 @@
+using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Memory;
 
 namespace Unikraft.Platform.Kvm.Tests.Memory;
@@ -31,28 +32,53 @@ public sealed class LoadPlanTests
         Assert.Empty(plan.Copied.ToArray());
     }
 
-    /// <summary>The layer below holds content where the memory is zero by now, and nothing where it was zero always.</summary>
+    /// <summary>The layer below holds content where the memory is zero by now.</summary>
     [Fact]
-    public void Zero_pages_part_a_mapping()
+    public void Pages_that_became_zero_part_a_mapping()
     {
         using PageMap bottom = Store(null, Enumerable.Range(0, 400).Concat(Enumerable.Range(500, 524)));
         using PageMap zeroed = Store(bottom, [], zeroes: [600]);
         using PageMap map = Store(zeroed, Enumerable.Range(400, 100).Where(page => page % 2 == 0));
         LoadPlan plan = LoadPlan.Make(map.Extents, Threshold);
 
-        Assert.Equal([(0, 400), (500, 100), (601, 423)], Runs(plan.Mapped));
+        Assert.Equal([(0, 600), (601, 423)], Runs(plan.Mapped));
         Assert.Equal(50, plan.CopiedPages);
     }
 
+    [Theory]
+    [InlineData(64, 1)]
+    [InlineData(65, 2)]
+    public void A_mapping_spans_a_few_pages_that_were_always_zero(int zeroes, int mappings)
+    {
+        using PageMap map = Store(null, Enumerable.Range(0, 100).Concat(Enumerable.Range(100 + zeroes, 100)));
+
+        Assert.Equal(mappings, LoadPlan.Make(map.Extents, Threshold).Mapped.Length);
+    }
+
     [Fact]
-    public void A_mapping_covers_only_what_its_layer_holds()
+    public void A_mapping_spans_pages_that_only_another_layer_holds()
     {
         using PageMap bottom = Store(null, Enumerable.Range(0, Pages).Where(page => page != 300));
         using PageMap map = Store(bottom, [300]);
         LoadPlan plan = LoadPlan.Make(map.Extents, Threshold);
 
-        Assert.Equal([(0, 300), (301, 723)], Runs(plan.Mapped));
+        Assert.Equal([(0, Pages)], Runs(plan.Mapped));
         Assert.Equal([(300, 1)], Runs(plan.Copied));
+    }
+
+    [Fact]
+    public void A_mapping_of_packed_pages_covers_only_what_follows_one_another()
+    {
+        MemoryLayer packed = new(
+            new DescriptorHandle(-1),
+            Guid.NewGuid(),
+            new PageIndex([new PageRun(0, 300), new PageRun(301, Pages - 301)]),
+            contentOffset: 0,
+            freed: _ => { });
+        PageExtent[] extents = [new(0, 300, packed), new(301, Pages - 301, packed)];
+
+        Assert.Equal([(0, 300), (301, Pages - 301)], Runs(LoadPlan.Make(extents, Threshold).Mapped));
+        packed.Release();
     }
 
     private static IEnumerable<(int Start, int Length)> Runs(ReadOnlySpan<PageExtent> extents) =>
