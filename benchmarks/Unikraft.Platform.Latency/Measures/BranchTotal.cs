@@ -57,7 +57,7 @@ internal sealed class BranchTotal : IMeasure
 
     /// <summary>Takes branches of a new source in a row, which stay alive until the last one is there.</summary>
     /// <param name="branches">How many.</param>
-    /// <param name="pages">The pages that the source dirties before each; 0 when it is left alone.</param>
+    /// <param name="pages">The pages that the source dirties before each.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>How long the second and the last one took, in microseconds.</returns>
     internal static async Task<(double Second, double Last)> SeriesAsync(int branches, int pages, CancellationToken cancellationToken)
@@ -71,11 +71,7 @@ internal sealed class BranchTotal : IMeasure
         List<double> elapsed = [];
         for (int i = 0; i < branches; i++)
         {
-            if (pages > 0)
-            {
-                await TickAsync(console, cancellationToken);
-            }
-
+            await TickAsync(console, cancellationToken);
             elapsed.Add((await BranchAsync(platform, probe, source.Uuid, cancellationToken)).ToExit);
         }
 
