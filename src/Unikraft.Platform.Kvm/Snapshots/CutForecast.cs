@@ -14,7 +14,7 @@ internal sealed class CutForecast
 
     private readonly Lock _lock = new();
 
-    // Of a machine of 2024 in a cloud; the first cuts correct them.
+    // Those of the development machine; the first cuts correct them.
     private double _microsecondsPerPage = 0.7;
     private double _fixedMicroseconds = 250;
 
