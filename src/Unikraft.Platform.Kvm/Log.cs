@@ -20,6 +20,9 @@ internal static partial class Log
     [LoggerMessage(2004, LogLevel.Warning, "The warm-up of the KVM backend failed; the first machines may be slow")]
     internal static partial void RehearsalFailed(ILogger logger, Exception error);
 
+    [LoggerMessage(2007, LogLevel.Error, "What an ended machine held could not be given back to the host")]
+    internal static partial void ReclaimingFailed(ILogger logger, Exception error);
+
     [LoggerMessage(2006, LogLevel.Warning, "A snapshot made its machine stand still for {Pause}; at most {Budget} was asked for")]
     internal static partial void PauseBudgetExceeded(ILogger logger, TimeSpan pause, TimeSpan budget);
 

@@ -16,6 +16,7 @@ public interface IVirtualMachine : IAsyncDisposable
     /// <summary>Lets the vCPUs run for the first time.</summary>
     /// <param name="cancellationToken">Cancels the start as long as it has not begun.</param>
     /// <exception cref="InvalidOperationException">The machine was started before.</exception>
+    /// <exception cref="HypervisorException">The host refused a vCPU or its first state. Dispose of the machine: it has ended as failed.</exception>
     ValueTask StartAsync(CancellationToken cancellationToken = default);
 
     /// <summary>Stops all vCPUs at an instruction boundary. Pauses nest; an exited machine pauses and resumes without effect.</summary>

@@ -24,6 +24,7 @@ internal sealed class KvmHost : IAsyncDisposable
         KickSignal = kickSignal;
         TimeProvider = timeProvider;
         Logger = logger;
+        Reclaimer = new Reclaimer(logger);
         Shells = new ShellPool(_device, readyMachines, refillDelay, timeProvider, logger);
     }
 
@@ -41,7 +42,7 @@ internal sealed class KvmHost : IAsyncDisposable
 
     internal ShellPool Shells { get; }
 
-    internal Reclaimer Reclaimer { get; } = new();
+    internal Reclaimer Reclaimer { get; }
 
     internal BackgroundWork Background { get; } = new();
 

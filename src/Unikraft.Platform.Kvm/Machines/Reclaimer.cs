@@ -1,4 +1,5 @@
 using System.Threading.Channels;
+using Microsoft.Extensions.Logging;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -12,32 +13,20 @@ internal sealed class Reclaimer : IAsyncDisposable
 
     private readonly Channel<Func<ValueTask>> _pending = Channel.CreateBounded<Func<ValueTask>>(
         new BoundedChannelOptions(MaxPending) { SingleReader = true });
+    private readonly ILogger _logger;
     private readonly Task _work;
 
-    internal Reclaimer() => _work = Task.Run(WorkAsync);
+    internal Reclaimer(ILogger logger)
+    {
+        _logger = logger;
+        _work = Task.Run(WorkAsync);
+    }
 
     /// <summary>Takes over a shell whose machine has ended.</summary>
-    internal ValueTask TakeAsync(MachineShell shell) => RunAsync(shell.DisposeAsync);
+    internal ValueTask TakeAsync(MachineShell shell) => TakeAsync(shell.DisposeAsync);
 
-    /// <summary>Waits until everything taken so far has been given back.</summary>
-    internal async Task FlushAsync()
-    {
-        TaskCompletionSource flushed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        await RunAsync(() =>
-        {
-            flushed.SetResult();
-            return ValueTask.CompletedTask;
-        }).ConfigureAwait(false);
-        await flushed.Task.ConfigureAwait(false);
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        _pending.Writer.TryComplete();
-        await _work.ConfigureAwait(false);
-    }
-
-    private async ValueTask RunAsync(Func<ValueTask> step)
+    /// <summary>Takes over a step of the work. Waits only for room among those that are waiting.</summary>
+    internal async ValueTask TakeAsync(Func<ValueTask> step)
     {
         while (await _pending.Writer.WaitToWriteAsync().ConfigureAwait(false))
         {
@@ -51,11 +40,37 @@ internal sealed class Reclaimer : IAsyncDisposable
         await step().ConfigureAwait(false);
     }
 
+    /// <summary>Waits until everything taken so far has been given back.</summary>
+    internal async Task FlushAsync()
+    {
+        TaskCompletionSource flushed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await TakeAsync(() =>
+        {
+            flushed.SetResult();
+            return ValueTask.CompletedTask;
+        }).ConfigureAwait(false);
+        await flushed.Task.ConfigureAwait(false);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _pending.Writer.TryComplete();
+        await _work.ConfigureAwait(false);
+    }
+
     private async Task WorkAsync()
     {
         await foreach (Func<ValueTask> step in _pending.Reader.ReadAllAsync().ConfigureAwait(false))
         {
-            await step().ConfigureAwait(false);
+            try
+            {
+                await step().ConfigureAwait(false);
+            }
+            catch (Exception error)
+            {
+                // Nobody waits for the step, and those behind it must not wait for ever.
+                Log.ReclaimingFailed(_logger, error);
+            }
         }
     }
 }

@@ -4,16 +4,20 @@ namespace Unikraft.Platform.Kvm.Snapshots;
 internal sealed class BackgroundWork : IAsyncDisposable
 {
     private readonly CancellationTokenSource _closing = new();
+    private readonly CancellationToken _closed;
     private readonly Lock _lock = new();
     private readonly HashSet<Task> _running = [];
 
-    /// <summary>Begins some work.</summary>
+    /// <summary>Nothing is running yet.</summary>
+    internal BackgroundWork() => _closed = _closing.Token;
+
+    /// <summary>Begins some work. It is cancelled from the start when the backend has been closed.</summary>
     /// <param name="work">The work. It handles its errors, and ends soon when it is cancelled.</param>
     internal Task Begin(Func<CancellationToken, Task> work)
     {
         lock (_lock)
         {
-            Task task = Task.Run(() => work(_closing.Token), CancellationToken.None);
+            Task task = Task.Run(() => work(_closed), CancellationToken.None);
             _running.Add(task);
             _ = task.ContinueWith(Forget, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
             return task;

@@ -286,10 +286,11 @@ internal sealed class InstanceController
         TimeSpan? pauseBudget,
         CancellationToken cancellationToken)
     {
-        using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _identity);
-        CaptureOptions options = new() { PauseBudget = pauseBudget ?? _platform.Settings.SnapshotPauseBudget };
         try
         {
+            // Whatever a listener of the host does, the turn is passed on.
+            using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _identity);
+            CaptureOptions options = new() { PauseBudget = pauseBudget ?? _platform.Settings.SnapshotPauseBudget };
             return new SnapshotReference(purpose == ClonePurpose.Template
                 ? await FreezeAsync(source.Machine!, cancellationToken).ConfigureAwait(false)
                 : await CaptureRunningAsync(source.Machine!, options, cancellationToken).ConfigureAwait(false));
