@@ -19,6 +19,7 @@ internal sealed class CheckpointStore(
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
         ResourceMetadata metadata = ResourceMetadata.Of(request.Tags, request.DeleteLock, request.Autokill);
 
+        LicenseCheck.RequireCheckpointing(platform);
         InstanceController source = instances.Find(request.From);
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
         CloneSource clone;

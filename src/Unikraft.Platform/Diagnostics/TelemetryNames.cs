@@ -8,6 +8,7 @@ internal static class TelemetryNames
 
     public const string Instances = "unikraft.instances";
     public const string InstanceStartDuration = "unikraft.instance.start.duration";
+    public const string InstanceWakeupDuration = "unikraft.instance.wakeup.duration";
     public const string InstanceStops = "unikraft.instance.stops";
     public const string InstanceRestarts = "unikraft.instance.restarts";
     public const string Checkpoints = "unikraft.checkpoints";
