@@ -47,6 +47,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             () => [.. instances.List().Select(instance => instance.Describe())],
             () => checkpoints.List().Count,
             () => templates.List().Count);
+        _context.Telemetry.Observe(_instances.Measure);
         _context.Logger.PlatformReady(hypervisor.Info.Name, hypervisor.Info.Description);
     }
 

@@ -139,6 +139,10 @@ public interface IInstanceManager
     /// <summary>Lists all instances, oldest first.</summary>
     IReadOnlyList<Instance> List();
 
+    /// <summary>Measures instances: <see cref="InstanceMetrics"/> of each, in the order in which they are asked for.</summary>
+    /// <param name="instances">The instances. None: all of them, oldest first.</param>
+    IReadOnlyList<InstanceMetrics> GetMetrics(params IReadOnlyList<NameOrUuid> instances);
+
     /// <summary>
     /// The checkpoints in the lineage of an instance, newest first: those taken from it and, if it was loaded from a checkpoint, that
     /// checkpoint and its own lineage.
@@ -150,6 +154,12 @@ public interface IInstanceManager
     /// <param name="instance">The instance.</param>
     /// <param name="range">Which part. Default: everything that is kept.</param>
     LogOutput ReadLog(NameOrUuid instance, LogRange? range = null);
+
+    /// <summary>Reads the logs of several instances, in the order in which they are asked for.</summary>
+    /// <param name="requests">Which parts of which logs.</param>
+    /// <returns>One output for each request.</returns>
+    /// <exception cref="InvalidRequestException">A limit is negative. Nothing is read.</exception>
+    IReadOnlyList<InstanceLogOutput> ReadLogs(params IReadOnlyList<InstanceLogRequest> requests);
 
     /// <summary>Attaches to the console of an instance, as often as wanted and also while it is stopped.</summary>
     /// <param name="instance">The instance.</param>

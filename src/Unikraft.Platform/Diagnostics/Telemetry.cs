@@ -69,6 +69,42 @@ internal sealed class Telemetry : IDisposable
             description: "Templates.");
     }
 
+    /// <summary>Reports the metrics of each instance.</summary>
+    /// <param name="measure">Measures all instances, with their memory or without.</param>
+    public void Observe(Func<bool, IReadOnlyList<InstanceMetrics>> measure)
+    {
+        foreach (InstanceMetric metric in InstanceMetric.All)
+        {
+            if (metric.MeterName is not { } name)
+            {
+                continue;
+            }
+
+            if (metric.IsCounter)
+            {
+                Meter.CreateObservableCounter(name, () => Measurements(metric), metric.Unit, metric.Help);
+            }
+            else
+            {
+                Meter.CreateObservableGauge(name, () => Measurements(metric), metric.Unit, metric.Help);
+            }
+        }
+
+        IEnumerable<Measurement<double>> Measurements(InstanceMetric metric)
+        {
+            foreach (InstanceMetrics instance in measure(metric.NeedsMemory))
+            {
+                if (metric.Value(instance) is { } value)
+                {
+                    yield return new Measurement<double>(
+                        value,
+                        new KeyValuePair<string, object?>(TelemetryNames.NameTag, instance.Name),
+                        new KeyValuePair<string, object?>(TelemetryNames.UuidTag, instance.Uuid));
+                }
+            }
+        }
+    }
+
     public void Started(TimeSpan bootTime, bool restored) => _startDuration.Record(
         bootTime.TotalSeconds,
         new KeyValuePair<string, object?>(

@@ -20,6 +20,11 @@ internal static class TelemetryNames
     public const string StartActivity = "instance.start";
     public const string StopActivity = "instance.stop";
     public const string CaptureActivity = "instance.capture";
+    public const string SuspendActivity = "instance.suspend";
+    public const string BranchActivity = "instance.branch";
+    public const string CheckpointActivity = "checkpoint.create";
+    public const string LoadActivity = "checkpoint.load";
+    public const string CloneActivity = "template.clone";
 
     public const string StateTag = "unikraft.instance.state";
     public const string StopReasonTag = "unikraft.instance.stop_reason";

@@ -70,6 +70,42 @@ internal sealed class InstanceController
         }
     }
 
+    /// <summary>Measures the instance.</summary>
+    /// <param name="withMemory">Whether its memory is looked through as well, which takes time.</param>
+    public InstanceMetrics Measure(bool withMemory = true)
+    {
+        InstanceMetrics metrics;
+        IVirtualMachine? machine;
+        lock (_status.Sync)
+        {
+            machine = _status.Run?.Machine;
+            Instance now = _status.Describe();
+            InstanceConnections connections = Connections.Connections;
+            metrics = new InstanceMetrics
+            {
+                Uuid = now.Uuid,
+                Name = now.Name,
+                State = now.State,
+                StartCount = now.StartCount,
+                RestartCount = now.RestartCount,
+                StartedAt = now.StartedAt,
+                StoppedAt = now.StoppedAt,
+                Uptime = now.Uptime,
+                BootTime = now.BootTime,
+                CpuTime = _status.Run is null ? _status.Last?.CpuTime ?? default : default,
+                Connections = connections.Active,
+                Queued = connections.Queued,
+                TotalConnections = connections.Total,
+                WakeupLatency = connections.Wakeups.ToBuckets(),
+                WakeupLatencySum = connections.Wakeups.Sum,
+            };
+        }
+
+        return machine?.GetFeature<IMachineStatistics>() is not { } statistics
+            ? metrics
+            : metrics with { CpuTime = statistics.CpuTime, RssBytes = withMemory ? statistics.ResidentBytes : 0 };
+    }
+
     /// <summary>The instance can be found: requests of its guest are served from now on, and its autokill policy holds.</summary>
     public void Publish()
     {
@@ -152,6 +188,7 @@ internal sealed class InstanceController
             throw new InvalidRequestException($"Cannot suspend instance '{_identity.Name}': it has the feature 'delete-on-stop'");
         }
 
+        using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.SuspendActivity, _identity);
         await SuspendAsync(StopInitiator.User, onlyIn: null, cancellationToken).ConfigureAwait(false);
         return Describe();
     }
@@ -474,7 +511,7 @@ internal sealed class InstanceController
             if (run.NoRestart)
             {
                 // A stop came in between, which is how this run ended.
-                _status.Last = PastRun.Of(run, StopOutcome.Compose(run.Initiator, run.Forced, exit: null), Time);
+                _status.Last = PastRun.Of(run, StopOutcome.Compose(run.Initiator, run.Forced, exit: null), cpuTime: default, Time);
             }
             else
             {
@@ -544,6 +581,7 @@ internal sealed class InstanceController
         // The news of main may still be on its way.
         OnMainReached(run);
         run.Escalation!.Dispose();
+        TimeSpan cpuTime = run.Machine.GetFeature<IMachineStatistics>()?.CpuTime ?? default;
         StopOutcome outcome;
         TimeSpan? restartDelay;
         int restartAttempt;
@@ -558,7 +596,7 @@ internal sealed class InstanceController
                 Snapshots.SetNext(memory);
             }
 
-            _status.Last = PastRun.Of(run, outcome, Time);
+            _status.Last = PastRun.Of(run, outcome, cpuTime, Time);
             restartDelay = _restarts.Follow(run, outcome);
             restartAttempt = _status.Restart?.Attempt ?? 0;
             _started = _status.IsClosed ? _started : NewStarted();

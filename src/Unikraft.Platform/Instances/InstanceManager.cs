@@ -156,6 +156,34 @@ internal sealed class InstanceManager(
 
     public LogOutput ReadLog(NameOrUuid instance, LogRange? range = null) => Find(instance).Log.Read(range);
 
+    public IReadOnlyList<InstanceLogOutput> ReadLogs(params IReadOnlyList<InstanceLogRequest> requests)
+    {
+        ArgumentNullException.ThrowIfNull(requests);
+        InstanceController[] found = [.. requests.Select(request => Find(request.Instance))];
+        foreach (InstanceLogRequest request in requests)
+        {
+            InstanceLog.Require(request.Range);
+        }
+
+        return [.. found.Zip(requests, static (instance, request) => new InstanceLogOutput(
+            instance.Identity.Uuid,
+            instance.Identity.Name,
+            instance.Describe().State,
+            instance.Log.Read(request.Range)))];
+    }
+
+    public IReadOnlyList<InstanceMetrics> GetMetrics(params IReadOnlyList<NameOrUuid> instances)
+    {
+        ArgumentNullException.ThrowIfNull(instances);
+        platform.Rundown.ThrowIfClosed();
+        return instances.Count == 0 ? Measure(withMemory: true)
+            : [.. instances.Select(instance => Find(instance)).ToArray().Select(static found => found.Measure())];
+    }
+
+    /// <summary>Measures all instances.</summary>
+    /// <param name="withMemory">Whether their memory is looked through as well.</param>
+    public IReadOnlyList<InstanceMetrics> Measure(bool withMemory) => [.. instances.List().Select(instance => instance.Measure(withMemory))];
+
     public IInstanceConsole AttachConsole(NameOrUuid instance, ConsoleOptions? options = null) =>
         new InstanceConsole(Find(instance), options?.FromStart ?? false);
 
@@ -302,12 +330,24 @@ internal sealed class InstanceManager(
         InstanceController? source,
         InstanceRun? onlyIn,
         IInstanceSource? stored,
-        CancellationToken cancellationToken) => (source, stored) switch
+        CancellationToken cancellationToken)
+    {
+        if (source is not null)
         {
-            (not null, _) => await BranchAsync(source, onlyIn, request.Snapshot, cancellationToken).ConfigureAwait(false),
-            (_, not null) => stored.Load(),
-            _ => new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []),
-        };
+            using Activity? branching = platform.Telemetry.Begin(TelemetryNames.BranchActivity, source.Identity);
+            return await BranchAsync(source, onlyIn, request.Snapshot, cancellationToken).ConfigureAwait(false);
+        }
+
+        if (stored is not null)
+        {
+            using Activity? loading = platform.Telemetry.Begin(
+                request.Template is null ? TelemetryNames.LoadActivity : TelemetryNames.CloneActivity,
+                stored.Identity);
+            return stored.Load();
+        }
+
+        return new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []);
+    }
 
     private InstanceController Make(
         ResourceIdentity identity,
