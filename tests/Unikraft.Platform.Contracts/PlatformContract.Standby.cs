@@ -162,4 +162,34 @@ public abstract partial class PlatformContract
             "To use the \"delete-on-stop\" feature, set the `restart_policy` to `never`",
             () => Instances.CreateAsync(request with { RestartPolicy = RestartPolicy.Always }).Guarded());
     }
+
+    [ContractFact]
+    public async Task Logs_of_several_instances_are_read_in_one_request_and_survive_a_suspension()
+    {
+        await CreateCounterAsync("one");
+        await CreateCounterAsync("other");
+        await using (ConsoleSession console = Attach("one"))
+        {
+            await console.WriteLineAsync("mark here");
+            Assert.Equal("here", await console.ShowAsync());
+        }
+
+        string before = Instances.ReadLog("one").Text;
+        await Instances.SuspendAsync("one").Guarded();
+
+        IReadOnlyList<InstanceLogOutput> logs = Instances.ReadLogs(
+            new InstanceLogRequest("other"),
+            new InstanceLogRequest("one", new LogRange(-5, 4)),
+            new InstanceLogRequest("one"));
+
+        Assert.Equal(["other", "one", "one"], logs.Select(log => log.Name));
+        Assert.Equal([InstanceState.Running, InstanceState.Stopped, InstanceState.Stopped], logs.Select(log => log.State));
+        Assert.Equal(before[^5..^1], logs[1].Log.Text);
+        Assert.Equal(before, logs[2].Log.Text);
+        await Instances.StartAsync("one").Guarded();
+        await TickAsync("one");
+        Assert.StartsWith(before, Instances.ReadLog("one").Text, StringComparison.Ordinal);
+        Assert.Throws<ResourceNotFoundException>(() => Instances.ReadLogs(new InstanceLogRequest("one"), new InstanceLogRequest(Nobody)));
+        Assert.Throws<InvalidRequestException>(() => Instances.ReadLogs(new InstanceLogRequest("one", new LogRange(0, -1))));
+    }
 }
