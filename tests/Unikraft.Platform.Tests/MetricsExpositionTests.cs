@@ -97,6 +97,7 @@ public sealed class MetricsExpositionTests
         {
             StartInfo = new ProcessStartInfo("promtool", ["check", "metrics"])
             {
+                UseShellExecute = false,
                 RedirectStandardInput = true,
                 RedirectStandardOutput = true,
                 RedirectStandardError = true,

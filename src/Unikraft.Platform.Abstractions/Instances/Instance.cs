@@ -83,6 +83,9 @@ public sealed record Instance
     /// </summary>
     public bool HasSnapshot { get; init; }
 
+    /// <summary>The volumes, by the order in which they were attached.</summary>
+    public IReadOnlyList<AttachedVolume> Volumes { get; init; } = [];
+
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
 

@@ -6,14 +6,16 @@ namespace Unikraft.Platform.Volumes;
 /// A disk that can be cloned while it is in use: a chain of qcow2 images, of which the top one takes the writes. A cut freezes the top and puts an
 /// empty one on it, which takes as long for any size.
 /// </summary>
-internal sealed class Volume : IBlockDevice
+internal sealed class VolumeDisk : IBlockDevice
 {
+    internal const string Qcow2Format = Qcow2Image.FormatName;
+
     private readonly RequestGate _gate = new();
     private Qcow2Image _top;
     private Task _published = Task.CompletedTask;
     private bool _isDisposed;
 
-    private Volume(Qcow2Image top) => _top = top;
+    private VolumeDisk(Qcow2Image top) => _top = top;
 
     public long Size => Volatile.Read(ref _top).Size;
 
@@ -118,19 +120,35 @@ internal sealed class Volume : IBlockDevice
     /// <param name="isReadOnly">Whether it is only read.</param>
     /// <param name="backingRoot">The directory that its backing files have to be in; the image's own by default.</param>
     /// <param name="layers">Where open images are found and noted. The volumes of one host share it.</param>
+    /// <param name="outside">Backing files that may be outside that directory.</param>
     /// <param name="cancellationToken">Cancels the opening as long as it has not begun.</param>
     /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
     /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
-    internal static Task<Volume> OpenAsync(
+    internal static Task<VolumeDisk> OpenAsync(
         string path,
         bool isReadOnly = false,
         string? backingRoot = null,
         OpenLayers? layers = null,
+        IReadOnlyCollection<string>? outside = null,
         CancellationToken cancellationToken = default) =>
-        Task.Run(() => new Volume(ImageChain.Open(path, isReadOnly, backingRoot, layers)), cancellationToken);
+        Task.Run(() => new VolumeDisk(ImageChain.Open(path, isReadOnly, backingRoot, layers, outside: outside)), cancellationToken);
+
+    /// <summary>The files of the chain, the top first.</summary>
+    internal IReadOnlyList<string> ListPaths()
+    {
+        List<string> paths = [];
+        BlockLayer? layer = _top;
+        while (layer is not null)
+        {
+            paths.Add(layer.Path);
+            layer = layer is Qcow2Image image ? image.Backing : null;
+        }
+
+        return paths;
+    }
 
     /// <summary>Makes a volume of an overlay that nobody uses yet.</summary>
-    internal static Volume Open(PreparedOverlay overlay) => new(overlay.Take());
+    internal static VolumeDisk Open(PreparedOverlay overlay) => new(overlay.Take());
 
     /// <summary>Creates an empty volume.</summary>
     /// <param name="path">Where. Must not exist.</param>
@@ -140,13 +158,13 @@ internal sealed class Volume : IBlockDevice
     /// <param name="cancellationToken">Cancels the creation as long as it has not begun.</param>
     /// <exception cref="DiskImageException">The size is out of range, or the file cannot be created. There is no file then.</exception>
     /// <exception cref="BlockDeviceException">The host cannot write the file. There is no file then.</exception>
-    internal static Task<Volume> CreateAsync(
+    internal static Task<VolumeDisk> CreateAsync(
         string path,
         long size,
         int clusterBits = Qcow2Header.DefaultClusterBits,
         OpenLayers? layers = null,
         CancellationToken cancellationToken = default) =>
-        Task.Run(() => new Volume(Create(path, size, clusterBits, backing: null, layers)), cancellationToken);
+        Task.Run(() => new VolumeDisk(Create(path, size, clusterBits, backing: null, layers)), cancellationToken);
 
     /// <summary>Creates an empty image over the top, for a cut to come. Takes as long for any size.</summary>
     /// <param name="path">Where. Must not exist.</param>
