@@ -208,6 +208,35 @@ public sealed class DiskTests : KvmTest
         Assert.All(machine.Monitor.DiskFailures, failure => Assert.Equal(0, failure.Slot));
     }
 
+    [ContractFact]
+    public async Task A_failure_of_any_write_or_flush_costs_the_change_that_met_it_and_nothing_else()
+    {
+        byte[] bytes = new byte[Size];
+        await using FaultInjectingBlockDevice device = new(new MemoryBlockDevice(bytes));
+        await using TestMachine machine = await BootKvAsync(device);
+        Assert.StartsWith("load done", await AskAsync(machine, "load 10 64", "load"), StringComparison.Ordinal);
+        int failures = 0;
+        for (int at = 0; at < 120; at++)
+        {
+            // Journals are compacted in between too, so that every kind of write fails once.
+            int left = at;
+            device.Fault = (operation, _, _) => operation is BlockOperation.Write or BlockOperation.Flush && Interlocked.Decrement(ref left) == -1
+                ? at % 2 == 0 ? BlockDeviceError.NoSpace : BlockDeviceError.InputOutput
+                : null;
+            string answer = await AskAsync(machine, "load 2 64", "load");
+            failures += answer.StartsWith("load error=5", StringComparison.Ordinal) ? 1 : 0;
+            Assert.StartsWith("check ok", await AskAsync(machine, "check", "check"), StringComparison.Ordinal);
+        }
+
+        device.Fault = null;
+        Assert.StartsWith("ok ", await AskAsync(machine, "put a b", ""), StringComparison.Ordinal);
+        Assert.InRange(failures, 100, 120);
+        Assert.Equal(failures, machine.Monitor.DiskFailures.Count);
+        string count = await AskAsync(machine, "count", "keys=");
+        await using TestMachine again = await BootKvAsync(new MemoryBlockDevice(bytes));
+        Assert.StartsWith($"kv ready {count} ", again.Monitor.Lines[0], StringComparison.Ordinal);
+    }
+
     private static MachineConfiguration Kv(params string[] args) => Configuration(GuestImages.Get("kv"), 1, 16, args);
 
     private static MachineDisk Disk(IBlockDevice device, int slot = 0) =>
