@@ -81,6 +81,9 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
 
     internal Telemetry Telemetry => _context.Telemetry;
 
+    /// <summary>Waits for what is being done to volumes in the background.</summary>
+    internal Task WhenVolumesIdleAsync() => _context.Volumes.WhenIdleAsync();
+
     public async Task StopAllAsync(CancellationToken cancellationToken = default)
     {
         using Rundown.Scope scope = _context.Rundown.Enter();

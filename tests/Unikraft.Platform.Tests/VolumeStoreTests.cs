@@ -140,6 +140,74 @@ public sealed class VolumeStoreTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Chains_stay_short_while_the_guest_goes_on()
+    {
+        const int Clones = 60;
+        await using (TestPlatform platform = NewPlatform())
+        {
+            IVolumeStore volumes = platform.Platform.Volumes;
+            await volumes.CreateAsync(Blank("data"));
+            Instance instance = await StartKvAsync(platform, "data");
+            List<Guid> kept = [];
+            for (int i = 1; i <= Clones; i++)
+            {
+                Assert.Equal($"ok {i}", await AskAsync(platform, instance, $"put key{i % 7} {i}"));
+                Volume clone = await volumes.CloneAsync("data");
+                if (i % 20 == 0)
+                {
+                    kept.Add(clone.Uuid);
+                }
+                else
+                {
+                    await volumes.DeleteAsync(clone.Uuid);
+                }
+            }
+
+            await platform.Platform.WhenVolumesIdleAsync();
+            Assert.InRange(volumes.Get("data").Depth, 1, 30);
+            Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(platform, instance, "check"));
+            Assert.Equal("value=60", await AskAsync(platform, instance, "get key4"));
+
+            // Nobody else needs what the clones have kept apart until now.
+            foreach (Guid clone in kept)
+            {
+                Assert.StartsWith("check ok", await AskAsync(platform, await StartKvAsync(platform, clone), "check"), StringComparison.Ordinal);
+            }
+
+            await platform.Instances.DeleteAsync(instance.Uuid).Guarded();
+            Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(platform, await StartKvAsync(platform, "data"), "check"));
+        }
+
+        await using TestPlatform again = NewPlatform();
+        Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(again, await StartKvAsync(again, "data"), "check"));
+        Assert.All(again.Platform.Volumes.List(), volume => Assert.Null(volume.Error));
+        foreach (string image in HasTool("qemu-img") ? Images() : [])
+        {
+            Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", "-U", image));
+        }
+    }
+
+    [Fact]
+    public async Task A_long_chain_whose_images_are_all_needed_is_copied()
+    {
+        await using TestPlatform platform = NewPlatform();
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data"));
+        Instance instance = await StartKvAsync(platform, "data");
+        for (int i = 1; i <= 150; i++)
+        {
+            Assert.Equal($"ok {i}", await AskAsync(platform, instance, $"put key {i}"));
+            await volumes.CloneAsync("data", new CloneVolumeRequest { Name = $"clone-{i}" });
+        }
+
+        await platform.Platform.WhenVolumesIdleAsync();
+
+        Assert.InRange(volumes.Get("data").Depth, 1, 80);
+        Assert.Equal("check ok records=150 keys=1 last=150", await AskAsync(platform, instance, "check"));
+        Assert.Equal("check ok records=7 keys=1 last=7", await AskAsync(platform, await StartKvAsync(platform, "clone-7"), "check"));
+    }
+
+    [Fact]
     public async Task A_raw_disk_is_copied_or_built_upon()
     {
         byte[] content = new byte[3 * Megabyte];

@@ -106,6 +106,9 @@ internal static partial class Log
     [LoggerMessage(1314, LogLevel.Warning, "The file or directory '{Path}' of a volume could not be deleted")]
     public static partial void ImageNotDeleted(this ILogger logger, Exception error, string path);
 
+    [LoggerMessage(1316, LogLevel.Debug, "Made one image of {Count} of volume {Name} ({Uuid})")]
+    public static partial void VolumeFolded(this ILogger logger, string name, Guid uuid, int count);
+
     [LoggerMessage(1315, LogLevel.Warning, "Work on a volume in the background failed")]
     public static partial void VolumeWorkFailed(this ILogger logger, Exception error);
 

@@ -16,6 +16,12 @@ internal sealed class ImageDirectory : IDisposable
 
     private const string LockName = "lock";
 
+    /// <summary>Fewer images are not worth copying them.</summary>
+    private const int MinFolded = 8;
+    private const int LongChain = 64;
+    private const int MuchLarger = 4;
+    private const long SmallBytes = 16 << 20;
+
     private readonly Lock _lock = new();
     private readonly Dictionary<string, Image> _images = new(StringComparer.Ordinal);
     private readonly ILogger _logger;
@@ -194,6 +200,60 @@ internal sealed class ImageDirectory : IDisposable
         }
     }
 
+    /// <summary>
+    /// How many images right beneath a top are to be made one: those that nobody else needs, and in a chain that has become too long also others, which stay for them. Small
+    /// ones are not put together with a much larger one, so that a byte is not copied again and again.
+    /// </summary>
+    /// <returns>0 when there are too few.</returns>
+    internal int CountFoldable(string top)
+    {
+        lock (_lock)
+        {
+            bool isTooLong = DepthOf(top) > LongChain;
+            long bytes = 0;
+            int count = 0;
+            string? next = _images.GetValueOrDefault(top)?.Backing;
+            while (next?.EndsWith(OverlaySuffix, StringComparison.Ordinal) is true
+                && _images.TryGetValue(next, out Image? image)
+                && (image.Holds == 1 || isTooLong))
+            {
+                FileInfo file = new(PathOf(next));
+                if (!file.Exists || (count > 0 && file.Length > (bytes * MuchLarger) + SmallBytes))
+                {
+                    break;
+                }
+
+                bytes += file.Length;
+                count++;
+                next = image.Backing;
+            }
+
+            return count >= MinFolded ? count : 0;
+        }
+    }
+
+    /// <summary>One image has taken the place of some beneath a top. Those that nobody else needs are deleted.</summary>
+    internal void Replace(string top, int count, string folded)
+    {
+        string first;
+        lock (_lock)
+        {
+            Image above = _images[top];
+            first = above.Backing!;
+            string? beneath = first;
+            for (int i = 0; i < count; i++)
+            {
+                beneath = _images[beneath!].Backing;
+            }
+
+            Add(folded, beneath);
+            _images[folded].Holds++;
+            above.Backing = folded;
+        }
+
+        Release(first);
+    }
+
     /// <summary>Deletes the images that no volume needs, which a crash has left behind.</summary>
     internal void DeleteUnknown()
     {
@@ -245,7 +305,7 @@ internal sealed class ImageDirectory : IDisposable
     private sealed class Image(string? backing)
     {
         /// <summary>The image beneath, if that is in the directory too.</summary>
-        internal string? Backing { get; } = backing;
+        internal string? Backing { get; set; } = backing;
 
         internal int Holds { get; set; }
 

@@ -29,6 +29,9 @@ internal sealed class StoredVolume(ResourceIdentity identity, VolumeRecord recor
 
     public bool IsBusy { get; set; }
 
+    /// <summary>Whether an attempt to fold it failed half-way: its images are right, but are not what they are thought to be until they are opened again.</summary>
+    public bool IsFoldingBroken { get; set; }
+
     /// <summary>Whether it can be found.</summary>
     public bool IsListed { get; set; }
 

@@ -728,6 +728,8 @@ internal sealed partial class VolumeCatalog
             cut.Cuts[index]!.Publish();
             BeginComplete(cut.Cuts[index]!);
         }
+
+        BeginFold();
     }
 
     // Nobody waits for a frozen image to be complete as a file.

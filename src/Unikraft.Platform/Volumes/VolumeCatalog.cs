@@ -24,6 +24,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     private readonly Dictionary<Guid, InstanceVolumes> _instances = [];
     private readonly HashSet<Task> _background = [];
     private long _lastOrder;
+    private bool _isFolding;
 
     /// <param name="platform">The platform.</param>
     /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed, and deleted in the end.</param>
@@ -299,6 +300,33 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         Commit(new VolumeChange { Set = [next] });
     }
 
+    /// <summary>Makes long chains short, in the background and one after the other, while guests go on.</summary>
+    public void BeginFold()
+    {
+        if (_platform.Rundown.Closing.IsCancellationRequested || Interlocked.Exchange(ref _isFolding, true))
+        {
+            return;
+        }
+
+        Begin(async () =>
+        {
+            try
+            {
+                while (await FoldOneAsync(_platform.Rundown.Closing).ConfigureAwait(false))
+                {
+                }
+            }
+            catch (OperationCanceledException) when (_platform.Rundown.Closing.IsCancellationRequested)
+            {
+                // What was begun is removed, and the chain is as it was.
+            }
+            finally
+            {
+                Volatile.Write(ref _isFolding, false);
+            }
+        });
+    }
+
     /// <summary>Deletes volumes in the background.</summary>
     public void BeginDelete(IReadOnlyList<StoredVolume> volumes)
     {
@@ -346,6 +374,75 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                 }
             });
             _background.Add(task);
+        }
+    }
+
+    // Folds what is to be folded of the first volume that has something.
+    private async Task<bool> FoldOneAsync(CancellationToken cancellationToken)
+    {
+        StoredVolume[] all;
+        lock (_lock)
+        {
+            all = [.. _volumes.Values.Where(static volume => volume is { IsListed: true, IsFoldingBroken: false, Failure: null, Record: { IsTemplate: false, Top: not null } })];
+        }
+
+        foreach (StoredVolume volume in all)
+        {
+            if (Images.CountFoldable(volume.Record.Top!) == 0)
+            {
+                continue;
+            }
+
+            await volume.Turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+            try
+            {
+                if (await FoldAsync(volume, cancellationToken).ConfigureAwait(false))
+                {
+                    return true;
+                }
+            }
+            finally
+            {
+                volume.Turn.Release();
+            }
+        }
+
+        return false;
+    }
+
+    private async Task<bool> FoldAsync(StoredVolume volume, CancellationToken cancellationToken)
+    {
+        string top = volume.Record.Top!;
+        int count = volume is { IsListed: true, Readers: 0 } ? Images.CountFoldable(top) : 0;
+        if (count == 0)
+        {
+            return false;
+        }
+
+        string folded = ImageDirectory.NewName();
+        VolumeDisk? opened = volume.Writer is null ? await OpenDiskAsync(volume.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false) : null;
+        try
+        {
+            if (!await (volume.Writer ?? opened!).FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
+            {
+                return false;
+            }
+
+            Images.Replace(top, count, folded);
+            _platform.Logger.VolumeFolded(volume.Identity.Name, volume.Identity.Uuid, count);
+            return true;
+        }
+        catch (PlatformException)
+        {
+            volume.IsFoldingBroken = true;
+            throw;
+        }
+        finally
+        {
+            if (opened is not null)
+            {
+                await opened.DisposeAsync().ConfigureAwait(false);
+            }
         }
     }
 
@@ -490,5 +587,6 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
 
         _platform.Logger.VolumeDeleted(volume.Identity.Name, volume.Identity.Uuid);
+        BeginFold();
     }
 }

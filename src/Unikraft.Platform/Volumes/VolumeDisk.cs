@@ -1,3 +1,4 @@
+using System.Numerics;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -209,6 +210,65 @@ internal sealed class VolumeDisk : IBlockDevice
         return cut;
     }
 
+    /// <summary>
+    /// Puts one image in the place of some beneath the top that holds what they held together. The guest goes on meanwhile; whenever it is interrupted the volume is
+    /// what it was.
+    /// </summary>
+    /// <param name="count">How many images, all of one size and one size of clusters.</param>
+    /// <param name="path">Where the new image goes. Must not exist; its name is as long as theirs.</param>
+    /// <param name="cancellationToken">Cancels the copying. There is no file then.</param>
+    /// <returns>False, and nothing is done, when the images differ in size.</returns>
+    internal async Task<bool> FoldAsync(int count, string path, CancellationToken cancellationToken)
+    {
+        Qcow2Image top = Volatile.Read(ref _top);
+        List<Qcow2Image> images = [];
+        for (BlockLayer? layer = top.Backing; images.Count < count && layer is Qcow2Image image; layer = image.Backing)
+        {
+            images.Add(image);
+        }
+
+        if (images.Count < count || images.Exists(image => image.Size != images[0].Size || image.ClusterSize != images[0].ClusterSize))
+        {
+            return false;
+        }
+
+        Qcow2Image folded = await Task.Run(() => Merge(images, path, cancellationToken), cancellationToken).ConfigureAwait(false);
+        BlockLayer before;
+        try
+        {
+            await _gate.HoldAsync(cancellationToken).ConfigureAwait(false);
+            try
+            {
+                before = top.ReplaceBacking(folded);
+            }
+            finally
+            {
+                _gate.Release();
+            }
+        }
+        catch
+        {
+            folded.Release();
+            File.Delete(path);
+            throw;
+        }
+
+        await Task.Run(
+            () =>
+            {
+                try
+                {
+                    top.StoreBackingName();
+                }
+                finally
+                {
+                    before.Release();
+                }
+            },
+            CancellationToken.None).ConfigureAwait(false);
+        return true;
+    }
+
     /// <summary>Makes the disk larger.</summary>
     /// <param name="size">The new size in bytes, a multiple of 512.</param>
     /// <param name="cancellationToken">Cancels the waiting for requests under way.</param>
@@ -255,6 +315,63 @@ internal sealed class VolumeDisk : IBlockDevice
         {
             file.Dispose();
             File.Delete(full);
+            throw;
+        }
+    }
+
+    private static Qcow2Image Merge(List<Qcow2Image> images, string path, CancellationToken cancellationToken)
+    {
+        const int MaxPart = 1 << 20;
+        Qcow2Image first = images[0];
+        BlockLayer? beneath = images[^1].Backing?.Share();
+        Qcow2Image merged;
+        try
+        {
+            merged = Create(path, first.Size, BitOperations.Log2((uint)first.ClusterSize), beneath, first.Registry);
+        }
+        catch
+        {
+            beneath?.Release();
+            throw;
+        }
+
+        try
+        {
+            byte[] buffer = new byte[MaxPart];
+            for (long offset = 0; offset < first.Size;)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                int length = (int)Math.Min(MaxPart, first.Size - offset);
+                ClusterKind kind = ClusterKind.Unallocated;
+                Qcow2Image? owner = null;
+                for (int i = 0; i < images.Count && owner is null; i++)
+                {
+                    (kind, int run) = images[i].Find(offset, length);
+                    length = Math.Min(length, run);
+                    owner = kind == ClusterKind.Unallocated ? null : images[i];
+                }
+
+                if (kind == ClusterKind.Zero)
+                {
+                    merged.WriteZeroes(offset, length);
+                }
+                else if (owner is not null)
+                {
+                    owner.Read(offset, buffer.AsSpan(0, length));
+                    merged.Write(offset, buffer.AsSpan(0, length));
+                }
+
+                offset += length;
+            }
+
+            merged.Freeze();
+            merged.Seal();
+            return merged;
+        }
+        catch
+        {
+            merged.Release();
+            File.Delete(path);
             throw;
         }
     }
