@@ -20,6 +20,7 @@ public sealed class HostCrashTests : IDisposable
     public void Dispose() => _directory.Delete(recursive: true);
 
     [ContractFact]
+    [Trait("Lab", "TooLong")]
     public async Task Nothing_that_was_acknowledged_is_lost_when_the_host_is_killed()
     {
         Random random = new(4);
