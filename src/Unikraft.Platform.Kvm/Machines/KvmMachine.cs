@@ -59,6 +59,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             environment,
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
+            host.Sheets,
             host.Forecast,
             host.Background,
             host.Logger,

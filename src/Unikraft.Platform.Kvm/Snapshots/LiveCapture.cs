@@ -32,6 +32,7 @@ internal sealed class LiveCapture : IDisposable
     private readonly TimeProvider _timeProvider;
     private readonly Lazy<DirtyTracker> _tracker;
     private readonly StagingPool _stagingPool;
+    private readonly SheetPool _sheets;
     private readonly CutForecast _forecast;
     private readonly BackgroundWork _background;
     private readonly ILogger _logger;
@@ -42,6 +43,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="parts">The machine.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
+    /// <param name="sheets">Where small layers are stored.</param>
     /// <param name="forecast">How long cuts take.</param>
     /// <param name="background">Where chains are folded.</param>
     /// <param name="logger">Where to log.</param>
@@ -53,6 +55,7 @@ internal sealed class LiveCapture : IDisposable
         VcpuEnvironment parts,
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
+        SheetPool sheets,
         CutForecast forecast,
         BackgroundWork background,
         ILogger logger,
@@ -62,6 +65,7 @@ internal sealed class LiveCapture : IDisposable
         PageMap? baseMap)
     {
         _stagingPool = stagingPool;
+        _sheets = sheets;
         _forecast = forecast;
         _background = background;
         _logger = logger;
@@ -156,7 +160,7 @@ internal sealed class LiveCapture : IDisposable
     private async Task<KvmSnapshot> CaptureCoreAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         DirtyTracker tracker = _tracker.Value;
-        using LayerWriter writer = new(_memory.Pages);
+        using LayerWriter writer = new(_memory.Pages, _sheets);
         StagingBuffer? staging = null;
         DiskCapture? holding = null;
         try

@@ -143,7 +143,7 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
-        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
+        return found.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
     }
 
     public Instance Get(NameOrUuid instance) => Find(instance).Describe();
