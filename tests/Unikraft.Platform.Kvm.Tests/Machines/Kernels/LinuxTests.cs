@@ -7,10 +7,6 @@ using Unikraft.Platform.TestKit;
 namespace Unikraft.Platform.Kvm.Tests.Machines.Kernels;
 
 /// <summary>A stock Linux kernel with a shell as its only program.</summary>
-/// <remarks>
-/// Not in the SVM lab by default: there the kernel comes up, but now and then it hangs on the way with a lock that nobody holds, and why is not known.
-/// </remarks>
-[Trait("Lab", "Unreliable")]
 [RequiresKvm]
 [RequiresLinuxKernel]
 public sealed class LinuxTests
