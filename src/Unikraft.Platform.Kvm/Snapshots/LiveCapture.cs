@@ -1,7 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
-using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
 
@@ -24,7 +23,7 @@ internal sealed class LiveCapture : IDisposable
     private static readonly TimeSpan FoldingDelay = TimeSpan.FromMilliseconds(100);
 
     private readonly RunControl _control;
-    private readonly PlatformDevice _device;
+    private readonly IGuestState _guest;
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
     private readonly TimeProvider _timeProvider;
@@ -38,6 +37,7 @@ internal sealed class LiveCapture : IDisposable
     private Task _folding = Task.CompletedTask;
 
     /// <param name="parts">The machine.</param>
+    /// <param name="guest">What else there is to take.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
     /// <param name="forecast">How long cuts take.</param>
@@ -48,6 +48,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
     internal LiveCapture(
         VcpuEnvironment parts,
+        IGuestState guest,
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
         CutForecast forecast,
@@ -62,7 +63,7 @@ internal sealed class LiveCapture : IDisposable
         _background = background;
         _logger = logger;
         _control = parts.Control;
-        _device = parts.Platform;
+        _guest = guest;
         _timeProvider = parts.TimeProvider;
         _tracker = tracker;
         _memory = memory;
@@ -168,20 +169,20 @@ internal sealed class LiveCapture : IDisposable
             VcpuState[] states = new VcpuState[_layout.Vcpus];
             for (int i = 0; i < states.Length; i++)
             {
-                states[i] = new VcpuState();
+                states[i] = _guest.NewVcpuState(i);
             }
 
             // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
             staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(preCopy.LastRound, tracker.CountResidue())));
             StagingBuffer buffer = staging;
-            using PlatformDeviceCut device = new();
+            using IGuestCut devices = _guest.NewCut(states);
             TimeSpan copying = default;
             Cut cut = new(states, () =>
             {
                 long start = _timeProvider.GetTimestamp();
                 tracker.StageResidue(writer, buffer);
                 copying = _timeProvider.GetElapsedTime(start);
-                _device.Save(device);
+                devices.Take();
                 hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
@@ -199,9 +200,12 @@ internal sealed class LiveCapture : IDisposable
                 _base.Overlay(writer),
                 _layout,
                 states,
-                device.ToState(),
+                devices.ToDevice(),
                 pause > preCopy.LongestHold ? pause : preCopy.LongestHold,
-                preCopy.Held);
+                preCopy.Held)
+            {
+                Kernel = devices.ToKernel(),
+            };
             tracker.Commit();
             BeginFolding(snapshot);
             return snapshot;

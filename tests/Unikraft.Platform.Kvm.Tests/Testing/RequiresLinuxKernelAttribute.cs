@@ -8,6 +8,7 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
 {
     private const string KernelVariable = "UNIKRAFT_TEST_KERNEL";
     private const string BusyboxVariable = "UNIKRAFT_TEST_BUSYBOX";
+    private const string ModulesVariable = "UNIKRAFT_TEST_MODULES";
 
     /// <inheritdoc/>
     public string? UnmetReason
@@ -19,12 +20,15 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
                 return "this host does not virtualise ring 0 in hardware; eng/svm-lab does";
             }
 
-            string[] missing = [.. new[] { KernelVariable, BusyboxVariable }.Where(static name => !File.Exists(Environment.GetEnvironmentVariable(name)))];
+            string[] missing = [.. new[] { KernelVariable, BusyboxVariable, ModulesVariable }.Where(static name => !Path.Exists(Environment.GetEnvironmentVariable(name)))];
             return missing.Length == 0
                 ? null
-                : $"{string.Join(" and ", missing)} must name a kernel image and a static busybox; eng/svm-lab sets them";
+                : $"{string.Join(" and ", missing)} must name a kernel image, a static busybox and a folder of modules; eng/svm-lab sets them";
         }
     }
+
+    /// <summary>The file of a module that belongs to the kernel.</summary>
+    internal static string Module(string name) => Path.Combine(Environment.GetEnvironmentVariable(ModulesVariable)!, $"{name}.ko");
 
     internal static byte[] ReadKernel() => File.ReadAllBytes(Environment.GetEnvironmentVariable(KernelVariable)!);
 

@@ -95,7 +95,10 @@ internal sealed partial class SnapshotDirectory
                 state.Vcpus,
                 state.Device,
                 state.Pause,
-                state.Throttled);
+                state.Throttled)
+            {
+                Kernel = state.Kernel,
+            };
         }
         finally
         {
