@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Resources;
 
 namespace Unikraft.Platform;
 
@@ -11,7 +12,8 @@ internal sealed record PlatformContext(
     TimeProvider TimeProvider,
     ILogger Logger,
     Telemetry Telemetry,
-    Rundown Rundown)
+    Rundown Rundown,
+    QuotaUse Quotas)
 {
     /// <summary>Runs an operation that the disposal of the platform cancels as well as the caller.</summary>
     /// <exception cref="ObjectDisposedException">The platform was disposed of meanwhile.</exception>

@@ -29,4 +29,16 @@ public sealed class PlatformOptions
     /// <c>EAGAIN</c>. A guest that forks without end would otherwise use up the host. Default: 256. 0: guests cannot fork.
     /// </summary>
     public int MaxInstancesForForks { get; set; } = 256;
+
+    /// <summary>
+    /// The longest that an instance drains its connections before it is stopped, and how long one drains whose <see cref="StopRequest.DrainTimeout"/> is
+    /// <see cref="Timeout.InfiniteTimeSpan"/>. Default: 1 hour. More than 0, up to 24 hours.
+    /// </summary>
+    public TimeSpan MaxDrainTimeout { get; set; } = TimeSpan.FromHours(1);
+
+    /// <summary>What the platform is licensed for. Default: <see langword="null"/>, everything.</summary>
+    public PlatformLicense? License { get; set; }
+
+    /// <summary>How much of the host the platform may use. Default: no limits.</summary>
+    public PlatformQuotas Quotas { get; set; } = new();
 }

@@ -7,7 +7,9 @@ internal sealed record PlatformSettings(
     int DefaultMemoryMb,
     int DefaultVcpus,
     TimeSpan SnapshotPauseBudget,
-    int MaxInstancesForForks)
+    int MaxInstancesForForks,
+    TimeSpan MaxDrainTimeout,
+    PlatformLicense? License)
 {
     public static PlatformSettings From(PlatformOptions options) =>
         new(
@@ -16,5 +18,7 @@ internal sealed record PlatformSettings(
             options.DefaultMemoryMb,
             options.DefaultVcpus,
             options.SnapshotPauseBudget,
-            options.MaxInstancesForForks);
+            options.MaxInstancesForForks,
+            options.MaxDrainTimeout,
+            options.License);
 }

@@ -34,10 +34,11 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             timeProvider,
             loggerFactory.CreateLogger(TelemetryNames.Source),
             new Telemetry(),
-            new Rundown());
-        ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider);
-        ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider);
-        ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider);
+            new Rundown(),
+            new QuotaUse(options.Quotas));
+        ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider, _context.Quotas);
+        ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider, _context.Quotas);
+        ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
         LiveInstances live = new();
         _templates = new TemplateStore(_context, instances, live, templates);
         _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates);
@@ -46,6 +47,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             () => [.. instances.List().Select(instance => instance.Describe())],
             () => checkpoints.List().Count,
             () => templates.List().Count);
+        _context.Telemetry.Observe(_instances.Measure);
         _context.Logger.PlatformReady(hypervisor.Info.Name, hypervisor.Info.Description);
     }
 

@@ -73,4 +73,16 @@ internal static partial class KvmIoctl
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmAllMsrs argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultApi argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultRange argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultRegister argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultCopy argument);
 }

@@ -62,6 +62,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             guest,
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
+            host.Sheets,
             host.Forecast,
             host.Background,
             host.Logger,
@@ -88,6 +89,10 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     public long Exits => _vcpus.Sum(static vcpu => vcpu.Exits);
 
     public long PrivateBytes => _disposal.IsValueCreated ? 0 : _memory.CountPrivateBytes();
+
+    public long ResidentBytes => _disposal.IsValueCreated ? 0 : _memory.CountResidentBytes();
+
+    public TimeSpan CpuTime => _vcpus.Aggregate(TimeSpan.Zero, static (sum, vcpu) => sum + vcpu.CpuTime);
 
     /// <summary>The work in the background that the last snapshot left behind.</summary>
     internal Task Folding => _capture.Folding;

@@ -29,6 +29,7 @@ internal sealed class LiveCapture : IDisposable
     private readonly TimeProvider _timeProvider;
     private readonly Lazy<DirtyTracker> _tracker;
     private readonly StagingPool _stagingPool;
+    private readonly SheetPool _sheets;
     private readonly CutForecast _forecast;
     private readonly BackgroundWork _background;
     private readonly ILogger _logger;
@@ -40,6 +41,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="guest">What else there is to take.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
+    /// <param name="sheets">Where small layers are stored.</param>
     /// <param name="forecast">How long cuts take.</param>
     /// <param name="background">Where chains are folded.</param>
     /// <param name="logger">Where to log.</param>
@@ -51,6 +53,7 @@ internal sealed class LiveCapture : IDisposable
         IGuestState guest,
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
+        SheetPool sheets,
         CutForecast forecast,
         BackgroundWork background,
         ILogger logger,
@@ -59,6 +62,7 @@ internal sealed class LiveCapture : IDisposable
         PageMap? baseMap)
     {
         _stagingPool = stagingPool;
+        _sheets = sheets;
         _forecast = forecast;
         _background = background;
         _logger = logger;
@@ -152,7 +156,7 @@ internal sealed class LiveCapture : IDisposable
     private async Task<KvmSnapshot> CaptureCoreAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         DirtyTracker tracker = _tracker.Value;
-        using LayerWriter writer = new(_memory.Pages);
+        using LayerWriter writer = new(_memory.Pages, _sheets);
         StagingBuffer? staging = null;
         try
         {

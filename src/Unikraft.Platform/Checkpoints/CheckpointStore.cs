@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
@@ -19,13 +20,15 @@ internal sealed class CheckpointStore(
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
         ResourceMetadata metadata = ResourceMetadata.Of(request.Tags, request.DeleteLock, request.Autokill);
 
+        LicenseCheck.RequireCheckpointing(platform);
         InstanceController source = instances.Find(request.From);
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
+        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CheckpointActivity, identity);
         CloneSource clone;
         try
         {
             clone = await platform.CancelOnCloseAsync(
-                token => source.BeginCloneAsync(ClonePurpose.Checkpoint, onlyIn: null, request.Snapshot?.WaitForPending ?? false, token),
+                token => source.Snapshots.BeginCloneAsync(ClonePurpose.Checkpoint, onlyIn: null, request.Snapshot?.WaitForPending ?? false, token),
                 cancellationToken).ConfigureAwait(false);
         }
         catch
@@ -61,7 +64,7 @@ internal sealed class CheckpointStore(
                 await checkpoint.DeleteAsync().ConfigureAwait(false);
             }
 
-            source.RemoveCheckpoint(checkpoint.Reference);
+            source.Snapshots.RemoveCheckpoint(checkpoint.Reference);
             throw;
         }
     }
@@ -127,8 +130,8 @@ internal sealed class CheckpointStore(
         try
         {
             SnapshotReference snapshot =
-                await source.CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned).ConfigureAwait(false);
-            source.AddCheckpoint(checkpoint.Reference);
+                await source.Snapshots.CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned).ConfigureAwait(false);
+            source.Snapshots.AddCheckpoint(checkpoint.Reference);
             checkpoint.Complete(snapshot);
             Announce(checkpoint, source: null);
         }
@@ -145,7 +148,7 @@ internal sealed class CheckpointStore(
 
     private void Announce(StoredCheckpoint checkpoint, InstanceController? source)
     {
-        source?.AddCheckpoint(checkpoint.Reference);
+        source?.Snapshots.AddCheckpoint(checkpoint.Reference);
         Checkpoint ready = checkpoint.Describe();
         platform.Logger.CheckpointReady(ready.Name, ready.Uuid, ready.SourceUuid.ToString(), ready.StoredBytes, ready.Pause);
     }

@@ -1,0 +1,217 @@
+using System.Collections.Immutable;
+using System.Diagnostics;
+using Unikraft.Platform.Checkpoints;
+using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Hypervisors;
+
+namespace Unikraft.Platform.Instances;
+
+/// <summary>
+/// The snapshots of one instance: those that are taken of it for branches, checkpoints and templates, one at a time, and the one that its next start
+/// continues from.
+/// </summary>
+/// <remarks>Guarded by the lock of the instance.</remarks>
+internal sealed class InstanceSnapshots
+{
+    private readonly PlatformContext _platform;
+    private readonly InstanceStatus _status;
+    private readonly SnapshotTurns _turns = new();
+    private SnapshotReference? _next;
+    private ImmutableList<CheckpointReference> _history;
+
+    public InstanceSnapshots(PlatformContext platform, InstanceStatus status, Blueprint blueprint)
+    {
+        _platform = platform;
+        _status = status;
+        _history = blueprint.History;
+        SetNext(blueprint.Snapshot);
+    }
+
+    /// <summary>The checkpoints in the lineage of the instance, newest first.</summary>
+    public ImmutableList<CheckpointReference> History
+    {
+        get
+        {
+            lock (_status.Sync)
+            {
+                return _history;
+            }
+        }
+    }
+
+    public void AddCheckpoint(CheckpointReference checkpoint)
+    {
+        lock (_status.Sync)
+        {
+            _history = _history.Insert(0, checkpoint);
+        }
+    }
+
+    public void RemoveCheckpoint(CheckpointReference checkpoint)
+    {
+        lock (_status.Sync)
+        {
+            _history = _history.Remove(checkpoint);
+        }
+    }
+
+    /// <summary>A hold on the snapshot that a start continues from, if there is one. Under the lock.</summary>
+    public SnapshotReference? ShareNext() => _next?.Share();
+
+    /// <summary>Gives up the snapshot that starts continue from: later ones boot the image. Under the lock; the result is disposed of outside.</summary>
+    public SnapshotReference? TakeNext()
+    {
+        SnapshotReference? taken = _next;
+        SetNext(null);
+        return taken;
+    }
+
+    /// <summary>Gives the next start a snapshot to continue from, where it had none. Under the lock.</summary>
+    public void SetNext(SnapshotReference? snapshot)
+    {
+        _next = snapshot;
+        _status.HasSnapshot = snapshot is not null;
+    }
+
+    /// <summary>Begins to clone the instance. When it runs, <see cref="CaptureAsync"/> must follow.</summary>
+    /// <param name="purpose">What for.</param>
+    /// <param name="onlyIn">The only run to clone, if it matters.</param>
+    /// <param name="waitForPending">Whether to wait for other snapshots of the instance, instead of failing.</param>
+    /// <param name="cancellationToken">Cancels the waiting.</param>
+    public async Task<CloneSource> BeginCloneAsync(
+        ClonePurpose purpose,
+        InstanceRun? onlyIn,
+        bool waitForPending,
+        CancellationToken cancellationToken)
+    {
+        Task turn;
+        lock (_status.Sync)
+        {
+            if (!waitForPending || _status.State != InstanceState.Running)
+            {
+                return BeginClone(purpose, onlyIn, hasTurn: false);
+            }
+
+            turn = _turns.TakeAsync(cancellationToken);
+        }
+
+        await turn.ConfigureAwait(false);
+        lock (_status.Sync)
+        {
+            bool keepsTurn = false;
+            try
+            {
+                CloneSource clone = BeginClone(purpose, onlyIn, hasTurn: true);
+                keepsTurn = clone.Machine is not null;
+                return clone;
+            }
+            finally
+            {
+                if (!keepsTurn)
+                {
+                    _turns.Pass();
+                }
+            }
+        }
+    }
+
+    /// <summary>
+    /// Takes the snapshot of a clone that was begun while the instance ran. When it becomes a template or is suspended it stands still from then on, unless this
+    /// fails.
+    /// </summary>
+    /// <param name="source">What was begun.</param>
+    /// <param name="purpose">What for.</param>
+    /// <param name="pauseBudget">The longest that the instance should stand still; that of the platform when <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Cancels the snapshot.</param>
+    public async Task<SnapshotReference> CaptureAsync(
+        CloneSource source,
+        ClonePurpose purpose,
+        TimeSpan? pauseBudget,
+        CancellationToken cancellationToken)
+    {
+        try
+        {
+            // Whatever a listener of the host does, the turn is passed on.
+            using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _status.Identity);
+            CaptureOptions options = new() { PauseBudget = pauseBudget ?? _platform.Settings.SnapshotPauseBudget };
+            return new SnapshotReference(purpose.Freezes()
+                ? await FreezeAsync(source.Machine!, purpose, cancellationToken).ConfigureAwait(false)
+                : await CaptureRunningAsync(source.Machine!, options, cancellationToken).ConfigureAwait(false));
+        }
+        catch (Exception error) when (error is MachineExitedException or ObjectDisposedException)
+        {
+            lock (_status.Sync)
+            {
+                _status.ThrowIfClosed();
+            }
+
+            throw purpose.WrongState(_status.Identity.Name, InstanceState.Stopped);
+        }
+        finally
+        {
+            lock (_status.Sync)
+            {
+                _turns.Pass();
+            }
+        }
+    }
+
+    // Under the lock.
+    private CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn, bool hasTurn)
+    {
+        _status.ThrowIfClosed();
+        if (onlyIn is not null && onlyIn != _status.Run)
+        {
+            throw purpose.WrongState(_status.Identity.Name, InstanceState.Stopped);
+        }
+
+        InstanceOperation operation = purpose == ClonePurpose.Suspension ? InstanceOperation.Suspend : InstanceOperation.Clone;
+        if (!InstanceLifecycle.Allows(_status.State, operation))
+        {
+            throw purpose.WrongState(_status.Identity.Name, _status.State);
+        }
+
+        if (_status.State != InstanceState.Running)
+        {
+            return new CloneSource(_status.Identity, _status.Configuration, _history, Machine: null, _next?.Share());
+        }
+
+        return hasTurn || _turns.TryTake()
+            ? new CloneSource(_status.Identity, _status.Configuration, _history, _status.Run!.Machine, Snapshot: null)
+            : throw purpose.SnapshotPending(_status.Identity.Name);
+    }
+
+    private async Task<IMachineSnapshot> CaptureRunningAsync(
+        IVirtualMachine machine,
+        CaptureOptions options,
+        CancellationToken cancellationToken)
+    {
+        IMachineSnapshot snapshot = await machine.CaptureAsync(options, cancellationToken).ConfigureAwait(false);
+        _platform.Telemetry.Paused(snapshot.Pause);
+        return snapshot;
+    }
+
+    private async Task<IMachineSnapshot> FreezeAsync(IVirtualMachine machine, ClonePurpose purpose, CancellationToken cancellationToken)
+    {
+        // What the guest did after the snapshot would be lost, and could be seen from outside.
+        await machine.PauseAsync(cancellationToken).ConfigureAwait(false);
+        IMachineSnapshot? snapshot = null;
+        try
+        {
+            snapshot = await machine.CaptureAsync(cancellationToken).ConfigureAwait(false);
+            lock (_status.Sync)
+            {
+                _status.ThrowIfClosed();
+                return _status.State == InstanceState.Running && _status.Run?.Machine == machine
+                    ? snapshot
+                    : throw purpose.WrongState(_status.Identity.Name, _status.State);
+            }
+        }
+        catch
+        {
+            snapshot?.Dispose();
+            machine.Resume();
+            throw;
+        }
+    }
+}
