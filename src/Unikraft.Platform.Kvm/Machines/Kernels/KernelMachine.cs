@@ -84,6 +84,10 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
 
     public long PrivateBytes => _disposal.IsValueCreated ? 0 : _shell.Memory.CountPrivateBytes();
 
+    public long ResidentBytes => _disposal.IsValueCreated ? 0 : _shell.Memory.CountResidentBytes();
+
+    public TimeSpan CpuTime => _vcpus.Aggregate(TimeSpan.Zero, static (sum, vcpu) => sum + vcpu.CpuTime);
+
     /// <summary>Makes a machine and loads a kernel. Its first vCPU stands before the first instruction.</summary>
     /// <exception cref="ImageException">Kernel and initrd do not fit into the memory.</exception>
     /// <exception cref="InvalidRequestException">The command line cannot be passed on.</exception>
