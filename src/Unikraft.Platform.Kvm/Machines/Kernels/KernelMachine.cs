@@ -68,6 +68,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             _devices,
             new Lazy<DirtyTracker>(() => new DirtyTracker(shell.Vm.GetAwaiter().GetResult(), shell.Memory)),
             host.StagingPool,
+            host.Sheets,
             host.Forecast,
             host.Background,
             host.Logger,
