@@ -1,3 +1,4 @@
+using System.Collections.ObjectModel;
 namespace Unikraft.Platform.Instances;
 
 /// <summary>Changes of what an instance boots with, and of its policies.</summary>
@@ -56,7 +57,7 @@ internal static class ConfigurationPatch
     private static T Given<T>(T? value, string property)
         where T : class => value ?? throw new InvalidRequestException($"A patch of '{property}' has no value");
 
-    private static IReadOnlyDictionary<string, string> Merge(
+    private static ReadOnlyDictionary<string, string> Merge(
         IEnumerable<KeyValuePair<string, string>> env,
         IEnumerable<KeyValuePair<string, string>> added)
     {
