@@ -29,6 +29,11 @@ IMeasure[] measures =
     new DepthLoad(),
     new CloneRate(),
     new CloneMemory(),
+    new VolumeCutPause(),
+    new VolumeClone(),
+    new VolumeTransfer(isWrite: false),
+    new VolumeTransfer(isWrite: true),
+    new VolumeDepth(),
 ];
 
 if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out string? problem) is not { } options)

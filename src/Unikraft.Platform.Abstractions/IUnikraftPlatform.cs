@@ -16,6 +16,9 @@ public interface IUnikraftPlatform : IAsyncDisposable
     /// <summary>The templates.</summary>
     ITemplateStore Templates { get; }
 
+    /// <summary>The volumes.</summary>
+    IVolumeStore Volumes { get; }
+
     /// <summary>The backend in use.</summary>
     HypervisorInfo Hypervisor { get; }
 

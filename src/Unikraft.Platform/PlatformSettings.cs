@@ -9,7 +9,9 @@ internal sealed record PlatformSettings(
     TimeSpan SnapshotPauseBudget,
     int MaxInstancesForForks,
     TimeSpan MaxDrainTimeout,
-    PlatformLicense? License)
+    PlatformLicense? License,
+    string? VolumeDirectory,
+    string? MkfsExt4Path)
 {
     public static PlatformSettings From(PlatformOptions options) =>
         new(
@@ -20,5 +22,7 @@ internal sealed record PlatformSettings(
             options.SnapshotPauseBudget,
             options.MaxInstancesForForks,
             options.MaxDrainTimeout,
-            options.License);
+            options.License,
+            options.VolumeDirectory,
+            options.MkfsExt4Path);
 }

@@ -5,6 +5,7 @@ using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Templates;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform;
 
@@ -14,6 +15,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     private readonly InstanceManager _instances;
     private readonly CheckpointStore _checkpoints;
     private readonly TemplateStore _templates;
+    private readonly VolumeStore _volumes;
     private readonly Lock _lock = new();
     private Task? _disposal;
 
@@ -27,21 +29,37 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         ILoggerFactory loggerFactory,
         Func<HypervisorContext, IHypervisor> hypervisorFactory)
     {
-        IHypervisor hypervisor = hypervisorFactory(new HypervisorContext(timeProvider, loggerFactory));
+        // First what may be refused: a backend is dear.
+        ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
+        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, logger) : null;
+        VolumeHypervisor hypervisor;
+        try
+        {
+            hypervisor = new VolumeHypervisor(hypervisorFactory(new HypervisorContext(timeProvider, loggerFactory)));
+        }
+        catch
+        {
+            volumeFiles?.Dispose();
+            throw;
+        }
+
         _context = new PlatformContext(
             hypervisor,
             PlatformSettings.From(options),
             timeProvider,
-            loggerFactory.CreateLogger(TelemetryNames.Source),
+            logger,
             new Telemetry(),
             new Rundown(),
             new QuotaUse(options.Quotas));
         ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider, _context.Quotas);
         ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider, _context.Quotas);
         ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
+        _context.Volumes = new VolumeCatalog(_context, volumeFiles);
+        hypervisor.Use(_context.Volumes);
+        _volumes = new VolumeStore(_context, instances);
         LiveInstances live = new();
         _templates = new TemplateStore(_context, instances, live, templates);
-        _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates);
+        _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates, _volumes);
         _checkpoints = new CheckpointStore(_context, instances, checkpoints);
         _context.Telemetry.Observe(
             () => [.. instances.List().Select(instance => instance.Describe())],
@@ -57,9 +75,14 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
 
     public ITemplateStore Templates => _templates;
 
+    public IVolumeStore Volumes => _volumes;
+
     public HypervisorInfo Hypervisor => _context.Hypervisor.Info;
 
     internal Telemetry Telemetry => _context.Telemetry;
+
+    /// <summary>Waits for what is being done to volumes in the background.</summary>
+    internal Task WhenVolumesIdleAsync() => _context.Volumes.WhenIdleAsync();
 
     public async Task StopAllAsync(CancellationToken cancellationToken = default)
     {
@@ -88,6 +111,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         _instances.EndWatching();
         await _checkpoints.CloseAllAsync().ConfigureAwait(false);
         _templates.CloseAll();
+        await _context.Volumes.DisposeAsync().ConfigureAwait(false);
         await _context.Hypervisor.DisposeAsync().ConfigureAwait(false);
         _context.Telemetry.Dispose();
         _context.Rundown.Dispose();

@@ -29,7 +29,6 @@ internal static partial class Libc
     internal const int SealSeal = 0x1;
     internal const int SealShrink = 0x2;
     internal const int SealGrow = 0x4;
-    internal const int SealWrite = 0x8;
     internal const int SealFutureWrite = 0x10;
 
     internal const int ErrnoInterrupted = 4;

@@ -61,6 +61,7 @@ internal sealed class KvmHypervisor : IHypervisor
             throw new InvalidRequestException($"A machine has {MinMemoryMb} to {MaxMemoryMb} MiB of memory, not {configuration.MemoryMb}.");
         }
 
+        MachineDisk.Require(configuration.Disks);
         GuestImageContent content = await configuration.Image.ReadContentAsync(cancellationToken).ConfigureAwait(false);
         IVirtualMachine machine = KernelBoot.Find(configuration, content) is { } boot
             ? await KernelMachine.BootAsync(_host, boot, configuration, monitor, cancellationToken).ConfigureAwait(false)
@@ -73,17 +74,19 @@ internal sealed class KvmHypervisor : IHypervisor
         IMachineSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(monitor);
+        MachineDisk.Require(disks);
         if (snapshot is not KvmSnapshot own)
         {
             throw new ArgumentException("The snapshot was not taken by the KVM backend.", nameof(snapshot));
         }
 
         IVirtualMachine machine = own.Kernel is { } kernel
-            ? await KernelMachine.RestoreAsync(_host, own, kernel, uuid, monitor, cancellationToken).ConfigureAwait(false)
-            : await KvmMachine.RestoreAsync(_host, own, uuid, monitor, cancellationToken).ConfigureAwait(false);
+            ? await KernelMachine.RestoreAsync(_host, own, kernel, uuid, monitor, disks, cancellationToken).ConfigureAwait(false)
+            : await KvmMachine.RestoreAsync(_host, own, uuid, monitor, disks, cancellationToken).ConfigureAwait(false);
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
     }

@@ -19,6 +19,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private readonly PlatformDevice _platform;
     private readonly FaultDevice _faults;
     private readonly Vcpu[] _vcpus;
+    private readonly KvmDisks _disks;
     private readonly LiveCapture _capture;
     private readonly Lazy<Task> _disposal;
     private int _started;
@@ -34,9 +35,12 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
 
+        _disks = new KvmDisks(_memory, parts.Disks, _control, monitor);
+
         MmioBus bus = new();
         bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);
         bus.Attach(FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, _faults);
+        _disks.Attach(bus);
         FlatGuest guest = new(_platform, _faults, _control);
         VcpuEnvironment environment = new(
             _control,
@@ -66,6 +70,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             host.Forecast,
             host.Background,
             host.Logger,
+            _disks,
             _memory,
             parts.Layout,
             parts.Origin?.ShareMemory());
@@ -116,10 +121,15 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             host,
             layout,
             configuration.Name,
+            configuration.Disks,
             origin: null,
             (vcpu, index) => FlatGuestLoader.Enter(vcpu, index, image, layout),
             parts => new KvmMachine(parts, host, monitor),
-            machine => FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name),
+            machine =>
+            {
+                FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name);
+                InfoPage.WriteDisks(machine._memory, configuration.Disks);
+            },
             cancellationToken).ConfigureAwait(false);
     }
 
@@ -129,10 +139,15 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         KvmSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
-        CancellationToken cancellationToken) => MakeAsync(
+        IReadOnlyList<MachineDisk> disks,
+        CancellationToken cancellationToken)
+    {
+        KvmDisks.Require(snapshot.Disks, disks);
+        return MakeAsync(
             host,
             snapshot.Layout,
             uuid.ToString("D"),
+            disks,
             snapshot,
             (vcpu, index) => snapshot.Vcpus[index].Restore(vcpu),
             parts => new KvmMachine(parts, host, monitor),
@@ -144,7 +159,9 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 }
 
                 InfoPage.WriteIdentity(machine._memory, uuid);
+                InfoPage.WriteDisks(machine._memory, disks);
                 machine._control.Lower(GuestEvents.StopRequested);
+                machine._disks.Restore(snapshot.Disks);
                 machine._platform.Restore(snapshot.Device);
                 for (int i = 0; i < snapshot.Vcpus.Count; i++)
                 {
@@ -155,6 +172,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 }
             },
             cancellationToken);
+    }
 
     public ValueTask StartAsync(CancellationToken cancellationToken = default)
     {
@@ -164,6 +182,8 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         {
             throw new InvalidOperationException("The machine was started before.");
         }
+
+        _disks.Release();
 
         // The threads may still be bringing their vCPUs into their first state: who waited for that first would start later.
         _control.Start();
@@ -177,6 +197,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         try
         {
             await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
+            await _disks.HoldAsync(cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -185,7 +206,11 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         }
     }
 
-    public void Resume() => _control.Resume();
+    public void Resume()
+    {
+        _control.Resume();
+        _disks.Release();
+    }
 
     public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
     {
@@ -231,6 +256,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         KvmHost host,
         FlatGuestLayout layout,
         string name,
+        IReadOnlyList<MachineDisk> disks,
         KvmSnapshot? origin,
         Action<KvmVcpu, int> initialize,
         Func<Parts, KvmMachine> construct,
@@ -242,7 +268,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         KvmMachine machine;
         try
         {
-            machine = construct(new Parts(shell, layout, name, origin, initialize));
+            machine = construct(new Parts(shell, layout, name, disks, origin, initialize));
         }
         catch
         {
@@ -275,6 +301,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         Kill();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
+        await _disks.DisposeAsync().ConfigureAwait(false);
         _capture.Dispose();
         await _reclaimer.TakeAsync(_shell).ConfigureAwait(false);
     }
@@ -284,6 +311,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         MachineShell Shell,
         FlatGuestLayout Layout,
         string Name,
+        IReadOnlyList<MachineDisk> Disks,
         KvmSnapshot? Origin,
         Action<KvmVcpu, int> Initialize);
 }

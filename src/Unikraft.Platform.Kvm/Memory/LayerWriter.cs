@@ -173,8 +173,9 @@ internal sealed class LayerWriter : IDisposable
 
     private MemoryLayer SealFile(DescriptorHandle file)
     {
+        // Nobody has mapped it for writing, so that this seals it against all writes; a seal against writes would look at every page, and wait for those in use.
         HostError.Check(
-            Libc.FileControl(file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealWrite | Libc.SealSeal),
+            Libc.FileControl(file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealFutureWrite | Libc.SealSeal),
             "Sealing a memory layer");
         return new MemoryLayer(file, (long)_stored.Count() << PageSize.Shift, _stored);
     }

@@ -18,13 +18,15 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     /// <param name="device">The state of the platform device.</param>
     /// <param name="pause">The longest that the machine stood still at a time.</param>
     /// <param name="throttled">How long it was held before the cut.</param>
+    /// <param name="disks">The state of the disks, by slot.</param>
     internal KvmSnapshot(
         PageMap memory,
         FlatGuestLayout layout,
         IReadOnlyList<VcpuState> vcpus,
         PlatformDeviceState device,
         TimeSpan pause,
-        TimeSpan throttled)
+        TimeSpan throttled,
+        IReadOnlyList<DiskState> disks)
     {
         _memory = new SharedPageMap(memory);
         StoredBytes = memory.OwnBytes;
@@ -34,6 +36,7 @@ internal sealed class KvmSnapshot : IMachineSnapshot
         Device = device;
         Pause = pause;
         Throttled = throttled;
+        Disks = disks;
     }
 
     public long StoredBytes { get; }
@@ -52,6 +55,8 @@ internal sealed class KvmSnapshot : IMachineSnapshot
 
     /// <summary>What there is beyond a flat guest; null when it is one.</summary>
     internal KernelState? Kernel { get; init; }
+
+    internal IReadOnlyList<DiskState> Disks { get; }
 
     /// <summary>The memory, for the caller to hold and dispose of.</summary>
     /// <exception cref="ObjectDisposedException">The snapshot was disposed of.</exception>

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
 
@@ -24,6 +25,7 @@ internal sealed class LiveCapture : IDisposable
 
     private readonly RunControl _control;
     private readonly IGuestState _guest;
+    private readonly KvmDisks _disks;
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
     private readonly TimeProvider _timeProvider;
@@ -45,6 +47,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="forecast">How long cuts take.</param>
     /// <param name="background">Where chains are folded.</param>
     /// <param name="logger">Where to log.</param>
+    /// <param name="disks">The machine's disks.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
@@ -57,6 +60,7 @@ internal sealed class LiveCapture : IDisposable
         CutForecast forecast,
         BackgroundWork background,
         ILogger logger,
+        KvmDisks disks,
         GuestMemory memory,
         FlatGuestLayout layout,
         PageMap? baseMap)
@@ -66,6 +70,7 @@ internal sealed class LiveCapture : IDisposable
         _forecast = forecast;
         _background = background;
         _logger = logger;
+        _disks = disks;
         _control = parts.Control;
         _guest = guest;
         _timeProvider = parts.TimeProvider;
@@ -158,6 +163,7 @@ internal sealed class LiveCapture : IDisposable
         DirtyTracker tracker = _tracker.Value;
         using LayerWriter writer = new(_memory.Pages, _sheets);
         StagingBuffer? staging = null;
+        DiskCapture? holding = null;
         try
         {
             PreCopy preCopy = new(_control, tracker, writer, _timeProvider);
@@ -176,6 +182,11 @@ internal sealed class LiveCapture : IDisposable
                 states[i] = _guest.NewVcpuState(i);
             }
 
+            // From here on the guest waits for its disks, and before the room for the rest is measured: requests write to memory too.
+            DiskCapture disks = new(_disks, options.Disks);
+            await disks.HoldAsync(cancellationToken).ConfigureAwait(false);
+            holding = disks;
+
             // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
             staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(preCopy.LastRound, tracker.CountResidue())));
             StagingBuffer buffer = staging;
@@ -187,10 +198,13 @@ internal sealed class LiveCapture : IDisposable
                 tracker.StageResidue(writer, buffer);
                 copying = _timeProvider.GetElapsedTime(start);
                 devices.Take();
+                disks.Cut();
                 hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);
+            holding = null;
+            disks.Release();
             tracker.FlushResidue(writer);
 
             TimeSpan pause = _timeProvider.GetElapsedTime(cut.RequestedAt, cut.WaitUntilResumed());
@@ -206,7 +220,8 @@ internal sealed class LiveCapture : IDisposable
                 states,
                 devices.ToDevice(),
                 pause > preCopy.LongestHold ? pause : preCopy.LongestHold,
-                preCopy.Held)
+                preCopy.Held,
+                disks.ToStates())
             {
                 Kernel = devices.ToKernel(),
             };
@@ -221,6 +236,7 @@ internal sealed class LiveCapture : IDisposable
         }
         finally
         {
+            holding?.Release();
             if (staging is not null)
             {
                 _stagingPool.Return(staging);

@@ -68,6 +68,7 @@ internal sealed class StoredCheckpoint : IInstanceSource, IDisposable
             LoadCount = _state.LoadCount,
             StoredBytes = _state.StoredBytes,
             Pause = _state.Pause,
+            Volumes = _state.Volumes,
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,

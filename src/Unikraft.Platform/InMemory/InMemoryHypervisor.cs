@@ -34,6 +34,7 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
         ArgumentNullException.ThrowIfNull(monitor);
         cancellationToken.ThrowIfCancellationRequested();
         Require(configuration);
+        MachineDisk.Require(configuration.Disks);
         string name = Path.GetFileNameWithoutExtension(configuration.Image.Name);
         if (!options.Guests.TryGetValue(name, out Func<ScriptedGuest>? factory))
         {
@@ -46,13 +47,14 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
 
         await DelayAsync(options.CreateLatency, cancellationToken).ConfigureAwait(false);
         ThrowIf(options.CreateFailure?.Invoke(configuration));
-        return Make(new MachineState(configuration, factory()), configuration.Uuid, monitor);
+        return Make(new MachineState(configuration, factory()), configuration.Uuid, monitor, configuration.Disks);
     }
 
     public async ValueTask<IVirtualMachine> RestoreAsync(
         IMachineSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(snapshot);
@@ -63,10 +65,16 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
             throw new ArgumentException("The snapshot is of another backend.", nameof(snapshot));
         }
 
+        MachineDisk.Require(disks);
         MachineState state = own.State;
+        if (!state.Disks.All(disk => disks.Any(disk.IsMetBy)))
+        {
+            throw new ArgumentException("The guest of the snapshot has disks in other slots or of other sizes.", nameof(disks));
+        }
+
         await DelayAsync(options.RestoreLatency, cancellationToken).ConfigureAwait(false);
         ThrowIf(options.RestoreFailure?.Invoke(uuid));
-        return Make(state with { Guest = state.Guest.Clone() }, uuid, monitor);
+        return Make(state with { Guest = state.Guest.Clone() }, uuid, monitor, disks);
     }
 
     // No files: a scripted guest is an object, which nobody but itself could write down.
@@ -92,10 +100,10 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
         }
     }
 
-    private InMemoryMachine Make(MachineState state, Guid uuid, IMachineMonitor monitor)
+    private InMemoryMachine Make(MachineState state, Guid uuid, IMachineMonitor monitor, IReadOnlyList<MachineDisk> disks)
     {
         Interlocked.Increment(ref _machines);
-        return new InMemoryMachine(this, state, uuid, monitor);
+        return new InMemoryMachine(this, state, uuid, monitor, disks);
     }
 
     private void Require(MachineConfiguration configuration)

@@ -1,4 +1,5 @@
 using System.Collections.ObjectModel;
+
 namespace Unikraft.Platform.Instances;
 
 /// <summary>Changes of what an instance boots with, and of its policies.</summary>

@@ -79,9 +79,14 @@ internal sealed class ConnectionGate
     public void OnStarting() => _connections.Reset();
 
     /// <summary>The instance is running, or is not any more. Under the lock.</summary>
-    public void WatchIdleness() => _idle.Set(
-        _status.State == InstanceState.Running && _connections.IsIdle ? _status.Run : null,
-        _status.Policies.ScaleToZero?.CooldownTime);
+    /// <param name="atLeast">How long to wait in any case.</param>
+    public void WatchIdleness(TimeSpan atLeast = default)
+    {
+        TimeSpan? cooldown = _status.Policies.ScaleToZero?.CooldownTime;
+        _idle.Set(
+            _status.State == InstanceState.Running && _connections.IsIdle ? _status.Run : null,
+            cooldown < atLeast ? atLeast : cooldown);
+    }
 
     /// <summary>The instance does not run any more. Under the lock.</summary>
     public void OnEnded()
@@ -186,7 +191,8 @@ internal sealed class ConnectionGate
             _platform.Logger.ScaleToZeroFailed(error, _status.Identity.Name, _status.Identity.Uuid);
             lock (_status.Sync)
             {
-                WatchIdleness();
+                // Not at once, however short the cooldown is.
+                WatchIdleness(atLeast: ScaleToZero.DefaultCooldownTime);
             }
         }
     }

@@ -1,3 +1,5 @@
+using Unikraft.Platform.Volumes;
+
 namespace Unikraft.Platform.Instances;
 
 /// <summary>What a request to create an instance may say.</summary>
@@ -33,6 +35,7 @@ internal static class CreateInstanceRules
         }
 
         RequireUnset(request.Snapshot is not null && request.BranchFrom is null, "Cannot specify 'snapshot' unless 'branch_from' is set");
+        VolumeRules.Require(request.Volumes, request.Roms);
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
         RequireBootable(request.MemoryMb, request.Vcpus, request.Args, request.Env, hypervisor);
         RequireUnset(!Enum.IsDefined(request.RestartPolicy), $"'{request.RestartPolicy}' is not a restart policy");

@@ -39,6 +39,7 @@ internal sealed class InstanceController
         _status = new InstanceStatus(platform.TimeProvider, identity, blueprint, policies, retention, transitions);
         _restarts = new RestartScheduler(platform, _status, policies.Restart, sequence => StartAsync(sequence, onlyFromStandby: false, CancellationToken.None));
         _reports = new InstanceReports(platform, identity);
+        _status.Volumes = () => platform.Volumes.ListOf(identity.Uuid);
         Snapshots = new InstanceSnapshots(platform, _status, blueprint);
         Connections = new ConnectionGate(platform, _status, this);
         Origin = blueprint.Origin;
@@ -751,6 +752,7 @@ internal sealed class InstanceController
         }
 
         snapshot?.Dispose();
+        await _platform.Volumes.ForgetAsync(_identity.Uuid).ConfigureAwait(false);
         Log.Complete();
     }
 

@@ -69,6 +69,9 @@ internal sealed class InstanceStatus
     /// <summary>Whether there is a snapshot that the next start continues from.</summary>
     public bool HasSnapshot { get; set; }
 
+    /// <summary>Lists the volumes.</summary>
+    public Func<IReadOnlyList<AttachedVolume>>? Volumes { get; set; }
+
     public int StartCount { get; set; }
 
     public int RestartCount { get; set; }
@@ -230,6 +233,7 @@ internal sealed class InstanceStatus
             ScaleToZero = Policies.ScaleToZero,
             Updates = Updates,
             HasSnapshot = run is null && HasSnapshot,
+            Volumes = Volumes?.Invoke() ?? [],
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,

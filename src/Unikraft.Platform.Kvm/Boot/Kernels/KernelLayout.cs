@@ -24,6 +24,12 @@ internal static class KernelLayout
     internal const long GenerationId = 0xF_F000;
     internal const int GenerationIdSize = 16;
 
+    /// <summary>The registers of the disk in slot 0, in the gap; those of the others follow.</summary>
+    internal const uint DisksAddress = 0xD000_0000;
+
+    /// <summary>The interrupt of the disk in slot 0; those of the others follow.</summary>
+    internal const uint FirstDiskInterrupt = 10;
+
     /// <summary>Where a processor begins after a reset, and where a kernel jumps to in real mode when it is out of other ways to reset.</summary>
     internal const long ResetVector = 0xF_FFF0;
 

@@ -16,7 +16,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     private readonly GuestClock _clock;
     private readonly SerialPort _serial;
     private readonly KernelPlatformDevice _platform;
-    private readonly InterruptLine[] _lines;
+    private readonly List<InterruptLine> _lines;
 
     /// <param name="vm">Where interrupts go.</param>
     /// <param name="rule">When the guest counts as having reached its main entry point without saying so.</param>
@@ -94,6 +94,14 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
         _serial.Restore(state.Serial);
         Power.Restore(state.PowerEvents);
         Power.TellGeneration();
+    }
+
+    /// <summary>The interrupt line of a disk.</summary>
+    internal InterruptLine NewDiskLine(int slot)
+    {
+        InterruptLine line = new(_vm, KernelLayout.FirstDiskInterrupt + (uint)slot);
+        _lines.Add(line);
+        return line;
     }
 
     /// <summary>Types into the console. Takes as many bytes as there is room for, and waits while there is none.</summary>

@@ -5,6 +5,7 @@ using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Boot.Acpi;
 using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
@@ -29,6 +30,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     private readonly RunControl _control;
     private readonly KernelDevices _devices;
     private readonly Vcpu[] _vcpus;
+    private readonly KvmDisks _disks;
     private readonly LiveCapture _capture;
     private readonly TimeProvider _timeProvider;
     private readonly KvmSnapshot? _origin;
@@ -42,6 +44,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         RunningRule rule,
         Action<KvmVcpu, int> initialize,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities,
         KvmSnapshot? origin)
     {
@@ -53,6 +56,8 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         GuestClock clock = new(host.TimeProvider, origin?.Device.Monotonic ?? 0);
         _control = new RunControl(clock, static _ => { }, () => _devices!.Input.Close());
         _devices = new KernelDevices(shell.Vm, rule, monitor, _control, clock) { Identities = identities };
+        _disks = new KvmDisks(shell.Memory, disks, _control, monitor, _devices.NewDiskLine);
+        _disks.Attach(_devices.Memory, KernelLayout.DisksAddress);
         VcpuEnvironment environment = new(_control, _devices.Memory, _devices, host.KickSignal, host.TimeProvider);
         _vcpus =
         [
@@ -72,6 +77,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             host.Forecast,
             host.Background,
             host.Logger,
+            _disks,
             shell.Memory,
             LayoutOf(shell.Memory.Size, _vcpus.Length),
             origin?.ShareMemory());
@@ -102,11 +108,12 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         int vcpus = configuration.Vcpus;
+        RequireReachable(configuration.Disks, (long)configuration.MemoryMb << 20);
         GuestMemory memory = NewMemory((long)configuration.MemoryMb << 20);
         KernelEntry entry;
         try
         {
-            AcpiTables tables = AcpiTables.Create(KernelLayout.AcpiTables, vcpus, []);
+            AcpiTables tables = AcpiTables.Create(KernelLayout.AcpiTables, vcpus, [.. configuration.Disks.Select(static disk => Window(disk.Slot))]);
             entry = KernelLoader.Load(memory, boot, KernelLayout.AcpiTables);
             memory.Write(KernelLayout.AcpiTables, tables.Bytes);
             memory.Write(KernelLayout.ResetVector, KernelLayout.ResetCode);
@@ -129,7 +136,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             host,
             memory,
             identities,
-            shell => new KernelMachine(host, shell, configuration.Name, boot.Image.RunningRule, Enter, monitor, identities, origin: null),
+            shell => new KernelMachine(host, shell, configuration.Name, boot.Image.RunningRule, Enter, monitor, configuration.Disks, identities, origin: null),
             cancellationToken).ConfigureAwait(false);
 
         void Enter(KvmVcpu vcpu, int index)
@@ -153,9 +160,12 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         KernelState kernel,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
+        KvmDisks.Require(snapshot.Disks, disks);
+        RequireReachable(disks, snapshot.Layout.MemorySize);
         GuestMemory memory = NewMemory(snapshot.Layout.MemorySize);
         try
         {
@@ -187,6 +197,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
                 kernel.Rule,
                 (vcpu, index) => snapshot.Vcpus[index].RestoreKernel(vcpu, tsc),
                 monitor,
+                disks,
                 identities,
                 snapshot),
             cancellationToken).ConfigureAwait(false);
@@ -206,8 +217,10 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         if (_origin is { Kernel: { } kernel } origin)
         {
             _devices.Restore(kernel, origin.Device, _timeProvider.GetUtcNow());
+            _disks.Restore(origin.Disks);
         }
 
+        _disks.Release();
         _control.Start();
     }
 
@@ -218,6 +231,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         try
         {
             await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
+            await _disks.HoldAsync(cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -226,7 +240,11 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         }
     }
 
-    public void Resume() => _control.Resume();
+    public void Resume()
+    {
+        _control.Resume();
+        _disks.Release();
+    }
 
     public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
     {
@@ -268,6 +286,22 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
 
     /// <summary>To a kernel all of its memory is the same.</summary>
     private static FlatGuestLayout LayoutOf(long memorySize, int vcpus) => new([], stacksStart: 0, memorySize, vcpus);
+
+    private static VirtioWindow Window(int slot) => new(
+        KernelLayout.DisksAddress + (uint)slot * (uint)VirtioDevice.WindowLength,
+        (uint)VirtioDevice.WindowLength,
+        KernelLayout.FirstDiskInterrupt + (uint)slot);
+
+    /// <summary>Disks take the addresses of their drivers for offsets in memory, which they are below the gap only.</summary>
+    private static void RequireReachable(IReadOnlyList<MachineDisk> disks, long memorySize)
+    {
+        if (disks.Count > 0 && memorySize > KernelMemoryMap.GapStart)
+        {
+            throw new InvalidRequestException(string.Create(
+                CultureInfo.InvariantCulture,
+                $"A kernel with disks has {KernelMemoryMap.GapStart >> 20} MiB of memory at most, not {memorySize >> 20}. Give it less memory, or no disks."));
+        }
+    }
 
     private static GuestMemory NewMemory(long size) => new(size, (int)(KernelMemoryMap.GapStart >> PageSize.Shift));
 
@@ -333,6 +367,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         Kill();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
+        await _disks.DisposeAsync().ConfigureAwait(false);
         _capture.Dispose();
         _devices.CutLines();
         await _reclaimer.TakeAsync(_shell).ConfigureAwait(false);

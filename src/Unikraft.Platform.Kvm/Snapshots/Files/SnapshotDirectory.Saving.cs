@@ -123,6 +123,7 @@ internal sealed partial class SnapshotDirectory
             Vcpus = snapshot.Vcpus,
             Device = snapshot.Device,
             Kernel = snapshot.Kernel,
+            Disks = snapshot.Disks,
             Layers = [.. layers.Select(static layer => new LayerReference(layer.Layer.Id, layer.Stored.Root!.Value))],
             Extents = extents,
             Depth = snapshot.Depth,

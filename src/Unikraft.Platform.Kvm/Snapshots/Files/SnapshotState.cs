@@ -20,6 +20,9 @@ internal sealed record SnapshotState
     /// <summary>What there is beyond a flat guest; null when it is one.</summary>
     public KernelState? Kernel { get; init; }
 
+    /// <summary>The disks, by slot.</summary>
+    public required IReadOnlyList<DiskState> Disks { get; init; }
+
     /// <summary>The layers that pages come from, each once.</summary>
     public required IReadOnlyList<LayerReference> Layers { get; init; }
 

@@ -1,0 +1,10 @@
+using Unikraft.Platform.Hypervisors;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>Snapshots in files, whose volumes are kept under the same id.</summary>
+internal sealed class VolumeSnapshotFiles(ISnapshotFiles inner, VolumeCatalog catalog) : ISnapshotFiles
+{
+    public async Task<ISnapshotDirectory> OpenDirectoryAsync(string path, CancellationToken cancellationToken = default) =>
+        new VolumeSnapshotDirectory(await inner.OpenDirectoryAsync(path, cancellationToken).ConfigureAwait(false), catalog);
+}
