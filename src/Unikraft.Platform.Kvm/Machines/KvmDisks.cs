@@ -43,7 +43,8 @@ internal sealed class KvmDisks : IAsyncDisposable
                     disk.Device,
                     disk.Id,
                     error => monitor.OnDiskFailed(disk, error),
-                    line is null ? SetLine : line(disk.Slot).Set))),
+                    line is null ? SetLine : line(disk.Slot).Set,
+                    polls: line is null))),
         ];
         _held = HoldAllAsync();
     }

@@ -84,7 +84,9 @@ internal sealed class InstanceManager(
     {
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
-        return await instances.Find(instance).SuspendAsync(cancellationToken).ConfigureAwait(false);
+        InstanceController found = instances.Find(instance);
+        await found.Suspension.SuspendAsync(cancellationToken).ConfigureAwait(false);
+        return found.Describe();
     }
 
     public async Task<IInstanceConnection> ConnectAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
@@ -143,7 +145,7 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
-        return found.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
+        return found.Updates.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
     }
 
     public Instance Get(NameOrUuid instance) => Find(instance).Describe();

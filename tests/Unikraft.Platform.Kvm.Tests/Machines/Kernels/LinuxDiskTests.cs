@@ -70,7 +70,11 @@ public sealed class LinuxDiskTests
         Instance source = await platform.Instances.CreateAsync(new CreateInstanceRequest
         {
             Name = "linux",
-            Image = GuestImage.FromContent("linux", LinuxImage.WithInit(Init, withTools: true, [.. Modules.Select(RequiresLinuxKernelAttribute.Module)])),
+            // What the kernel reports would get between the lines of the shell.
+            Image = GuestImage.FromContent("linux", LinuxImage.WithInit(Init, withTools: true, [.. Modules.Select(RequiresLinuxKernelAttribute.Module)]) with
+            {
+                CommandLine = "console=ttyS0 panic=-1 loglevel=1",
+            }),
             MemoryMb = 256,
             Volumes = [new InstanceVolume { SizeMb = 64, Filesystem = VolumeFilesystem.Ext4, At = "/data" }],
         }).Guarded();
