@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Unikraft.Platform.Kvm.Boot.Acpi;
 
 namespace Unikraft.Platform.Kvm.Devices;
@@ -16,10 +17,13 @@ internal sealed class PowerDevice(IInterruptLine line, Action onPowerOff) : IMmi
     internal const int Events = 4;
 
     internal const byte PowerButtonEvent = 1 << 0;
+    internal const byte GenerationEvent = 1 << 1;
 
     private const byte SleepTypeShift = 2;
     private const byte SleepTypeMask = 7;
     private const byte SleepEnable = 1 << 5;
+
+    private const ushort QemuSleepEnable = 0x2000;
 
     private readonly Lock _lock = new();
     private byte _events;
@@ -38,6 +42,9 @@ internal sealed class PowerDevice(IInterruptLine line, Action onPowerOff) : IMmi
 
     /// <summary>Presses the power button: asks the guest to shut down.</summary>
     internal void PressPowerButton() => Raise(PowerButtonEvent);
+
+    /// <summary>Tells the guest that it has another generation id.</summary>
+    internal void TellGeneration() => Raise(GenerationEvent);
 
     /// <summary>Puts back what a snapshot has taken.</summary>
     internal void Restore(byte pendingEvents)
@@ -65,9 +72,13 @@ internal sealed class PowerDevice(IInterruptLine line, Action onPowerOff) : IMmi
 
     public void Write(IMmioInitiator initiator, ulong offset, ReadOnlySpan<byte> data)
     {
-        if (offset == SleepControl
+        bool isSleep = offset == SleepControl
             && (data[0] & SleepEnable) != 0
-            && (data[0] >> SleepTypeShift & SleepTypeMask) == AcpiTables.PowerOffType)
+            && (data[0] >> SleepTypeShift & SleepTypeMask) == AcpiTables.PowerOffType;
+
+        // Kernels made for QEMU write to where its chipset has the register, without asking ACPI.
+        bool isQemuSleep = offset == Events && data.Length == sizeof(ushort) && BinaryPrimitives.ReadUInt16LittleEndian(data) == QemuSleepEnable;
+        if (isSleep || isQemuSleep)
         {
             onPowerOff();
         }

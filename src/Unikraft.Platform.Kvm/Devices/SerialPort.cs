@@ -4,7 +4,8 @@ namespace Unikraft.Platform.Kvm.Devices;
 /// <param name="line">Its interrupt line.</param>
 /// <param name="input">What the guest has not read yet. <see cref="OnInput"/> is to be called when there is more.</param>
 /// <param name="output">Takes the bytes that the guest sends.</param>
-internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, SerialPort.OutputHandler output) : IMmioDevice
+/// <param name="listening">Called whenever the guest lets the port interrupt it for input. Default: nobody is.</param>
+internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, SerialPort.OutputHandler output, Action? listening = null) : IMmioDevice
 {
     internal const ushort FirstPort = 0x3F8;
     internal const byte Ports = 8;
@@ -36,6 +37,7 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
     private const byte DivisorLatchAccess = 1 << 7;
 
     private const byte RequestToSend = 1 << 1;
+    private const byte InterruptGate = 1 << 3;
     private const byte Loopback = 1 << 4;
     private const byte ModemControlBits = 0x1F;
 
@@ -170,6 +172,13 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
                     InterruptEnable = (byte)(value & InterruptEnableBits),
                     IsTransmitterEmptyPending = _state.IsTransmitterEmptyPending || isNew,
                 };
+
+                // A driver that looks for the port tries the register with the gate closed.
+                if ((value & DataAvailableEnabled) != 0 && (_state.ModemControl & (InterruptGate | Loopback)) == InterruptGate)
+                {
+                    listening?.Invoke();
+                }
+
                 break;
             case InterruptIdentity:
                 _state = _state with { HasFifos = (value & EnableFifos) != 0 };

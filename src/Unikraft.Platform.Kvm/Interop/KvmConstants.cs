@@ -17,6 +17,16 @@ internal static class KvmConstants
     internal const nuint SetIdentityMapAddr = 0x4008AE48;
     internal const nuint CreateIrqchip = 0xAE60;
     internal const nuint IrqLine = 0x4008AE61;
+    internal const nuint GetMsrIndexList = 0xC004AE02;
+    internal const nuint GetIrqchip = 0xC208AE62;
+    internal const nuint SetIrqchip = 0x8208AE63;
+    internal const nuint SetClock = 0x4030AE7B;
+    internal const nuint GetClock = 0x8030AE7C;
+    internal const nuint GetLapic = 0x8400AE8E;
+    internal const nuint SetLapic = 0x4400AE8F;
+    internal const nuint GetMpState = 0x8004AE98;
+    internal const nuint SetMpState = 0x4004AE99;
+    internal const nuint KvmclockCtrl = 0xAEAD;
     internal const nuint Run = 0xAE80;
     internal const nuint GetRegs = 0x8090AE81;
     internal const nuint SetRegs = 0x4090AE82;

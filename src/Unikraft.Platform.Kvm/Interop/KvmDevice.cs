@@ -8,6 +8,7 @@ internal sealed class KvmDevice : IDisposable
     internal const string Path = "/dev/kvm";
 
     private readonly DescriptorHandle _descriptor;
+    private readonly Lazy<uint[]> _savedMsrs;
     private readonly KvmCpuid2 _supportedCpuid;
     private readonly KvmVm _idleVm;
     private readonly KvmVcpu _idleVcpu;
@@ -15,6 +16,7 @@ internal sealed class KvmDevice : IDisposable
     private KvmDevice(DescriptorHandle descriptor)
     {
         _descriptor = descriptor;
+        _savedMsrs = new Lazy<uint[]>(ListMsrs);
         RunPageSize = HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetVcpuMmapSize, 0), "KVM_GET_VCPU_MMAP_SIZE");
         _supportedCpuid.Nent = KvmCpuid2.Capacity;
         HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetSupportedCpuid, ref _supportedCpuid), "KVM_GET_SUPPORTED_CPUID");
@@ -67,6 +69,16 @@ internal sealed class KvmDevice : IDisposable
         }
 
         return (version, values);
+    }
+
+    /// <summary>The MSRs that KVM can save and restore on this host; not every vCPU has all of them.</summary>
+    internal IReadOnlyList<uint> SavedMsrs => _savedMsrs.Value;
+
+    private uint[] ListMsrs()
+    {
+        KvmMsrList list = new() { NMsrs = KvmMsrList.Capacity };
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetMsrIndexList, ref list), "KVM_GET_MSR_INDEX_LIST");
+        return ((ReadOnlySpan<uint>)list.Indices)[..(int)list.NMsrs].ToArray();
     }
 
     /// <summary>Whether KVM has a capability.</summary>

@@ -57,6 +57,24 @@ internal static partial class KvmIoctl
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmCpuid2 argument);
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmLapicState argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmMpState argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmIrqchip argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmClockData argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmMsrList argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmAllMsrs argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultApi argument);
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]

@@ -166,6 +166,37 @@ internal sealed class KvmVcpu : IDisposable
         }
     }
 
+    internal void Get(ref KvmLapicState lapic) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetLapic, ref lapic), "KVM_GET_LAPIC");
+
+    internal void Set(ref KvmLapicState lapic) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetLapic, ref lapic), "KVM_SET_LAPIC");
+
+    internal void Get(ref KvmMpState state) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetMpState, ref state), "KVM_GET_MP_STATE");
+
+    internal void Set(ref KvmMpState state) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetMpState, ref state), "KVM_SET_MP_STATE");
+
+    internal void Get(ref KvmVcpuEvents events) =>
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetVcpuEvents, ref events), "KVM_GET_VCPU_EVENTS");
+
+    internal void Set(ref KvmVcpuEvents events) =>
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetVcpuEvents, ref events), "KVM_SET_VCPU_EVENTS");
+
+    /// <summary>Gets MSRs, up to the first that cannot be read.</summary>
+    /// <returns>How many could.</returns>
+    internal int Get(ref KvmAllMsrs msrs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetMsrs, ref msrs), "KVM_GET_MSRS");
+
+    /// <summary>Sets MSRs, up to the first that is refused.</summary>
+    /// <returns>How many were set.</returns>
+    internal int Set(ref KvmAllMsrs msrs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetMsrs, ref msrs), "KVM_SET_MSRS");
+
+    /// <summary>Lets a guest that uses the paravirtual clock know that it stood still, so that its watchdogs do not bark.</summary>
+    internal void TellStopped()
+    {
+        if (KvmIoctl.Call(_descriptor, KvmConstants.KvmclockCtrl, 0) < 0 && Marshal.GetLastPInvokeError() != Libc.ErrnoInvalid)
+        {
+            throw HostError.Last("KVM_KVMCLOCK_CTRL");
+        }
+    }
+
     /// <summary>Sets XCR0, unless it has the value already.</summary>
     internal void SetXcr0(ulong value)
     {

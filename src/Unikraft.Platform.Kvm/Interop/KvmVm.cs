@@ -74,6 +74,25 @@ internal sealed class KvmVm : IDisposable
         HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CreateIrqchip, 0), "KVM_CREATE_IRQCHIP");
     }
 
+    /// <summary>Gets the state of an interrupt controller that all vCPUs share, by the number in <see cref="KvmIrqchip.ChipId"/>.</summary>
+    internal void Get(ref KvmIrqchip chip) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetIrqchip, ref chip), "KVM_GET_IRQCHIP");
+
+    internal void Set(ref KvmIrqchip chip) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetIrqchip, ref chip), "KVM_SET_IRQCHIP");
+
+    /// <summary>Gets the paravirtual clock, in nanoseconds since the machine was made.</summary>
+    internal ulong GetClock()
+    {
+        KvmClockData data = default;
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetClock, ref data), "KVM_GET_CLOCK");
+        return data.Clock;
+    }
+
+    internal void SetClock(ulong clock)
+    {
+        KvmClockData data = new() { Clock = clock };
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetClock, ref data), "KVM_SET_CLOCK");
+    }
+
     /// <summary>Raises or lowers an input of the interrupt controllers.</summary>
     internal void SetInterruptLine(uint number, bool isHigh)
     {
@@ -83,6 +102,13 @@ internal sealed class KvmVm : IDisposable
 
     /// <summary>Creates a vCPU of a flat guest. To be called on the thread that is going to run it.</summary>
     internal KvmVcpu CreateVcpu(int index) => CreateVcpu(index, vcpu => vcpu.Identify((uint)index));
+
+    /// <summary>Creates a vCPU of a flat guest and goes through what takes time only once.</summary>
+    internal KvmVcpu CreatePreparedVcpu(int index) => CreateVcpu(index, vcpu =>
+    {
+        vcpu.Identify((uint)index);
+        vcpu.Prepare();
+    });
 
     /// <summary>Creates a vCPU. To be called on the thread that is going to run it.</summary>
     /// <param name="index">The number of the vCPU, from 0.</param>

@@ -34,6 +34,7 @@ internal static partial class Libc
     internal const int ErrnoInterrupted = 4;
     internal const int ErrnoAgain = 11;
     internal const int ErrnoNoMemory = 12;
+    internal const int ErrnoInvalid = 22;
 
     [LibraryImport(Library, EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int Open(string path, int flags);

@@ -23,7 +23,13 @@ internal sealed class KvmDisks : IAsyncDisposable
     /// <param name="disks">The disks, which were checked.</param>
     /// <param name="control">Takes their common event.</param>
     /// <param name="monitor">Hears of failures.</param>
-    internal KvmDisks(GuestMemory memory, IReadOnlyList<MachineDisk> disks, IMachineControl control, IMachineMonitor monitor)
+    /// <param name="line">Gives the interrupt line of a slot, where each has one of its own. Default: they share the event.</param>
+    internal KvmDisks(
+        GuestMemory memory,
+        IReadOnlyList<MachineDisk> disks,
+        IMachineControl control,
+        IMachineMonitor monitor,
+        Func<int, IInterruptLine>? line = null)
     {
         _control = control;
         All =
@@ -32,7 +38,13 @@ internal sealed class KvmDisks : IAsyncDisposable
                 disk.Slot,
                 disk.Device.Size,
                 disk.Device.IsReadOnly,
-                new VirtioBlock(memory, disk.Device, disk.Id, error => monitor.OnDiskFailed(disk, error), SetLine, polls: true))),
+                new VirtioBlock(
+                    memory,
+                    disk.Device,
+                    disk.Id,
+                    error => monitor.OnDiskFailed(disk, error),
+                    line is null ? SetLine : line(disk.Slot).Set,
+                    polls: line is null))),
         ];
         _held = HoldAllAsync();
     }
@@ -64,11 +76,11 @@ internal sealed class KvmDisks : IAsyncDisposable
         }
     }
 
-    internal void Attach(MmioBus bus)
+    internal void Attach(MmioBus bus, ulong first = FlatGuestLayout.DisksPhysicalAddress)
     {
         foreach (KvmDisk disk in All)
         {
-            bus.Attach(FlatGuestLayout.DisksPhysicalAddress + (ulong)disk.Slot * VirtioDevice.WindowLength, VirtioDevice.WindowLength, disk.Block);
+            bus.Attach(first + (ulong)disk.Slot * VirtioDevice.WindowLength, VirtioDevice.WindowLength, disk.Block);
         }
     }
 

@@ -29,6 +29,8 @@ internal sealed class KvmHost : IAsyncDisposable
         Shells = new ShellPool(_device, readyMachines, refillDelay, timeProvider, logger);
     }
 
+    internal KvmDevice Device => _device;
+
     internal KickSignal KickSignal { get; }
 
     internal int SlotPages { get; }

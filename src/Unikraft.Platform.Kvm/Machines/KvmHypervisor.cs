@@ -1,7 +1,9 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
+using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Snapshots.Files;
 
@@ -60,9 +62,10 @@ internal sealed class KvmHypervisor : IHypervisor
         }
 
         MachineDisk.Require(configuration.Disks);
-        KvmMachine machine = await KvmMachine
-            .BootAsync(_host, configuration, monitor, cancellationToken)
-            .ConfigureAwait(false);
+        GuestImageContent content = await configuration.Image.ReadContentAsync(cancellationToken).ConfigureAwait(false);
+        IVirtualMachine machine = KernelBoot.Find(configuration, content) is { } boot
+            ? await KernelMachine.BootAsync(_host, boot, configuration, monitor, cancellationToken).ConfigureAwait(false)
+            : await KvmMachine.BootAsync(_host, configuration, monitor, cancellationToken).ConfigureAwait(false);
         Log.Booted(_logger, configuration.Name, configuration.Vcpus, configuration.MemoryMb);
         return machine;
     }
@@ -81,9 +84,9 @@ internal sealed class KvmHypervisor : IHypervisor
             throw new ArgumentException("The snapshot was not taken by the KVM backend.", nameof(snapshot));
         }
 
-        KvmMachine machine = await KvmMachine
-            .RestoreAsync(_host, own, uuid, monitor, disks, cancellationToken)
-            .ConfigureAwait(false);
+        IVirtualMachine machine = own.Kernel is { } kernel
+            ? await KernelMachine.RestoreAsync(_host, own, kernel, uuid, monitor, disks, cancellationToken).ConfigureAwait(false)
+            : await KvmMachine.RestoreAsync(_host, own, uuid, monitor, disks, cancellationToken).ConfigureAwait(false);
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
     }

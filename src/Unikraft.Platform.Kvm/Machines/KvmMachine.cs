@@ -41,7 +41,13 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);
         bus.Attach(FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, _faults);
         _disks.Attach(bus);
-        VcpuEnvironment environment = new(_control, bus, _platform, _faults, host.KickSignal, host.TimeProvider);
+        FlatGuest guest = new(_platform, _faults, _control);
+        VcpuEnvironment environment = new(
+            _control,
+            bus,
+            guest,
+            host.KickSignal,
+            host.TimeProvider);
 
         _vcpus = new Vcpu[parts.Layout.Vcpus];
         for (int i = 0; i < _vcpus.Length; i++)
@@ -57,6 +63,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _control.SetVcpus(_vcpus);
         _capture = new LiveCapture(
             environment,
+            guest,
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
             host.Sheets,

@@ -9,12 +9,12 @@ internal sealed class MachineShell : IAsyncDisposable
 {
     private readonly Lazy<Task> _attachment;
 
-    private MachineShell(GuestMemory memory, Task<KvmVm> vm, VcpuThread[] threads)
+    private MachineShell(GuestMemory memory, Task<KvmVm> vm, VcpuThread[] threads, bool isAttached)
     {
         Memory = memory;
         Vm = vm;
         Threads = threads;
-        _attachment = new Lazy<Task>(AttachCoreAsync);
+        _attachment = new Lazy<Task>(isAttached ? () => vm : AttachCoreAsync);
     }
 
     internal GuestMemory Memory { get; }
@@ -29,7 +29,19 @@ internal sealed class MachineShell : IAsyncDisposable
     {
         GuestMemory memory = new(shape.MemorySize, shape.SlotPages);
         Task<KvmVm> vm = Task.Run(device.CreateVm);
-        VcpuThread[] threads = [.. Enumerable.Range(0, shape.Vcpus).Select(index => new VcpuThread(vm, index))];
+        return Begin(memory, vm, shape.Vcpus, static (vm, index) => vm.CreatePreparedVcpu(index), isAttached: false);
+    }
+
+    /// <summary>Begins to make a shell of another kind.</summary>
+    /// <param name="memory">The memory, which is taken over.</param>
+    /// <param name="vm">The VM.</param>
+    /// <param name="vcpus">How many vCPUs it has.</param>
+    /// <param name="makeVcpu">Makes each of them.</param>
+    /// <param name="isAttached">Whether the VM comes with its memory.</param>
+    /// <exception cref="HypervisorException">The host refused a thread.</exception>
+    internal static MachineShell Begin(GuestMemory memory, Task<KvmVm> vm, int vcpus, Func<KvmVm, int, KvmVcpu> makeVcpu, bool isAttached)
+    {
+        VcpuThread[] threads = [.. Enumerable.Range(0, vcpus).Select(index => new VcpuThread(vm, vm => makeVcpu(vm, index)))];
         int started = 0;
         try
         {
@@ -38,11 +50,11 @@ internal sealed class MachineShell : IAsyncDisposable
                 threads[started].Start();
             }
 
-            return new MachineShell(memory, vm, threads);
+            return new MachineShell(memory, vm, threads, isAttached);
         }
         catch (Exception error)
         {
-            MachineShell begun = new(memory, vm, threads[..started]);
+            MachineShell begun = new(memory, vm, threads[..started], isAttached);
             _ = begun.DisposeAsync().AsTask();
             throw new HypervisorException("The host refused a thread for a vCPU.", error);
         }

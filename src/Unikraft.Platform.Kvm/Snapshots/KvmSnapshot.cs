@@ -1,6 +1,7 @@
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
 
@@ -51,6 +52,9 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     internal IReadOnlyList<VcpuState> Vcpus { get; }
 
     internal PlatformDeviceState Device { get; }
+
+    /// <summary>What there is beyond a flat guest; null when it is one.</summary>
+    internal KernelState? Kernel { get; init; }
 
     internal IReadOnlyList<DiskState> Disks { get; }
 

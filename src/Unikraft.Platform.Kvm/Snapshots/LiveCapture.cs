@@ -1,7 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
-using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
@@ -25,7 +24,7 @@ internal sealed class LiveCapture : IDisposable
     private static readonly TimeSpan FoldingDelay = TimeSpan.FromMilliseconds(100);
 
     private readonly RunControl _control;
-    private readonly PlatformDevice _device;
+    private readonly IGuestState _guest;
     private readonly KvmDisks _disks;
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
@@ -41,6 +40,7 @@ internal sealed class LiveCapture : IDisposable
     private Task _folding = Task.CompletedTask;
 
     /// <param name="parts">The machine.</param>
+    /// <param name="guest">What else there is to take.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
     /// <param name="sheets">Where small layers are stored.</param>
@@ -53,6 +53,7 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
     internal LiveCapture(
         VcpuEnvironment parts,
+        IGuestState guest,
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
         SheetPool sheets,
@@ -71,7 +72,7 @@ internal sealed class LiveCapture : IDisposable
         _logger = logger;
         _disks = disks;
         _control = parts.Control;
-        _device = parts.Platform;
+        _guest = guest;
         _timeProvider = parts.TimeProvider;
         _tracker = tracker;
         _memory = memory;
@@ -178,7 +179,7 @@ internal sealed class LiveCapture : IDisposable
             VcpuState[] states = new VcpuState[_layout.Vcpus];
             for (int i = 0; i < states.Length; i++)
             {
-                states[i] = new VcpuState();
+                states[i] = _guest.NewVcpuState(i);
             }
 
             // From here on the guest waits for its disks, and before the room for the rest is measured: requests write to memory too.
@@ -189,14 +190,14 @@ internal sealed class LiveCapture : IDisposable
             // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
             staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(preCopy.LastRound, tracker.CountResidue())));
             StagingBuffer buffer = staging;
-            using PlatformDeviceCut device = new();
+            using IGuestCut devices = _guest.NewCut(states);
             TimeSpan copying = default;
             Cut cut = new(states, () =>
             {
                 long start = _timeProvider.GetTimestamp();
                 tracker.StageResidue(writer, buffer);
                 copying = _timeProvider.GetElapsedTime(start);
-                _device.Save(device);
+                devices.Take();
                 disks.Cut();
                 hooks?.InCut?.Invoke();
             });
@@ -217,10 +218,13 @@ internal sealed class LiveCapture : IDisposable
                 _base.Overlay(writer),
                 _layout,
                 states,
-                device.ToState(),
+                devices.ToDevice(),
                 pause > preCopy.LongestHold ? pause : preCopy.LongestHold,
                 preCopy.Held,
-                disks.ToStates());
+                disks.ToStates())
+            {
+                Kernel = devices.ToKernel(),
+            };
             tracker.Commit();
             BeginFolding(snapshot);
             return snapshot;

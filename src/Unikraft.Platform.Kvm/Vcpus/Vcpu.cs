@@ -220,11 +220,11 @@ internal sealed class Vcpu : IMmioInitiator
 
                 if (answer is { } given)
                 {
-                    _environment.Platform.FinishRequest(Index, wait.Call, wait.Address, given);
+                    _environment.Guest.FinishRequest(Index, wait, given);
                 }
                 else
                 {
-                    _environment.Platform.FinishWait(Index, events);
+                    _environment.Guest.FinishWait(Index, events);
                 }
             }
 
@@ -282,19 +282,39 @@ internal sealed class Vcpu : IMmioInitiator
                 }
 
                 break;
+            case KvmConstants.ExitIo when _environment.Guest.Ports is { } ports:
+                _isExitPending = true;
+                AccessPorts(page, ports);
+                break;
             case KvmConstants.ExitIntr:
                 break;
             case KvmConstants.ExitShutdown:
-                _control.End(new MachineExit.TripleFault(_environment.Faults.TripleFault));
+                _environment.Guest.OnTripleFault();
                 break;
             case KvmConstants.ExitInternalError when page.InternalSuberror == KvmConstants.InternalErrorEmulation:
                 KvmRegs regs = default;
                 _kvm!.Get(ref regs);
-                _environment.Faults.OnEmulationFailure(this, regs.Rip, regs.Rsp);
+                _environment.Guest.OnEmulationFailure(this, in regs);
                 break;
             default:
                 _control.End(new MachineExit.Failed(new HypervisorException(Describe(page))));
                 break;
+        }
+    }
+
+    private void AccessPorts(KvmRunPage page, MmioBus ports)
+    {
+        int size = page.IoSize;
+        for (Span<byte> data = page.IoData; size > 0 && data.Length >= size; data = data[size..])
+        {
+            if (page.IoIsWrite)
+            {
+                ports.Write(this, page.IoPort, data[..size]);
+            }
+            else
+            {
+                ports.Read(this, page.IoPort, data[..size]);
+            }
         }
     }
 

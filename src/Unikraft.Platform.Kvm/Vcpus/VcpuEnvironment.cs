@@ -7,7 +7,6 @@ namespace Unikraft.Platform.Kvm.Vcpus;
 internal sealed record VcpuEnvironment(
     RunControl Control,
     MmioBus Bus,
-    PlatformDevice Platform,
-    FaultDevice Faults,
+    IVcpuGuest Guest,
     KickSignal KickSignal,
     TimeProvider TimeProvider);

@@ -18,9 +18,10 @@ internal sealed partial class VcpuState
     /// <param name="registers">The registers.</param>
     /// <param name="wait">The call that the vCPU sleeps in.</param>
     /// <param name="isWakePending">Whether the wake event was pending.</param>
-    internal static VcpuState Load(ReadOnlySpan<byte> registers, VcpuWait? wait, bool isWakePending)
+    /// <param name="kernel">What there is beyond a flat guest.</param>
+    internal static VcpuState Load(ReadOnlySpan<byte> registers, VcpuWait? wait, bool isWakePending, KernelRegisters? kernel)
     {
-        VcpuState state = new() { Wait = wait, IsWakePending = isWakePending };
+        VcpuState state = new() { Wait = wait, IsWakePending = isWakePending, Kernel = kernel };
         state._regs = Take<KvmRegs>(ref registers);
         state._sregs = Take<KvmSregs>(ref registers);
         state._xcrs = Take<KvmXcrs>(ref registers);

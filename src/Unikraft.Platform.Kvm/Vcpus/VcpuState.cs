@@ -31,6 +31,12 @@ internal sealed partial class VcpuState
     /// </param>
     internal void Save(KvmVcpu vcpu, VcpuWait? wait, VcpuState? earlier)
     {
+        if (Kernel is { } kernel)
+        {
+            kernel.Standing = vcpu;
+            return;
+        }
+
         vcpu.Get(out KvmSyncRegs registers);
         (_regs, _sregs, _events) = (registers.Regs, registers.Sregs, registers.Events);
         vcpu.Get(ref _xsave);

@@ -11,16 +11,16 @@ internal sealed class VcpuThread
     private const int StackSize = 256 << 10;
 
     private readonly Task<KvmVm> _vm;
-    private readonly int _index;
+    private readonly Func<KvmVm, KvmVcpu> _make;
     private readonly Thread _thread;
     private readonly TaskCompletionSource<Vcpu?> _assignment = new();
 
     /// <param name="vm">The VM, as soon as there is one.</param>
-    /// <param name="index">The number of the vCPU, from 0.</param>
-    internal VcpuThread(Task<KvmVm> vm, int index)
+    /// <param name="make">Makes the vCPU, and brings it as far as it can be without knowing its machine.</param>
+    internal VcpuThread(Task<KvmVm> vm, Func<KvmVm, KvmVcpu> make)
     {
         _vm = vm;
-        _index = index;
+        _make = make;
         _thread = new Thread(Main, StackSize) { IsBackground = true, Name = "vcpu" };
     }
 
@@ -42,8 +42,7 @@ internal sealed class VcpuThread
         Exception? error = null;
         try
         {
-            kvm = _vm.GetAwaiter().GetResult().CreateVcpu(_index);
-            kvm.Prepare();
+            kvm = _make(_vm.GetAwaiter().GetResult());
         }
         catch (Exception failure)
         {

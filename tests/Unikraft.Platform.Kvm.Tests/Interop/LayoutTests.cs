@@ -78,6 +78,14 @@ public sealed class LayoutTests
         [typeof(KvmCpuidEntry2)] = (
             "struct kvm_cpuid_entry2",
             "Function=function Index=index Flags=flags Eax=eax Ebx=ebx Ecx=ecx Edx=edx Pad=padding"),
+        [typeof(KvmLapicState)] = ("struct kvm_lapic_state", "_first=regs[0]"),
+        [typeof(KvmMpState)] = ("struct kvm_mp_state", "MpState=mp_state"),
+        [typeof(KvmIrqchip)] = ("struct kvm_irqchip", "ChipId=chip_id Pad=pad Chip=chip"),
+        [typeof(KvmClockData)] = (
+            "struct kvm_clock_data",
+            "Clock=clock Flags=flags Pad0=pad0 Realtime=realtime HostTsc=host_tsc Pad=pad"),
+        [typeof(KvmMsrList)] = ("struct all_indices", "NMsrs=header.nmsrs Indices=indices"),
+        [typeof(KvmAllMsrs)] = ("struct all_msrs", "NMsrs=header.nmsrs Pad=header.pad Entries=entries"),
         [typeof(KvmCpuid2)] = ("struct all_cpuid", "Nent=header.nent Padding=header.padding Entries=entries"),
         [typeof(SignalActionArgument)] = (
             "struct sigaction",
@@ -96,6 +104,10 @@ public sealed class LayoutTests
     private static readonly string FlexibleStructures = string.Create(CultureInfo.InvariantCulture, $$"""
         struct two_msrs { struct kvm_msrs header; struct kvm_msr_entry first, second; };
         struct all_cpuid { struct kvm_cpuid2 header; struct kvm_cpuid_entry2 entries[{{KvmCpuid2.Capacity}}]; };
+        struct all_msrs { struct kvm_msrs header; struct kvm_msr_entry entries[{{KvmAllMsrs.Capacity}}]; };
+        struct all_indices { struct kvm_msr_list header; __u32 indices[{{KvmMsrList.Capacity}}]; };
+        _Static_assert(offsetof(struct all_msrs, entries) == offsetof(struct kvm_msrs, entries), "entries of kvm_msrs");
+        _Static_assert(offsetof(struct all_indices, indices) == offsetof(struct kvm_msr_list, indices), "indices of kvm_msr_list");
         _Static_assert(offsetof(struct two_msrs, first) == offsetof(struct kvm_msrs, entries), "entries of kvm_msrs");
         _Static_assert(offsetof(struct all_cpuid, entries) == offsetof(struct kvm_cpuid2, entries), "entries of kvm_cpuid2");
 
@@ -116,7 +128,9 @@ public sealed class LayoutTests
             + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapSyncRegs=KVM_CAP_SYNC_REGS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
             + "SyncRegs=KVM_SYNC_X86_REGS SyncSregs=KVM_SYNC_X86_SREGS SyncEvents=KVM_SYNC_X86_EVENTS "
             + "SetTssAddr=KVM_SET_TSS_ADDR SetIdentityMapAddr=KVM_SET_IDENTITY_MAP_ADDR CreateIrqchip=KVM_CREATE_IRQCHIP IrqLine=KVM_IRQ_LINE "
-            + "CapTscDeadlineTimer=KVM_CAP_TSC_DEADLINE_TIMER ExitIoOut=KVM_EXIT_IO_OUT "
+            + "GetMsrIndexList=KVM_GET_MSR_INDEX_LIST GetIrqchip=KVM_GET_IRQCHIP SetIrqchip=KVM_SET_IRQCHIP SetClock=KVM_SET_CLOCK "
+            + "GetClock=KVM_GET_CLOCK GetLapic=KVM_GET_LAPIC SetLapic=KVM_SET_LAPIC GetMpState=KVM_GET_MP_STATE SetMpState=KVM_SET_MP_STATE "
+            + "KvmclockCtrl=KVM_KVMCLOCK_CTRL CapTscDeadlineTimer=KVM_CAP_TSC_DEADLINE_TIMER ExitIoOut=KVM_EXIT_IO_OUT "
             + "CapManualDirtyLogProtect2=KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 MemLogDirtyPages=KVM_MEM_LOG_DIRTY_PAGES "
             + "DirtyLogManualProtectEnable=KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE ExitUnknown=KVM_EXIT_UNKNOWN ExitIo=KVM_EXIT_IO "
             + "ExitHlt=KVM_EXIT_HLT ExitMmio=KVM_EXIT_MMIO ExitShutdown=KVM_EXIT_SHUTDOWN ExitFailEntry=KVM_EXIT_FAIL_ENTRY "
@@ -138,7 +152,7 @@ public sealed class LayoutTests
             + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE MapPopulate=MAP_POPULATE "
             + "AdviseDontDump=MADV_DONTDUMP ClockThreadCpuTime=CLOCK_THREAD_CPUTIME_ID MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealFutureWrite=F_SEAL_FUTURE_WRITE ErrnoInterrupted=EINTR "
-            + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
+            + "ErrnoAgain=EAGAIN ErrnoInvalid=EINVAL ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
             + "OpenDirectory=O_DIRECTORY LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
             + "ErrnoNoEntry=ENOENT ErrnoInputOutput=EIO ErrnoAccess=EACCES ErrnoExists=EEXIST ErrnoNoSpace=ENOSPC ErrnoQuota=EDQUOT",
         [typeof(UserFaultConstants)] =

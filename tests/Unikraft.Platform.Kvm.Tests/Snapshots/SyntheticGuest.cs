@@ -119,9 +119,9 @@ internal sealed class SyntheticGuest : IDisposable
 
         byte[] registers = new byte[VcpuState.RegistersSize];
         _random.NextBytes(registers);
-        VcpuState first = VcpuState.Load(registers, new VcpuWait((ulong)_random.NextInt64(), 5), isWakePending: true);
+        VcpuState first = VcpuState.Load(registers, new VcpuWait((ulong)_random.NextInt64(), 5), isWakePending: true, kernel: null);
         _random.NextBytes(registers);
-        VcpuState second = VcpuState.Load(registers, VcpuWait.ForRequest(GuestCall.Fork, 0x10_3010), isWakePending: false);
+        VcpuState second = VcpuState.Load(registers, VcpuWait.ForRequest(GuestCall.Fork, 0x10_3010), isWakePending: false, kernel: null);
         byte[] input = new byte[_random.Next(1, 50)];
         _random.NextBytes(input);
         return new KvmSnapshot(

@@ -8,6 +8,8 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
 {
     private const string KernelVariable = "UNIKRAFT_TEST_KERNEL";
     private const string BusyboxVariable = "UNIKRAFT_TEST_BUSYBOX";
+    private const string ModulesVariable = "UNIKRAFT_TEST_MODULES";
+    private const string ToolsVariable = "UNIKRAFT_TEST_TOOLS";
 
     /// <inheritdoc/>
     public string? UnmetReason
@@ -19,11 +21,21 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
                 return "this host does not virtualise ring 0 in hardware; eng/svm-lab does";
             }
 
-            string[] missing = [.. new[] { KernelVariable, BusyboxVariable }.Where(static name => !File.Exists(Environment.GetEnvironmentVariable(name)))];
+            string[] missing = [.. new[] { KernelVariable, BusyboxVariable, ModulesVariable, ToolsVariable }.Where(static name => !Path.Exists(Environment.GetEnvironmentVariable(name)))];
             return missing.Length == 0
                 ? null
-                : $"{string.Join(" and ", missing)} must name a kernel image and a static busybox; eng/svm-lab sets them";
+                : $"{string.Join(" and ", missing)} must name a kernel image, a static busybox, a folder of modules and one with e2fsck and its libraries; eng/svm-lab sets them";
         }
+    }
+
+    /// <summary>The file of a module that belongs to the kernel.</summary>
+    internal static string Module(string name) => Path.Combine(Environment.GetEnvironmentVariable(ModulesVariable)!, $"{name}.ko");
+
+    /// <summary>The files of the tools, each with the path that it has in a guest.</summary>
+    internal static IEnumerable<(string Path, string File)> Tools()
+    {
+        string folder = Environment.GetEnvironmentVariable(ToolsVariable)!;
+        return Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), file));
     }
 
     internal static byte[] ReadKernel() => File.ReadAllBytes(Environment.GetEnvironmentVariable(KernelVariable)!);

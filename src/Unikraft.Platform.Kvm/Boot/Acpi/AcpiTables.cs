@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using System.Text;
+using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
 
 namespace Unikraft.Platform.Kvm.Boot.Acpi;
@@ -156,6 +157,7 @@ internal sealed class AcpiTables
     private static ReadOnlySpan<byte> Definitions(IReadOnlyList<VirtioWindow> devices)
     {
         const ulong Pressed = 0x80;
+        const ulong PresentAndHidden = 0xB;
         AmlWriter code = new();
         code.Name("\\_S5", name => name.Package(PowerOffType));
         code.Scope("\\_SB", system =>
@@ -169,6 +171,15 @@ internal sealed class AcpiTables
             system.Device("PWRB", device => device
                 .Name("_HID", name => name.EisaId("PNP0C0C"))
                 .Name("_UID", name => name.Integer(0)));
+            system.Device("VGEN", device => device
+                .Name("_HID", name => name.Text("UKPL0001"))
+                .Name("_CID", name => name.Text("VM_Gen_Counter"))
+                .Name("_DDN", name => name.Text("VM_Gen_Counter"))
+                .Name("ADDR", name => name.Package((ulong)KernelLayout.GenerationId, 0)));
+            system.Device("PEVT", device => device
+                .Name("_HID", name => name.Text("QEMU0001"))
+                .Name("_STA", name => name.Integer(PresentAndHidden))
+                .Resources(resources => resources.Ports(KernelPlatformDevice.PanicPort, 1)));
             system.Device("GED", device => device
                 .Name("_HID", name => name.Text("ACPI0013"))
                 .Name("_UID", name => name.Integer(0))
@@ -176,7 +187,8 @@ internal sealed class AcpiTables
                 .PortField("EVTR", PowerDevice.FirstPort + PowerDevice.Events, "EVTS", bytes: 1)
                 .Method("_EVT", arguments: 1, body => body
                     .StoreInLocal("EVTS")
-                    .IfLocalHas(PowerDevice.PowerButtonEvent, pressed => pressed.Notify("\\_SB.PWRB", Pressed))));
+                    .IfLocalHas(PowerDevice.PowerButtonEvent, pressed => pressed.Notify("\\_SB.PWRB", Pressed))
+                    .IfLocalHas(PowerDevice.GenerationEvent, changed => changed.Notify("\\_SB.VGEN", Pressed))));
             for (int i = 0; i < devices.Count; i++)
             {
                 VirtioWindow window = devices[i];

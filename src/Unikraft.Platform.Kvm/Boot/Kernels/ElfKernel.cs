@@ -130,7 +130,10 @@ internal sealed class ElfKernel
         entryPoint,
         headers
             .Where(static header => header.IsLoaded && header.MemorySize > 0)
-            .Select(header => KernelImage.Segment(_name, header.Physical, header.MemorySize, _content, header.Offset, header.FileSize)));
+            .Select(header => KernelImage.Segment(_name, header.Physical, header.MemorySize, _content, header.Offset, header.FileSize))) with
+    {
+        IsUnikraft = _wide && HasUnikraftSection(),
+    };
 
     /// <summary>Reads the program headers.</summary>
     /// <returns>Why they cannot be read; null when they can.</returns>

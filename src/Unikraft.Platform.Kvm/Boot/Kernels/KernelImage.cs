@@ -21,6 +21,12 @@ internal sealed record KernelImage(string Name, BootProtocol Protocol, long Entr
     /// <summary>The highest address that a byte of the initrd may have.</summary>
     internal long MaxInitrdAddress { get; init; } = KernelMemoryMap.GapStart - 1;
 
+    /// <summary>Whether it is Unikraft, which has a form of command line of its own.</summary>
+    internal bool IsUnikraft { get; init; }
+
+    /// <summary>When its guest counts as running.</summary>
+    internal RunningRule RunningRule => SetupHeader.IsEmpty ? RunningRule.FirstOutput : RunningRule.ListensToConsole;
+
     /// <summary>The first byte behind the kernel.</summary>
     internal long End => Segments[^1].End;
 

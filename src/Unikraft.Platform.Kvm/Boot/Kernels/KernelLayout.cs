@@ -19,4 +19,20 @@ internal static class KernelLayout
 
     /// <summary>ACPI tables: in the area where a kernel looks for their root, and reserved in the memory map.</summary>
     internal const long AcpiTables = 0xE_0000;
+
+    /// <summary>The generation id: in the reserved area behind the tables.</summary>
+    internal const long GenerationId = 0xF_F000;
+    internal const int GenerationIdSize = 16;
+
+    /// <summary>The registers of the disk in slot 0, in the gap; those of the others follow.</summary>
+    internal const uint DisksAddress = 0xD000_0000;
+
+    /// <summary>The interrupt of the disk in slot 0; those of the others follow.</summary>
+    internal const uint FirstDiskInterrupt = 10;
+
+    /// <summary>Where a processor begins after a reset, and where a kernel jumps to in real mode when it is out of other ways to reset.</summary>
+    internal const long ResetVector = 0xF_FFF0;
+
+    /// <summary>mov al, 0xFE; out 0x64, al; hlt; jmp to the hlt: asks the keyboard controller for a reset.</summary>
+    internal static ReadOnlySpan<byte> ResetCode => [0xB0, 0xFE, 0xE6, 0x64, 0xF4, 0xEB, 0xFD];
 }

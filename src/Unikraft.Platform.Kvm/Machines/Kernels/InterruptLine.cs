@@ -4,7 +4,9 @@ using Unikraft.Platform.Kvm.Interop;
 namespace Unikraft.Platform.Kvm.Machines.Kernels;
 
 /// <summary>An input of the interrupt controllers in the kernel.</summary>
-internal sealed class InterruptLine(KvmVm vm, uint number) : IInterruptLine
+/// <param name="vm">The VM; there before anything can set a line.</param>
+/// <param name="number">The number of the input.</param>
+internal sealed class InterruptLine(Task<KvmVm> vm, uint number) : IInterruptLine
 {
     private readonly Lock _lock = new();
     private bool _isClosed;
@@ -15,7 +17,7 @@ internal sealed class InterruptLine(KvmVm vm, uint number) : IInterruptLine
         {
             if (!_isClosed)
             {
-                vm.SetInterruptLine(number, isHigh);
+                vm.GetAwaiter().GetResult().SetInterruptLine(number, isHigh);
             }
         }
     }

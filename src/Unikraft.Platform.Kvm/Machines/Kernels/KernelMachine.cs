@@ -1,9 +1,15 @@
+using System.Globalization;
+using System.Security.Cryptography;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Boot.Acpi;
 using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Vcpus;
 
 namespace Unikraft.Platform.Kvm.Machines.Kernels;
 
@@ -11,97 +17,320 @@ namespace Unikraft.Platform.Kvm.Machines.Kernels;
 /// A machine that runs a kernel: interrupt controllers and timers in KVM, RAM around the gap below 4 GiB, a serial port as its console, and ACPI to find
 /// all of that, to be asked to shut down and to power off.
 /// </summary>
-internal sealed class KernelMachine : IAsyncDisposable
+internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
 {
     /// <summary>Four pages below the top of the gap, where no device is.</summary>
     private const long ReservedAddress = 0xFFFB_C000;
 
-    private readonly KvmDevice _device;
-    private readonly GuestMemory _memory;
-    private readonly KernelVcpu[] _vcpus;
-    private readonly ConsoleInput _input;
-    private readonly SerialPort _serial;
-    private readonly PowerDevice _power;
-    private readonly InterruptLine[] _lines;
-    private readonly bool _hasTscDeadline;
-    private readonly TaskCompletionSource<KernelExit> _exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly TaskCompletionSource _started = new();
-    private readonly Lazy<Task> _disposal;
-    private KernelExit? _exit;
-    private int _running;
+    private const uint MiscEnable = 0x1A0;
+    private const ulong FastStrings = 1;
 
-    private KernelMachine(KvmDevice device, KickSignal kickSignal, KvmVm vm, GuestMemory memory, KernelEntry entry, int vcpus, IMachineMonitor monitor)
+    private readonly MachineShell _shell;
+    private readonly Reclaimer _reclaimer;
+    private readonly RunControl _control;
+    private readonly KernelDevices _devices;
+    private readonly Vcpu[] _vcpus;
+    private readonly KvmDisks _disks;
+    private readonly LiveCapture _capture;
+    private readonly TimeProvider _timeProvider;
+    private readonly KvmSnapshot? _origin;
+    private readonly Lazy<Task> _disposal;
+    private int _started;
+
+    private KernelMachine(
+        KvmHost host,
+        MachineShell shell,
+        string name,
+        RunningRule rule,
+        Action<KvmVcpu, int> initialize,
+        IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
+        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities,
+        KvmSnapshot? origin)
     {
-        _device = device;
-        _memory = memory;
-        Vm = vm;
-        KickSignal = kickSignal;
-        _hasTscDeadline = device.Has(KvmConstants.CapTscDeadlineTimer);
+        _shell = shell;
+        _reclaimer = host.Reclaimer;
+        _timeProvider = host.TimeProvider;
+        _origin = origin;
         _disposal = new Lazy<Task>(DisposeCoreAsync);
-        // The port is told by whoever writes, when the lock of the input is free again.
-        _input = new ConsoleInput(static _ => { });
-        _lines = [new InterruptLine(vm, SerialPort.Interrupt), new InterruptLine(vm, PowerDevice.Interrupt)];
-        _serial = new SerialPort(_lines[0], _input, monitor.OnConsoleOutput);
-        _power = new PowerDevice(_lines[1], () => End(new KernelExit.PoweredOff()));
-        PortBus.Attach(SerialPort.FirstPort, SerialPort.Ports, _serial);
-        PortBus.Attach(PowerDevice.FirstPort, PowerDevice.Ports, _power);
-        PortBus.Attach(KeyboardController.FirstPort, KeyboardController.Ports, new KeyboardController(() => End(new KernelExit.Reset())));
-        _vcpus = [.. Enumerable.Range(0, vcpus).Select(index => new KernelVcpu(this, index, entry))];
+        GuestClock clock = new(host.TimeProvider, origin?.Device.Monotonic ?? 0);
+        _control = new RunControl(clock, static _ => { }, () => _devices!.Input.Close());
+        _devices = new KernelDevices(shell.Vm, rule, monitor, _control, clock) { Identities = identities };
+        _disks = new KvmDisks(shell.Memory, disks, _control, monitor, _devices.NewDiskLine);
+        _disks.Attach(_devices.Memory, KernelLayout.DisksAddress);
+        VcpuEnvironment environment = new(_control, _devices.Memory, _devices, host.KickSignal, host.TimeProvider);
+        _vcpus =
+        [
+            .. Enumerable.Range(0, shell.Threads.Count).Select(index => new Vcpu(
+                index,
+                environment,
+                initialize,
+                string.Create(CultureInfo.InvariantCulture, $"vcpu{index} {name}"))),
+        ];
+        _control.SetVcpus(_vcpus);
+        _capture = new LiveCapture(
+            environment,
+            _devices,
+            new Lazy<DirtyTracker>(() => new DirtyTracker(shell.Vm.GetAwaiter().GetResult(), shell.Memory)),
+            host.StagingPool,
+            host.Sheets,
+            host.Forecast,
+            host.Background,
+            host.Logger,
+            _disks,
+            shell.Memory,
+            LayoutOf(shell.Memory.Size, _vcpus.Length),
+            origin?.ShareMemory());
     }
 
-    /// <summary>Completes when the machine has ended and no vCPU runs any more; never fails.</summary>
-    internal Task<KernelExit> Exited => _exited.Task;
+    public Task<MachineExit> Exited => _control.Exited;
 
-    internal bool HasEnded => Volatile.Read(ref _exit) is not null;
+    public bool HasReachedMain => _devices.HasReachedMain;
 
-    internal KvmVm Vm { get; }
+    public long Exits => _vcpus.Sum(static vcpu => vcpu.Exits);
 
-    internal KickSignal KickSignal { get; }
+    public long PrivateBytes => _disposal.IsValueCreated ? 0 : _shell.Memory.CountPrivateBytes();
 
-    /// <summary>The devices with registers in memory.</summary>
-    internal MmioBus MemoryBus { get; } = new();
+    public long ResidentBytes => _disposal.IsValueCreated ? 0 : _shell.Memory.CountResidentBytes();
 
-    /// <summary>The devices with registers in port space.</summary>
-    internal MmioBus PortBus { get; } = new();
+    public TimeSpan CpuTime => _vcpus.Aggregate(TimeSpan.Zero, static (sum, vcpu) => sum + vcpu.CpuTime);
 
     /// <summary>Makes a machine and loads a kernel. Its first vCPU stands before the first instruction.</summary>
     /// <exception cref="ImageException">Kernel and initrd do not fit into the memory.</exception>
     /// <exception cref="InvalidRequestException">The command line cannot be passed on.</exception>
     /// <exception cref="HypervisorException">The host refused something.</exception>
-    internal static async ValueTask<KernelMachine> CreateAsync(
-        KvmDevice device,
-        KickSignal kickSignal,
+    internal static async ValueTask<KernelMachine> BootAsync(
+        KvmHost host,
         KernelBoot boot,
-        int vcpus,
-        long memorySize,
+        MachineConfiguration configuration,
         IMachineMonitor monitor,
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        GuestMemory memory = new(memorySize);
-        KvmVm? vm = null;
-        KernelMachine machine;
+        int vcpus = configuration.Vcpus;
+        RequireReachable(configuration.Disks, (long)configuration.MemoryMb << 20);
+        GuestMemory memory = NewMemory((long)configuration.MemoryMb << 20);
+        KernelEntry entry;
         try
         {
-            AcpiTables tables = AcpiTables.Create(KernelLayout.AcpiTables, vcpus, []);
-            KernelEntry entry = KernelLoader.Load(memory, boot, KernelLayout.AcpiTables);
+            AcpiTables tables = AcpiTables.Create(KernelLayout.AcpiTables, vcpus, [.. configuration.Disks.Select(static disk => Window(disk.Slot))]);
+            entry = KernelLoader.Load(memory, boot, KernelLayout.AcpiTables);
             memory.Write(KernelLayout.AcpiTables, tables.Bytes);
-            vm = device.CreateVm();
-            SetMemory(vm, memory);
-            vm.CreateInterruptControllers(ReservedAddress);
-            machine = new KernelMachine(device, kickSignal, vm, memory, entry, vcpus, monitor);
+            memory.Write(KernelLayout.ResetVector, KernelLayout.ResetCode);
+            memory.Write(KernelLayout.GenerationId, RandomNumberGenerator.GetBytes(KernelLayout.GenerationIdSize));
         }
         catch
         {
-            vm?.Dispose();
             memory.Dispose();
             throw;
         }
 
+        bool hasTscDeadline = host.Device.Has(KvmConstants.CapTscDeadlineTimer);
+        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities = new (KvmCpuid2, uint[], int)[vcpus];
+        for (int i = 0; i < vcpus; i++)
+        {
+            identities[i].Cpuid = KernelCpuid.Create(in host.Device.SupportedCpuid, i, vcpus, hasTscDeadline);
+        }
+
+        return await MakeAsync(
+            host,
+            memory,
+            identities,
+            shell => new KernelMachine(host, shell, configuration.Name, boot.Image.RunningRule, Enter, monitor, configuration.Disks, identities, origin: null),
+            cancellationToken).ConfigureAwait(false);
+
+        void Enter(KvmVcpu vcpu, int index)
+        {
+            identities[index].Msrs = KernelRegisters.FindMsrs(vcpu, host.Device.SavedMsrs);
+            identities[index].TscKhz = vcpu.GetTscKhz();
+            KvmMsrs msrs = new() { NMsrs = 1, First = new KvmMsrEntry { Index = MiscEnable, Data = FastStrings } };
+            vcpu.Set(ref msrs);
+            if (index == 0)
+            {
+                // The others wait for the first one to start them.
+                entry.Apply(vcpu);
+            }
+        }
+    }
+
+    /// <summary>Makes a machine that continues from a snapshot.</summary>
+    internal static async ValueTask<KernelMachine> RestoreAsync(
+        KvmHost host,
+        KvmSnapshot snapshot,
+        KernelState kernel,
+        Guid uuid,
+        IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
+        CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        KvmDisks.Require(snapshot.Disks, disks);
+        RequireReachable(disks, snapshot.Layout.MemorySize);
+        GuestMemory memory = NewMemory(snapshot.Layout.MemorySize);
         try
         {
-            machine.StartThreads();
-            await Task.WhenAll(machine._vcpus.Select(static vcpu => vcpu.Ready)).WaitAsync(cancellationToken).ConfigureAwait(false);
+            using PageMap map = snapshot.ShareMemory();
+            memory.Install(map);
+            memory.Write(KernelLayout.GenerationId, RandomNumberGenerator.GetBytes(KernelLayout.GenerationIdSize));
+        }
+        catch
+        {
+            memory.Dispose();
+            throw;
+        }
+
+        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities =
+        [
+            .. snapshot.Vcpus.Select(vcpu => (vcpu.Kernel!.Cpuid, vcpu.Kernel.List, kernel.TscKhz)),
+        ];
+
+        // The same for all vCPUs, although they were asked one after the other: KVM then keeps them in step.
+        ulong tsc = kernel.Advance(snapshot.Vcpus[0].Kernel!.Tsc, host.TimeProvider.GetUtcNow());
+        return await MakeAsync(
+            host,
+            memory,
+            identities,
+            shell => new KernelMachine(
+                host,
+                shell,
+                uuid.ToString("D"),
+                kernel.Rule,
+                (vcpu, index) => snapshot.Vcpus[index].RestoreKernel(vcpu, tsc),
+                monitor,
+                disks,
+                identities,
+                snapshot),
+            cancellationToken).ConfigureAwait(false);
+    }
+
+    public async ValueTask StartAsync(CancellationToken cancellationToken = default)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        ObjectDisposedException.ThrowIf(_disposal.IsValueCreated, this);
+        if (Interlocked.Exchange(ref _started, 1) != 0)
+        {
+            throw new InvalidOperationException("The machine was started before.");
+        }
+
+        // A vCPU that is not there yet cannot be sent the interrupt that starts it.
+        await _control.Ready.ConfigureAwait(false);
+        if (_origin is { Kernel: { } kernel } origin)
+        {
+            _devices.Restore(kernel, origin.Device, _timeProvider.GetUtcNow());
+            _disks.Restore(origin.Disks);
+        }
+
+        _disks.Release();
+        _control.Start();
+    }
+
+    public async ValueTask PauseAsync(CancellationToken cancellationToken = default)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        _control.Pause();
+        try
+        {
+            await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
+            await _disks.HoldAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            _control.Resume();
+            throw;
+        }
+    }
+
+    public void Resume()
+    {
+        _control.Resume();
+        _disks.Release();
+    }
+
+    public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        cancellationToken.ThrowIfCancellationRequested();
+        if (Volatile.Read(ref _started) == 0)
+        {
+            throw new InvalidOperationException("The machine has not been started.");
+        }
+
+        return await _capture.CaptureAsync(options, hooks: null, cancellationToken).ConfigureAwait(false);
+    }
+
+    public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);
+
+    public void CompleteFork(Guid child) => _control.Answer(RequestAnswer.InParent(child), GuestCall.Fork);
+
+    /// <summary>Presses the power button.</summary>
+    public void RequestStop()
+    {
+        if (!Exited.IsCompleted)
+        {
+            _devices.Power.PressPowerButton();
+        }
+    }
+
+    /// <summary>Sends a non-maskable interrupt, on which a kernel panics if it was told to.</summary>
+    public void KillApp() => _control.RequestNmi(vcpu: 0);
+
+    public void Kill() => _control.End(new MachineExit.Killed());
+
+    public ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken = default) =>
+        _devices.WriteConsoleAsync(input, cancellationToken);
+
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => this as TFeature;
+
+    public ValueTask DisposeAsync() => new(_disposal.Value);
+
+    /// <summary>To a kernel all of its memory is the same.</summary>
+    private static FlatGuestLayout LayoutOf(long memorySize, int vcpus) => new([], stacksStart: 0, memorySize, vcpus);
+
+    private static VirtioWindow Window(int slot) => new(
+        KernelLayout.DisksAddress + (uint)slot * (uint)VirtioDevice.WindowLength,
+        (uint)VirtioDevice.WindowLength,
+        KernelLayout.FirstDiskInterrupt + (uint)slot);
+
+    /// <summary>Disks take the addresses of their drivers for offsets in memory, which they are below the gap only.</summary>
+    private static void RequireReachable(IReadOnlyList<MachineDisk> disks, long memorySize)
+    {
+        if (disks.Count > 0 && memorySize > KernelMemoryMap.GapStart)
+        {
+            throw new InvalidRequestException(string.Create(
+                CultureInfo.InvariantCulture,
+                $"A kernel with disks has {KernelMemoryMap.GapStart >> 20} MiB of memory at most, not {memorySize >> 20}. Give it less memory, or no disks."));
+        }
+    }
+
+    private static GuestMemory NewMemory(long size) => new(size, (int)(KernelMemoryMap.GapStart >> PageSize.Shift));
+
+    private static async ValueTask<KernelMachine> MakeAsync(
+        KvmHost host,
+        GuestMemory memory,
+        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities,
+        Func<MachineShell, KernelMachine> construct,
+        CancellationToken cancellationToken)
+    {
+        MachineShell shell = MachineShell.Begin(
+            memory,
+            Task.Run(() => NewVm(host.Device, memory), CancellationToken.None),
+            identities.Length,
+            (vm, index) => vm.CreateVcpu(index, vcpu =>
+            {
+                KvmCpuid2 cpuid = identities[index].Cpuid;
+                vcpu.Set(ref cpuid);
+            }),
+            isAttached: true);
+        KernelMachine machine = construct(shell);
+        try
+        {
+            for (int i = 0; i < identities.Length; i++)
+            {
+                shell.Threads[i].Assign(machine._vcpus[i]);
+            }
+
+            await machine._control.Ready.WaitAsync(cancellationToken).ConfigureAwait(false);
             return machine;
         }
         catch
@@ -111,104 +340,25 @@ internal sealed class KernelMachine : IAsyncDisposable
         }
     }
 
-    /// <summary>Lets the kernel run.</summary>
-    /// <exception cref="InvalidOperationException">It was started before.</exception>
-    internal void Start()
+    private static KvmVm NewVm(KvmDevice device, GuestMemory memory)
     {
-        ObjectDisposedException.ThrowIf(_disposal.IsValueCreated, this);
-        if (!_started.TrySetResult())
-        {
-            throw new InvalidOperationException("The machine was started before, or has ended.");
-        }
-    }
-
-    /// <summary>Asks the kernel to shut down: presses the power button.</summary>
-    internal void RequestStop()
-    {
-        if (!HasEnded)
-        {
-            _power.PressPowerButton();
-        }
-    }
-
-    internal void Kill() => End(new KernelExit.Killed());
-
-    /// <summary>Types into the console. Takes as many bytes as there is room for, and waits while there is none.</summary>
-    /// <returns>How many bytes were taken; 0 when the machine has ended.</returns>
-    internal async ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken = default)
-    {
-        int taken = await _input.WriteAsync(input, cancellationToken).ConfigureAwait(false);
-        if (taken > 0)
-        {
-            _serial.OnInput();
-        }
-
-        return taken;
-    }
-
-    /// <summary>Ends the machine. The first call decides how.</summary>
-    internal void End(KernelExit exit)
-    {
-        if (Interlocked.CompareExchange(ref _exit, exit, null) is not null)
-        {
-            return;
-        }
-
-        _started.TrySetResult();
-        _input.Close();
-        foreach (KernelVcpu vcpu in _vcpus)
-        {
-            vcpu.Kick();
-        }
-    }
-
-    /// <summary>Holds a vCPU back until the machine is started.</summary>
-    /// <returns>False when it has ended instead.</returns>
-    internal bool WaitForStart()
-    {
-        _started.Task.GetAwaiter().GetResult();
-        return !HasEnded;
-    }
-
-    /// <summary>A vCPU has left the guest for good.</summary>
-    internal void OnFinished()
-    {
-        if (Interlocked.Decrement(ref _running) == 0)
-        {
-            _exited.SetResult(_exit!);
-        }
-    }
-
-    /// <summary>What a vCPU is to answer to CPUID.</summary>
-    internal Action<KvmVcpu> Identify(int index) => vcpu =>
-    {
-        KvmCpuid2 cpuid = KernelCpuid.Create(in _device.SupportedCpuid, index, _vcpus.Length, _hasTscDeadline);
-        vcpu.Set(ref cpuid);
-    };
-
-    public ValueTask DisposeAsync() => new(_disposal.Value);
-
-    private void StartThreads()
-    {
-        _running = _vcpus.Length;
-        int started = 0;
+        KvmVm vm = device.CreateVm();
         try
         {
-            for (; started < _vcpus.Length; started++)
+            foreach (MemorySlot slot in memory.Slots)
             {
-                _vcpus[started].Start();
-            }
-        }
-        catch (Exception error)
-        {
-            HypervisorException refusal = new("The host refused a thread for a vCPU.", error);
-            End(new KernelExit.Failed(refusal));
-            for (; started < _vcpus.Length; started++)
-            {
-                OnFinished();
+                long offset = (long)slot.FirstPage << PageSize.Shift;
+                long address = offset < KernelMemoryMap.GapStart ? offset : offset - KernelMemoryMap.GapStart + KernelMemoryMap.GapEnd;
+                vm.SetMemory(memory, (uint)slot.Id, address, offset, (long)slot.Pages << PageSize.Shift);
             }
 
-            throw refusal;
+            vm.CreateInterruptControllers(ReservedAddress);
+            return vm;
+        }
+        catch
+        {
+            vm.Dispose();
+            throw;
         }
     }
 
@@ -216,22 +366,10 @@ internal sealed class KernelMachine : IAsyncDisposable
     {
         Kill();
         await Exited.ConfigureAwait(false);
-        foreach (InterruptLine line in _lines)
-        {
-            line.Close();
-        }
-
-        Vm.Dispose();
-        _memory.Dispose();
-    }
-
-    private static void SetMemory(KvmVm vm, GuestMemory memory)
-    {
-        KernelMemoryMap map = new(memory.Size);
-        vm.SetMemory(memory, slot: 0, guestAddress: 0, offset: 0, map.LowEnd);
-        if (memory.Size > map.LowEnd)
-        {
-            vm.SetMemory(memory, slot: 1, KernelMemoryMap.GapEnd, map.LowEnd, memory.Size - map.LowEnd);
-        }
+        await _capture.CloseAsync().ConfigureAwait(false);
+        await _disks.DisposeAsync().ConfigureAwait(false);
+        _capture.Dispose();
+        _devices.CutLines();
+        await _reclaimer.TakeAsync(_shell).ConfigureAwait(false);
     }
 }

@@ -96,7 +96,10 @@ internal sealed partial class SnapshotDirectory
                 state.Device,
                 state.Pause,
                 state.Throttled,
-                state.Disks);
+                state.Disks)
+            {
+                Kernel = state.Kernel,
+            };
         }
         finally
         {

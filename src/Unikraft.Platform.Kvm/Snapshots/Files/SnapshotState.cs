@@ -1,5 +1,6 @@
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Vcpus;
 
 namespace Unikraft.Platform.Kvm.Snapshots.Files;
@@ -15,6 +16,9 @@ internal sealed record SnapshotState
     public required IReadOnlyList<VcpuState> Vcpus { get; init; }
 
     public required PlatformDeviceState Device { get; init; }
+
+    /// <summary>What there is beyond a flat guest; null when it is one.</summary>
+    public KernelState? Kernel { get; init; }
 
     /// <summary>The disks, by slot.</summary>
     public required IReadOnlyList<DiskState> Disks { get; init; }

@@ -4,6 +4,7 @@ using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Devices.Virtio;
+using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
 
@@ -21,6 +22,7 @@ internal static class StateFile
     internal const int HeaderSize = 128;
 
     private const uint FlatGuestOnKvm = 1;
+    private const uint KernelOnKvm = 2;
     private const int RangeSize = 24;
     private const int WaitSize = 32;
     private const int LayerSize = 48;
@@ -58,7 +60,8 @@ internal static class StateFile
             state.Layers.Count,
             state.Extents.Count,
             state.Device.ConsoleInput.Length,
-            state.Disks.Count);
+            state.Disks.Count,
+            state.Kernel is not null);
         byte[] bytes = new byte[counts.FileLength];
         WriteHeader(bytes, state, counts);
         Span<byte> rest = bytes.AsSpan(HeaderSize);
@@ -99,6 +102,18 @@ internal static class StateFile
         }
 
         state.Device.ConsoleInput.CopyTo(rest);
+        if (state.Kernel is { } kernel)
+        {
+            rest = rest[counts.ConsoleBytes..];
+            kernel.Write(rest);
+            rest = rest[KernelState.Size..];
+            foreach (VcpuState vcpu in state.Vcpus)
+            {
+                vcpu.Kernel!.Write(rest);
+                rest = rest[KernelRegisters.Size..];
+            }
+        }
+
         Seal(bytes);
         return bytes;
     }
@@ -154,7 +169,6 @@ internal static class StateFile
         long pause = BinaryPrimitives.ReadInt64LittleEndian(file[64..]);
         long throttled = BinaryPrimitives.ReadInt64LittleEndian(file[120..]);
         int depth = BinaryPrimitives.ReadInt32LittleEndian(file[80..]);
-        Require(BinaryPrimitives.ReadUInt32LittleEndian(file[12..]) == FlatGuestOnKvm, "kind of machine");
         Require(memorySize > 0 && PageSize.IsAligned(memorySize) && memorySize >> PageSize.Shift <= LayerFormat.MaxPages, "size of memory");
         Require(storedBytes >= 0 && storedBytes <= memorySize && PageSize.IsAligned(storedBytes), "number of stored bytes");
         Require(pause >= 0 && throttled >= 0, "pause");
@@ -162,10 +176,15 @@ internal static class StateFile
 
         ReadOnlySpan<byte> rest = file[HeaderSize..];
         FlatGuestLayout layout = ReadLayout(ref rest, counts, stacksStart, memorySize);
+        ReadOnlySpan<byte> kernels = counts.IsKernel ? file[^(Digest.SizeInBytes + counts.KernelBytes)..^Digest.SizeInBytes] : [];
+        KernelState? kernel = counts.IsKernel ? KernelState.Read(Take(ref kernels, KernelState.Size)) : null;
+        Require(!counts.IsKernel || kernel is not null, "state of the devices");
         VcpuState[] vcpus = new VcpuState[counts.Vcpus];
         for (int i = 0; i < vcpus.Length; i++)
         {
-            vcpus[i] = ReadVcpu(Take(ref rest, VcpuSize), layout);
+            KernelRegisters? registers = counts.IsKernel ? KernelRegisters.Read(Take(ref kernels, KernelRegisters.Size)) : null;
+            Require(!counts.IsKernel || registers is not null, "state of a vCPU");
+            vcpus[i] = ReadVcpu(Take(ref rest, VcpuSize), layout, registers);
         }
 
         LayerReference[] layers = ReadLayers(ref rest, counts.Layers);
@@ -177,6 +196,7 @@ internal static class StateFile
             Layout = layout,
             Vcpus = vcpus,
             Device = ReadDevice(file, Take(ref rest, counts.ConsoleBytes)),
+            Kernel = kernel,
             Disks = disks,
             Layers = layers,
             Extents = extents,
@@ -195,7 +215,7 @@ internal static class StateFile
             | (device.ExitCode is not null ? HasExitCode : 0);
         Magic.CopyTo(header);
         BinaryPrimitives.WriteUInt32LittleEndian(header[8..], counts.Disks > 0 ? Version : VersionWithoutDisks);
-        BinaryPrimitives.WriteUInt32LittleEndian(header[12..], FlatGuestOnKvm);
+        BinaryPrimitives.WriteUInt32LittleEndian(header[12..], counts.IsKernel ? KernelOnKvm : FlatGuestOnKvm);
         BinaryPrimitives.WriteInt64LittleEndian(header[16..], counts.FileLength);
         state.Id.TryWriteBytes(header[24..], bigEndian: true, out _);
         BinaryPrimitives.WriteInt64LittleEndian(header[40..], state.Layout.MemorySize);
@@ -219,16 +239,19 @@ internal static class StateFile
 
     private static Counts ReadCounts(ReadOnlySpan<byte> header)
     {
+        uint kind = BinaryPrimitives.ReadUInt32LittleEndian(header[12..]);
+        Require(kind is FlatGuestOnKvm or KernelOnKvm, "kind of machine");
         Counts counts = new(
             BinaryPrimitives.ReadInt32LittleEndian(header[96..]),
             BinaryPrimitives.ReadInt32LittleEndian(header[100..]),
             BinaryPrimitives.ReadInt32LittleEndian(header[104..]),
             BinaryPrimitives.ReadInt32LittleEndian(header[108..]),
             BinaryPrimitives.ReadInt32LittleEndian(header[112..]),
-            BinaryPrimitives.ReadUInt16LittleEndian(header[118..]));
+            BinaryPrimitives.ReadUInt16LittleEndian(header[118..]),
+            kind == KernelOnKvm);
         bool hasDisks = BinaryPrimitives.ReadUInt32LittleEndian(header[8..]) == Version;
         Require(counts.Vcpus is >= 1 and <= FlatGuestLayout.MaxVcpus, "number of vCPUs");
-        Require(counts.Ranges is >= 1 and <= ElfImage.MaxSegments, "number of ranges");
+        Require(counts.IsKernel ? counts.Ranges == 0 : counts.Ranges is >= 1 and <= ElfImage.MaxSegments, "number of ranges");
         Require(counts.Extents is >= 0 and <= LayerFormat.MaxPages, "number of extents");
         Require(counts.Layers >= 0 && counts.Layers <= counts.Extents, "number of layers");
         Require(counts.ConsoleBytes is >= 0 and <= ConsoleInput.Capacity, "number of console bytes");
@@ -253,6 +276,12 @@ internal static class StateFile
             free = end;
         }
 
+        if (counts.IsKernel)
+        {
+            Require(stacksStart == 0, "place of the stacks");
+            return new FlatGuestLayout(ranges, stacksStart, memorySize, counts.Vcpus);
+        }
+
         // Bounded before anything is added to it.
         Require(stacksStart >= free && stacksStart <= memorySize && PageSize.IsAligned(stacksStart), "place of the stacks");
         FlatGuestLayout layout = new(ranges, stacksStart, memorySize, counts.Vcpus);
@@ -272,7 +301,7 @@ internal static class StateFile
             (vcpu.Wait is not null ? IsWaiting : 0) | (vcpu.IsWakePending ? IsWakePending : 0));
     }
 
-    private static VcpuState ReadVcpu(ReadOnlySpan<byte> bytes, FlatGuestLayout layout)
+    private static VcpuState ReadVcpu(ReadOnlySpan<byte> bytes, FlatGuestLayout layout, KernelRegisters? kernel)
     {
         VcpuWait wait = new(
             BinaryPrimitives.ReadUInt64LittleEndian(bytes),
@@ -294,7 +323,8 @@ internal static class StateFile
             }
             : wait == default;
         Require(isSound && (flags & ~AllWaitFlags) == 0 && BinaryPrimitives.ReadUInt32LittleEndian(bytes[28..]) == 0, "wait of a vCPU");
-        return VcpuState.Load(bytes[WaitSize..], isWaiting ? wait : null, (flags & IsWakePending) != 0);
+        Require(kernel is null || flags == 0, "wait of a vCPU");
+        return VcpuState.Load(bytes[WaitSize..], isWaiting ? wait : null, (flags & IsWakePending) != 0, kernel);
     }
 
     private static LayerReference[] ReadLayers(ref ReadOnlySpan<byte> rest, int count)
@@ -437,8 +467,10 @@ internal static class StateFile
 
     /// <summary>How many there are of everything that there can be several of.</summary>
     [StructLayout(LayoutKind.Auto)]
-    private readonly record struct Counts(int Vcpus, int Ranges, int Layers, int Extents, int ConsoleBytes, int Disks)
+    private readonly record struct Counts(int Vcpus, int Ranges, int Layers, int Extents, int ConsoleBytes, int Disks, bool IsKernel)
     {
+        internal int KernelBytes => IsKernel ? KernelState.Size + Vcpus * KernelRegisters.Size : 0;
+
         internal long FileLength =>
             HeaderSize
             + (long)Ranges * RangeSize
@@ -447,6 +479,7 @@ internal static class StateFile
             + (long)Extents * ExtentSize
             + (long)Disks * DiskSize
             + ConsoleBytes
+            + KernelBytes
             + Digest.SizeInBytes;
     }
 }

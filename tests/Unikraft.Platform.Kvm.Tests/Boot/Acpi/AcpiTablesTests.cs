@@ -54,7 +54,7 @@ public sealed partial class AcpiTablesTests
         Assert.Contains(
             "OperationRegion (EVTR, SystemIO, 0x0604, One) Field (EVTR, ByteAcc, NoLock, Preserve) { EVTS, 8 } "
             + "Method (_EVT, 1, NotSerialized) // _EVT: Event { Local0 = EVTS /* \\_SB_.GED_.EVTS */ If ((Local0 & One)) { "
-            + "Notify (\\_SB.PWRB, 0x80) // Status Change } }",
+            + "Notify (\\_SB.PWRB, 0x80) // Status Change } If ((Local0 & 0x02)) { Notify (\\_SB.VGEN, 0x80) // Status Change } }",
             text,
             StringComparison.Ordinal);
         Assert.Contains(

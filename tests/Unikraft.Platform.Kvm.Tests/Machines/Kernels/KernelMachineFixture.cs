@@ -1,60 +1,97 @@
-using System.Text;
-using Unikraft.Platform.Kvm.Boot.Kernels;
-using Unikraft.Platform.Kvm.Interop;
-using Unikraft.Platform.Kvm.Machines.Kernels;
+using Microsoft.Extensions.Logging.Abstractions;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Tests.Testing;
 
 namespace Unikraft.Platform.Kvm.Tests.Machines.Kernels;
 
-/// <summary>A machine with a kernel, and what it says.</summary>
+/// <summary>A machine with a kernel and a hypervisor of its own, and what it says.</summary>
 internal sealed class KernelMachineFixture : IAsyncDisposable
 {
-    private readonly KvmDevice _device;
+    private readonly KvmHypervisor _hypervisor;
 
-    private KernelMachineFixture(KvmDevice device, KernelMachine machine, RecordingMonitor monitor)
+    private KernelMachineFixture(KvmHypervisor hypervisor, IVirtualMachine machine, RecordingMonitor monitor)
     {
-        _device = device;
+        _hypervisor = hypervisor;
         Machine = machine;
         Monitor = monitor;
     }
 
-    internal KernelMachine Machine { get; }
+    internal IVirtualMachine Machine { get; }
 
     internal RecordingMonitor Monitor { get; }
 
-    internal Task<KernelExit> Exited => Machine.Exited.Guarded();
+    internal Task<MachineExit> Exited => WaitForExitAsync();
 
-    internal static async Task<KernelMachineFixture> CreateAsync(KernelBoot boot, int vcpus = 1, long memoryMb = 32)
+    internal static async Task<KernelMachineFixture> CreateAsync(GuestImageContent content, int vcpus = 1, int memoryMb = 32, params string[] args)
     {
-        KvmDevice device = KvmDevice.Open();
+        KvmHypervisor hypervisor = new(
+            new KvmOptions { ReadyMachines = 0 },
+            new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance));
         RecordingMonitor monitor = new();
-        KickSignal signal = KickSignal.Install(KvmOptions.DefaultKickSignalOffset);
         try
         {
-            KernelMachine machine = await KernelMachine.CreateAsync(device, signal, boot, vcpus, memoryMb << 20, monitor, CancellationToken.None).Guarded();
-            return new KernelMachineFixture(device, machine, monitor);
+            MachineConfiguration configuration = new()
+            {
+                Uuid = Guid.NewGuid(),
+                Name = "kernel",
+                Image = GuestImage.FromContent("kernel", content),
+                Vcpus = vcpus,
+                MemoryMb = memoryMb,
+                Args = args,
+            };
+            return new KernelMachineFixture(hypervisor, await hypervisor.CreateAsync(configuration, monitor).Guarded(), monitor);
         }
         catch
         {
-            device.Dispose();
+            await hypervisor.DisposeAsync();
             throw;
         }
     }
 
-    internal async Task TypeAsync(string line)
+    internal async Task StartAsync() => await Machine.StartAsync().Guarded();
+
+    internal KvmHypervisor Hypervisor => _hypervisor;
+
+    /// <summary>A machine that continues from a snapshot, started.</summary>
+    internal async Task<TestMachine> RestoreAsync(IMachineSnapshot snapshot)
     {
-        ReadOnlyMemory<byte> bytes = Encoding.UTF8.GetBytes(line + "\n");
-        while (!bytes.IsEmpty)
+        RecordingMonitor monitor = new();
+        TestMachine machine = new(await _hypervisor.RestoreAsync(snapshot, Guid.NewGuid(), monitor).Guarded(), monitor);
+        await machine.Machine.StartAsync().Guarded();
+        return machine;
+    }
+
+    /// <summary>Waits for the next line that begins in a certain way.</summary>
+    internal async Task<string> ReadLineAsync(string prefix)
+    {
+        try
         {
-            int taken = await Machine.WriteConsoleAsync(bytes).Guarded();
-            Assert.NotEqual(0, taken);
-            bytes = bytes[taken..];
+            return (await Monitor.ReadLineAsync(prefix)).TrimEnd('\r');
+        }
+        catch (TimeoutException error)
+        {
+            throw new TimeoutException($"There was no line '{prefix}'. The console so far:\n{Monitor.Text}", error);
+        }
+    }
+
+    internal Task TypeAsync(string line) => Machine.TypeAsync(line);
+
+    private async Task<MachineExit> WaitForExitAsync()
+    {
+        try
+        {
+            return await Machine.Exited.Guarded();
+        }
+        catch (TimeoutException error)
+        {
+            throw new TimeoutException($"The machine did not end. The console so far:\n{Monitor.Text}", error);
         }
     }
 
     public async ValueTask DisposeAsync()
     {
         await Machine.DisposeAsync().Guarded();
-        _device.Dispose();
+        await _hypervisor.DisposeAsync().Guarded();
     }
 }

@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
-using Unikraft.Platform.Kvm.Boot.Kernels;
-using Unikraft.Platform.Kvm.Machines.Kernels;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Tests.Boot;
 using Unikraft.Platform.Kvm.Tests.Boot.Kernels;
 using Unikraft.Platform.Kvm.Tests.Testing;
@@ -28,6 +27,9 @@ public sealed class KernelMachineTests
         0xF4, 0xEB, 0xFD,                       // hlt, again
     ];
 
+    /// <summary>The stop code of a kernel that ends in order without having told how far it has come.</summary>
+    private static readonly StopCode Ended = new(StopCodeReason.Ok, initLevel: 0, isShuttingDown: true);
+
     /// <summary>Turns around until it is killed.</summary>
     private static readonly byte[] Loop = [0xEB, 0xFE];
 
@@ -36,7 +38,7 @@ public sealed class KernelMachineTests
     [
         0x81, 0xBE, 0x02, 0x02, 0x00, 0x00, 0x48, 0x64, 0x72, 0x53,         // cmp dword [rsi + 0x202], "HdrS"
         .. Verdict,
-    ]));
+    ]), initLevel: 0);
 
     [ContractFact]
     public Task An_elf_kernel_finds_its_command_line()
@@ -91,8 +93,8 @@ public sealed class KernelMachineTests
     public async Task What_a_kernel_finds_wrong_resets_the_machine()
     {
         await using KernelMachineFixture fixture = await CreateAsync(BzImage([0x83, 0xFE, 0x01, .. Verdict]));
-        fixture.Machine.Start();
-        Assert.Equal(new KernelExit.Reset(), await fixture.Exited);
+        await fixture.StartAsync();
+        Assert.Equal(new MachineExit.PoweredOff(ExitCode: null, Ended), await fixture.Exited);
         Assert.Empty(fixture.Monitor.Text);
     }
 
@@ -100,8 +102,54 @@ public sealed class KernelMachineTests
     public async Task A_kernel_without_an_interrupt_table_that_faults_is_a_triple_fault()
     {
         await using KernelMachineFixture fixture = await CreateAsync(BzImage([0x0F, 0x0B]));
-        fixture.Machine.Start();
-        Assert.Equal(new KernelExit.TripleFault(), await fixture.Exited);
+        await fixture.StartAsync();
+        Assert.Equal(new MachineExit.TripleFault(new StopCode(StopCodeReason.Exception, errno: 131, initLevel: 0)), await fixture.Exited);
+    }
+
+    /// <summary>Every convention by which a kernel ends, as the bytes that it executes.</summary>
+    public static TheoryData<string, MachineExit> Endings => new()
+    {
+        // mov dx, 0x604; mov ax, 0x2000; out dx, ax
+        { "66BA0406 66B80020 66EF F4", new MachineExit.PoweredOff(0, new StopCode(StopCodeReason.Ok, initLevel: 0, isShuttingDown: true)) },
+
+        // mov dx, 0x501; mov al, 42; out dx, al
+        { "66BA0105 B02A EE F4", new MachineExit.PoweredOff(42, new StopCode(StopCodeReason.Ok, initLevel: 0, isShuttingDown: true)) },
+
+        // mov al, 7; out 0xF4, al
+        { "B007 E6F4 F4", new MachineExit.PoweredOff(7, new StopCode(StopCodeReason.Ok, initLevel: 0, isShuttingDown: true)) },
+
+        // mov dx, 0x505; mov al, 1; out dx, al
+        { "66BA0505 B001 EE F4", new MachineExit.PoweredOff(null, new StopCode(StopCodeReason.Exception, errno: 131, initLevel: 0)) },
+
+        // mov dx, 0x628; mov eax, 127; out dx, eax; mov dl, 0x2C; mov eax, 3; out dx, eax; mov dl, 0x30; mov eax, 0x0C04; out dx, eax
+        {
+            "66BA2806 B87F000000 EF B22C B803000000 EF B230 B8040C0000 EF F4",
+            new MachineExit.PoweredOff(3, new StopCode(StopCodeReason.PageFault, errno: 12))
+        },
+    };
+
+    [ContractTheory]
+    [MemberData(nameof(Endings))]
+    public async Task Every_convention_to_end_is_understood(string code, MachineExit end)
+    {
+        ArgumentNullException.ThrowIfNull(code);
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(Convert.FromHexString(code.Replace(" ", "", StringComparison.Ordinal))));
+        await fixture.StartAsync();
+        Assert.Equal(end, await fixture.Exited);
+    }
+
+    [ContractFact]
+    public async Task A_kernel_says_on_the_platform_device_in_memory_that_it_runs()
+    {
+        // mov eax, [0xD0100000]; cmp eax, magic; jne over; mov dword [0xD0100008], 127; over: hlt
+        byte[] code = Convert.FromHexString("BB000010D0 8B03 3D554B5044 7507 C743087F000000 F4 EBFD".Replace(" ", "", StringComparison.Ordinal));
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(code));
+        Assert.False(fixture.Machine.HasReachedMain);
+        await fixture.StartAsync();
+        await fixture.Monitor.MainReached;
+        Assert.True(fixture.Machine.HasReachedMain);
+        fixture.Machine.Kill();
+        Assert.Equal(new MachineExit.Killed(), await fixture.Exited);
     }
 
     [ContractTheory]
@@ -112,11 +160,11 @@ public sealed class KernelMachineTests
         await using KernelMachineFixture fixture = await CreateAsync(BzImage(Loop), vcpus: 4);
         if (isStarted)
         {
-            fixture.Machine.Start();
+            await fixture.StartAsync();
         }
 
         fixture.Machine.Kill();
-        Assert.Equal(new KernelExit.Killed(), await fixture.Exited);
+        Assert.Equal(new MachineExit.Killed(), await fixture.Exited);
         fixture.Machine.RequestStop();
         fixture.Machine.Kill();
         Assert.Equal(0, await fixture.Machine.WriteConsoleAsync(new byte[1]).Guarded());
@@ -126,10 +174,10 @@ public sealed class KernelMachineTests
     public async Task A_kernel_is_started_once()
     {
         await using KernelMachineFixture fixture = await CreateAsync(BzImage(Loop));
-        fixture.Machine.Start();
-        Assert.Throws<InvalidOperationException>(fixture.Machine.Start);
+        await fixture.StartAsync();
+        await Assert.ThrowsAsync<InvalidOperationException>(fixture.StartAsync);
         await fixture.DisposeAsync();
-        Assert.Throws<ObjectDisposedException>(fixture.Machine.Start);
+        await Assert.ThrowsAsync<ObjectDisposedException>(fixture.StartAsync);
     }
 
     [ContractFact]
@@ -145,7 +193,7 @@ public sealed class KernelMachineTests
         {
             for (int i = 0; i < rounds; i++)
             {
-                await AssertPowersOffAsync(BzImage([0x39, 0xC0, .. Verdict]));
+                await AssertPowersOffAsync(BzImage([0x39, 0xC0, .. Verdict]), initLevel: 0);
                 await using KernelMachineFixture idle = await CreateAsync(BzImage(Loop), vcpus: 2);
                 await Assert.ThrowsAsync<ImageException>(() => CreateAsync(KernelBuilder.BzImage(), memoryMb: 8));
             }
@@ -158,16 +206,17 @@ public sealed class KernelMachineTests
         code.CopyTo(file, 5 * 512 + 0x200);
     });
 
-    private static Task<KernelMachineFixture> CreateAsync(byte[] image, int vcpus = 1, long memoryMb = 32) => KernelMachineFixture.CreateAsync(
-        new KernelBoot(KernelImage.Parse("tiny", image), "initrd"u8.ToArray(), "test of the command line"),
+    private static Task<KernelMachineFixture> CreateAsync(byte[] image, int vcpus = 1, int memoryMb = 32) => KernelMachineFixture.CreateAsync(
+        new GuestImageContent(image) { Initrd = "initrd"u8.ToArray(), CommandLine = "test of the command line" },
         vcpus,
         memoryMb);
 
-    private static async Task AssertPowersOffAsync(byte[] image)
+    /// <summary>What is no bzImage has reached its main entry point when it prints.</summary>
+    private static async Task AssertPowersOffAsync(byte[] image, int initLevel = StopCode.AppInitLevel)
     {
         await using KernelMachineFixture fixture = await CreateAsync(image);
-        fixture.Machine.Start();
-        Assert.Equal(new KernelExit.PoweredOff(), await fixture.Exited);
+        await fixture.StartAsync();
+        Assert.Equal(new MachineExit.PoweredOff(0, new StopCode(StopCodeReason.Ok, initLevel: initLevel, isShuttingDown: true)), await fixture.Exited);
         Assert.Equal("OK\n", fixture.Monitor.Text);
     }
 }

@@ -1,0 +1,197 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Boot.Kernels;
+using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Vcpus;
+
+namespace Unikraft.Platform.Kvm.Machines.Kernels;
+
+/// <summary>The devices of a machine with a kernel, apart from its disks: console, power, reset, the platform device and the ports of QEMU's conventions.</summary>
+internal sealed class KernelDevices : IVcpuGuest, IGuestState
+{
+    private readonly IMachineControl _control;
+    private readonly Task<KvmVm> _vm;
+    private readonly RunningRule _rule;
+    private readonly GuestClock _clock;
+    private readonly SerialPort _serial;
+    private readonly KernelPlatformDevice _platform;
+    private readonly List<InterruptLine> _lines;
+
+    /// <param name="vm">Where interrupts go.</param>
+    /// <param name="rule">When the guest counts as having reached its main entry point without saying so.</param>
+    /// <param name="monitor">Hears of what happens.</param>
+    /// <param name="control">The machine.</param>
+    /// <param name="clock">Its clock.</param>
+    internal KernelDevices(Task<KvmVm> vm, RunningRule rule, IMachineMonitor monitor, IMachineControl control, GuestClock clock)
+    {
+        _control = control;
+        _vm = vm;
+        _rule = rule;
+        _clock = clock;
+        _platform = new KernelPlatformDevice(monitor, control);
+
+        // The port is told by whoever writes, when the lock of the input is free again.
+        Input = new ConsoleInput(static _ => { });
+        _lines = [new InterruptLine(vm, SerialPort.Interrupt), new InterruptLine(vm, PowerDevice.Interrupt)];
+        Action onOutput = rule == RunningRule.FirstOutput ? _platform.OnMainReached : static () => { };
+        _serial = new SerialPort(
+            _lines[0],
+            Input,
+            bytes =>
+            {
+                onOutput();
+                monitor.OnConsoleOutput(bytes);
+            },
+            rule == RunningRule.ListensToConsole ? _platform.OnMainReached : null);
+        Power = new PowerDevice(_lines[1], _platform.OnPowerOff);
+        Ports.Attach(SerialPort.FirstPort, SerialPort.Ports, _serial);
+        Ports.Attach(PowerDevice.FirstPort, PowerDevice.Ports, Power);
+        Ports.Attach(KeyboardController.FirstPort, KeyboardController.Ports, new KeyboardController(_platform.OnReset));
+        Ports.Attach(KernelPlatformDevice.FirstPort, KernelPlatformDevice.Length, _platform);
+        Ports.Attach(KernelPlatformDevice.PanicPort, 1, new ActionDevice(KernelPlatformDevice.PanicEvents, OnPanicPort));
+        ActionDevice debugExit = new(0, _platform.OnDebugExit);
+        Ports.Attach(KernelPlatformDevice.DebugExitPort, sizeof(uint), debugExit);
+        Ports.Attach(KernelPlatformDevice.OldDebugExitPort, sizeof(uint), debugExit);
+        Memory.Attach(KernelPlatformDevice.Address, KernelPlatformDevice.Length, _platform);
+    }
+
+    /// <summary>The devices with registers in memory.</summary>
+    internal MmioBus Memory { get; } = new();
+
+    /// <summary>The devices with registers in port space.</summary>
+    public MmioBus Ports { get; } = new();
+
+    internal PowerDevice Power { get; }
+
+    internal ConsoleInput Input { get; }
+
+    internal bool HasReachedMain => _platform.HasReachedMain;
+
+    /// <summary>What each vCPU answers to CPUID, and the MSRs that it has. Set before the machine starts.</summary>
+    internal (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] Identities { get; init; } = [];
+
+    public VcpuState NewVcpuState(int index) =>
+        new() { Kernel = new KernelRegisters(in Identities[index].Cpuid, Identities[index].Msrs) };
+
+    public IGuestCut NewCut(VcpuState[] vcpus) => new KernelCut(this, vcpus);
+
+    /// <summary>Puts back what was taken. All vCPUs have their states, and none runs yet.</summary>
+    internal void Restore(KernelState state, PlatformDeviceState device, DateTimeOffset now)
+    {
+        KvmVm vm = _vm.GetAwaiter().GetResult();
+        foreach (KvmIrqchip saved in state.Chips)
+        {
+            KvmIrqchip chip = saved;
+            vm.Set(ref chip);
+        }
+
+        vm.SetClock(state.Clock + (ulong)state.ElapsedAt(now).Ticks * TimeSpan.NanosecondsPerTick);
+        _platform.Restore(device);
+        Input.Restore(device.ConsoleInput);
+
+        // Raises the lines again that were raised, which is an interrupt more at worst.
+        _serial.Restore(state.Serial);
+        Power.Restore(state.PowerEvents);
+        Power.TellGeneration();
+    }
+
+    /// <summary>The interrupt line of a disk.</summary>
+    internal InterruptLine NewDiskLine(int slot)
+    {
+        InterruptLine line = new(_vm, KernelLayout.FirstDiskInterrupt + (uint)slot);
+        _lines.Add(line);
+        return line;
+    }
+
+    /// <summary>Types into the console. Takes as many bytes as there is room for, and waits while there is none.</summary>
+    /// <returns>How many bytes were taken; 0 when the machine has ended.</returns>
+    internal async ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken)
+    {
+        int taken = await Input.WriteAsync(input, cancellationToken).ConfigureAwait(false);
+        if (taken > 0)
+        {
+            _serial.OnInput();
+        }
+
+        return taken;
+    }
+
+    /// <summary>Cuts the lines before the VM goes.</summary>
+    internal void CutLines()
+    {
+        foreach (InterruptLine line in _lines)
+        {
+            line.Close();
+        }
+    }
+
+    public void FinishWait(int vcpu, uint events) => throw new InvalidOperationException("The vCPUs of a kernel sleep in KVM.");
+
+    public void FinishRequest(int vcpu, VcpuWait request, RequestAnswer answer) =>
+        throw new InvalidOperationException("A kernel asks for nothing.");
+
+    public void OnTripleFault() => _platform.OnTripleFault();
+
+    public void OnEmulationFailure(IMmioInitiator vcpu, in KvmRegs regs) => _control.End(new MachineExit.Failed(new HypervisorException(
+        $"KVM cannot emulate the instruction at 0x{regs.Rip:x} of vCPU {vcpu.Index}. A kernel needs hardware that virtualises ring 0.")));
+
+    private sealed class KernelCut(KernelDevices devices, VcpuState[] vcpus) : IGuestCut
+    {
+        private readonly PlatformDeviceCut _platform = new();
+        private readonly KvmIrqchip[] _chips = new KvmIrqchip[KernelState.InterruptControllers];
+        private KernelState? _state;
+
+        public void Take()
+        {
+            // The devices first: what they say later is not in the clone, and an interrupt for it does no harm.
+            SerialPortState serial = devices._serial.Save();
+            byte power = devices.Power.PendingEvents;
+            devices._platform.Save(_platform, devices.Input, devices._clock.Monotonic);
+            KvmVm vm = devices._vm.GetAwaiter().GetResult();
+            ulong clock = vm.GetClock();
+            DateTimeOffset now = devices._clock.TimeProvider.GetUtcNow();
+            for (uint i = 0; i < KernelState.InterruptControllers; i++)
+            {
+                _chips[i].ChipId = i;
+                vm.Get(ref _chips[i]);
+            }
+
+            // One that has events pending for another takes them when asked for its run state, so all are asked before any is saved.
+            foreach (VcpuState vcpu in vcpus)
+            {
+                vcpu.Kernel!.SaveRunState();
+            }
+
+            foreach (VcpuState vcpu in vcpus)
+            {
+                vcpu.SaveStanding();
+            }
+
+            _state = new KernelState
+            {
+                Chips = _chips,
+                Clock = clock,
+                TakenAt = now,
+                TscKhz = devices.Identities[0].TscKhz,
+                Serial = serial,
+                PowerEvents = power,
+                Rule = devices._rule,
+            };
+        }
+
+        public PlatformDeviceState ToDevice() => _platform.ToState();
+
+        public KernelState? ToKernel() => _state;
+
+        public void Dispose() => _platform.Dispose();
+    }
+
+    private void OnPanicPort(uint events)
+    {
+        if ((events & KernelPlatformDevice.PanicEvents) != 0)
+        {
+            _platform.OnPanic();
+        }
+    }
+}

@@ -1,0 +1,54 @@
+using System.Text;
+using Unikraft.Platform.Kvm.Tests.Testing;
+
+namespace Unikraft.Platform.Kvm.Tests.Machines.Kernels;
+
+/// <summary>A stock kernel with busybox and nothing else.</summary>
+internal static class LinuxImage
+{
+    /// <summary>The image with a script as its first program.</summary>
+    /// <param name="init">The script.</param>
+    /// <param name="modules">Files of modules, found at <c>/modules</c>.</param>
+    internal static GuestImageContent WithInit(string init, params ReadOnlySpan<string> modules) => WithInit(init, withTools: false, modules);
+
+    /// <summary>The image with a script as its first program.</summary>
+    /// <param name="init">The script.</param>
+    /// <param name="withTools">Whether <c>/sbin/e2fsck</c> is there.</param>
+    /// <param name="modules">Files of modules, found at <c>/modules</c>.</param>
+    internal static GuestImageContent WithInit(string init, bool withTools, params ReadOnlySpan<string> modules)
+    {
+        CpioArchive archive = new CpioArchive()
+            .AddFolder("bin")
+            .AddFolder("dev")
+            .AddFolder("proc")
+            .AddFolder("sys")
+            .AddFolder("tmp")
+            .AddFolder("mnt")
+            .AddFolder("modules")
+            .AddDevice("dev/console", 5, 1)
+            .AddProgram("bin/busybox", RequiresLinuxKernelAttribute.ReadBusybox())
+            .AddProgram("init", Encoding.ASCII.GetBytes(init));
+        HashSet<string> folders = new(StringComparer.Ordinal) { "bin" };
+        foreach ((string path, string file) in withTools ? RequiresLinuxKernelAttribute.Tools() : [])
+        {
+            string[] parts = path.Split('/');
+            for (int i = 1; i < parts.Length; i++)
+            {
+                string folder = string.Join('/', parts[..i]);
+                if (folders.Add(folder))
+                {
+                    archive.AddFolder(folder);
+                }
+            }
+
+            archive.AddProgram(path, File.ReadAllBytes(file));
+        }
+
+        foreach (string module in modules)
+        {
+            archive.AddProgram($"modules/{Path.GetFileName(module)}", File.ReadAllBytes(module));
+        }
+
+        return new GuestImageContent(RequiresLinuxKernelAttribute.ReadKernel()) { Initrd = archive.Build() };
+    }
+}
