@@ -25,7 +25,7 @@ internal sealed class CheckpointStore(
         try
         {
             clone = await platform.CancelOnCloseAsync(
-                token => source.BeginCloneAsync(ClonePurpose.Checkpoint, onlyIn: null, request.Snapshot?.WaitForPending ?? false, token),
+                token => source.Snapshots.BeginCloneAsync(ClonePurpose.Checkpoint, onlyIn: null, request.Snapshot?.WaitForPending ?? false, token),
                 cancellationToken).ConfigureAwait(false);
         }
         catch
@@ -61,7 +61,7 @@ internal sealed class CheckpointStore(
                 await checkpoint.DeleteAsync().ConfigureAwait(false);
             }
 
-            source.RemoveCheckpoint(checkpoint.Reference);
+            source.Snapshots.RemoveCheckpoint(checkpoint.Reference);
             throw;
         }
     }
@@ -127,8 +127,8 @@ internal sealed class CheckpointStore(
         try
         {
             SnapshotReference snapshot =
-                await source.CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned).ConfigureAwait(false);
-            source.AddCheckpoint(checkpoint.Reference);
+                await source.Snapshots.CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned).ConfigureAwait(false);
+            source.Snapshots.AddCheckpoint(checkpoint.Reference);
             checkpoint.Complete(snapshot);
             Announce(checkpoint, source: null);
         }
@@ -145,7 +145,7 @@ internal sealed class CheckpointStore(
 
     private void Announce(StoredCheckpoint checkpoint, InstanceController? source)
     {
-        source?.AddCheckpoint(checkpoint.Reference);
+        source?.Snapshots.AddCheckpoint(checkpoint.Reference);
         Checkpoint ready = checkpoint.Describe();
         platform.Logger.CheckpointReady(ready.Name, ready.Uuid, ready.SourceUuid.ToString(), ready.StoredBytes, ready.Pause);
     }

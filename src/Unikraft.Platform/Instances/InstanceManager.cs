@@ -128,7 +128,7 @@ internal sealed class InstanceManager(
         return [.. instances.List().Select(instance => instance.Describe())];
     }
 
-    public IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid instance) => Find(instance).History;
+    public IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid instance) => Find(instance).Snapshots.History;
 
     public LogOutput ReadLog(NameOrUuid instance, LogRange? range = null) => Find(instance).Log.Read(range);
 
@@ -271,13 +271,13 @@ internal sealed class InstanceManager(
         CancellationToken cancellationToken)
     {
         CloneSource clone = await platform.CancelOnCloseAsync(
-            token => source.BeginCloneAsync(ClonePurpose.Branch, onlyIn, options?.WaitForPending ?? false, token),
+            token => source.Snapshots.BeginCloneAsync(ClonePurpose.Branch, onlyIn, options?.WaitForPending ?? false, token),
             cancellationToken).ConfigureAwait(false);
         SnapshotReference? snapshot = clone.Snapshot;
         if (clone.Machine is not null)
         {
             snapshot = await platform.CancelOnCloseAsync(
-                token => source.CaptureAsync(clone, ClonePurpose.Branch, options?.PauseBudget, token),
+                token => source.Snapshots.CaptureAsync(clone, ClonePurpose.Branch, options?.PauseBudget, token),
                 cancellationToken).ConfigureAwait(false);
         }
 

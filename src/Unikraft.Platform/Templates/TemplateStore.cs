@@ -38,14 +38,14 @@ internal sealed class TemplateStore(
         AutokillPolicy? autokill,
         CancellationToken cancellationToken)
     {
-        CloneSource clone = await instance
+        CloneSource clone = await instance.Snapshots
             .BeginCloneAsync(ClonePurpose.Template, onlyIn, waitForPending: false, cancellationToken)
             .ConfigureAwait(false);
         SnapshotReference? snapshot = clone.Snapshot;
         if (clone.Machine is not null)
         {
             snapshot = await platform.CancelOnCloseAsync(
-                token => instance.CaptureAsync(clone, ClonePurpose.Template, pauseBudget: null, token),
+                token => instance.Snapshots.CaptureAsync(clone, ClonePurpose.Template, pauseBudget: null, token),
                 cancellationToken).ConfigureAwait(false);
         }
 

@@ -1,0 +1,196 @@
+using System.Collections.Immutable;
+using System.Diagnostics;
+using Unikraft.Platform.Checkpoints;
+using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Hypervisors;
+
+namespace Unikraft.Platform.Instances;
+
+/// <summary>
+/// The snapshots of one instance: those that are taken of it for branches, checkpoints and templates, one at a time, and the one that its next start
+/// continues from.
+/// </summary>
+/// <remarks>Guarded by the lock of the instance.</remarks>
+internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus status, Blueprint blueprint)
+{
+    private readonly InstanceConfiguration _configuration = blueprint.Configuration;
+    private readonly SnapshotTurns _turns = new();
+    private SnapshotReference? _next = blueprint.Snapshot;
+    private ImmutableList<CheckpointReference> _history = blueprint.History;
+
+    /// <summary>The checkpoints in the lineage of the instance, newest first.</summary>
+    public ImmutableList<CheckpointReference> History
+    {
+        get
+        {
+            lock (status.Sync)
+            {
+                return _history;
+            }
+        }
+    }
+
+    public void AddCheckpoint(CheckpointReference checkpoint)
+    {
+        lock (status.Sync)
+        {
+            _history = _history.Insert(0, checkpoint);
+        }
+    }
+
+    public void RemoveCheckpoint(CheckpointReference checkpoint)
+    {
+        lock (status.Sync)
+        {
+            _history = _history.Remove(checkpoint);
+        }
+    }
+
+    /// <summary>A hold on the snapshot that a start continues from, if there is one. Under the lock.</summary>
+    public SnapshotReference? ShareNext() => _next?.Share();
+
+    /// <summary>Gives up the snapshot that starts continue from: later ones boot the image. Under the lock; the result is disposed of outside.</summary>
+    public SnapshotReference? TakeNext()
+    {
+        SnapshotReference? taken = _next;
+        _next = null;
+        return taken;
+    }
+
+    /// <summary>Begins to clone the instance. When it runs, <see cref="CaptureAsync"/> must follow.</summary>
+    /// <param name="purpose">What for.</param>
+    /// <param name="onlyIn">The only run to clone, if it matters.</param>
+    /// <param name="waitForPending">Whether to wait for other snapshots of the instance, instead of failing.</param>
+    /// <param name="cancellationToken">Cancels the waiting.</param>
+    public async Task<CloneSource> BeginCloneAsync(
+        ClonePurpose purpose,
+        InstanceRun? onlyIn,
+        bool waitForPending,
+        CancellationToken cancellationToken)
+    {
+        Task turn;
+        lock (status.Sync)
+        {
+            if (!waitForPending || status.State != InstanceState.Running)
+            {
+                return BeginClone(purpose, onlyIn, hasTurn: false);
+            }
+
+            turn = _turns.TakeAsync(cancellationToken);
+        }
+
+        await turn.ConfigureAwait(false);
+        lock (status.Sync)
+        {
+            bool keepsTurn = false;
+            try
+            {
+                CloneSource clone = BeginClone(purpose, onlyIn, hasTurn: true);
+                keepsTurn = clone.Machine is not null;
+                return clone;
+            }
+            finally
+            {
+                if (!keepsTurn)
+                {
+                    _turns.Pass();
+                }
+            }
+        }
+    }
+
+    /// <summary>
+    /// Takes the snapshot of a clone that was begun while the instance ran. When that becomes a template it stands still from then on, unless this
+    /// fails.
+    /// </summary>
+    /// <param name="source">What was begun.</param>
+    /// <param name="purpose">What for.</param>
+    /// <param name="pauseBudget">The longest that the instance should stand still; that of the platform when <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Cancels the snapshot.</param>
+    public async Task<SnapshotReference> CaptureAsync(
+        CloneSource source,
+        ClonePurpose purpose,
+        TimeSpan? pauseBudget,
+        CancellationToken cancellationToken)
+    {
+        try
+        {
+            // Whatever a listener of the host does, the turn is passed on.
+            using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CaptureActivity, status.Identity);
+            CaptureOptions options = new() { PauseBudget = pauseBudget ?? platform.Settings.SnapshotPauseBudget };
+            return new SnapshotReference(purpose == ClonePurpose.Template
+                ? await FreezeAsync(source.Machine!, cancellationToken).ConfigureAwait(false)
+                : await CaptureRunningAsync(source.Machine!, options, cancellationToken).ConfigureAwait(false));
+        }
+        catch (Exception error) when (error is MachineExitedException or ObjectDisposedException)
+        {
+            lock (status.Sync)
+            {
+                status.ThrowIfClosed();
+            }
+
+            throw purpose.WrongState(status.Identity.Name, InstanceState.Stopped);
+        }
+        finally
+        {
+            lock (status.Sync)
+            {
+                _turns.Pass();
+            }
+        }
+    }
+
+    // Under the lock.
+    private CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn, bool hasTurn)
+    {
+        status.ThrowIfClosed();
+        if (onlyIn is not null && onlyIn != status.Run)
+        {
+            throw purpose.WrongState(status.Identity.Name, InstanceState.Stopped);
+        }
+
+        return status.State switch
+        {
+            InstanceState.Running when hasTurn || _turns.TryTake() =>
+                new CloneSource(status.Identity, _configuration, _history, status.Run!.Machine, Snapshot: null),
+            InstanceState.Running => throw purpose.SnapshotPending(status.Identity.Name),
+            InstanceState.Stopped or InstanceState.Standby =>
+                new CloneSource(status.Identity, _configuration, _history, Machine: null, _next?.Share()),
+            _ => throw purpose.WrongState(status.Identity.Name, status.State),
+        };
+    }
+
+    private async Task<IMachineSnapshot> CaptureRunningAsync(
+        IVirtualMachine machine,
+        CaptureOptions options,
+        CancellationToken cancellationToken)
+    {
+        IMachineSnapshot snapshot = await machine.CaptureAsync(options, cancellationToken).ConfigureAwait(false);
+        platform.Telemetry.Paused(snapshot.Pause);
+        return snapshot;
+    }
+
+    private async Task<IMachineSnapshot> FreezeAsync(IVirtualMachine machine, CancellationToken cancellationToken)
+    {
+        // What the guest did after the snapshot would be lost, and could be seen from outside.
+        await machine.PauseAsync(cancellationToken).ConfigureAwait(false);
+        IMachineSnapshot? snapshot = null;
+        try
+        {
+            snapshot = await machine.CaptureAsync(cancellationToken).ConfigureAwait(false);
+            lock (status.Sync)
+            {
+                status.ThrowIfClosed();
+                return status.State == InstanceState.Running && status.Run?.Machine == machine
+                    ? snapshot
+                    : throw ClonePurpose.Template.WrongState(status.Identity.Name, status.State);
+            }
+        }
+        catch
+        {
+            snapshot?.Dispose();
+            machine.Resume();
+            throw;
+        }
+    }
+}
