@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform;
 
@@ -11,8 +12,26 @@ internal sealed record PlatformContext(
     TimeProvider TimeProvider,
     ILogger Logger,
     Telemetry Telemetry,
-    Rundown Rundown)
+    Rundown Rundown,
+    DataDirectory? Data)
 {
+    /// <summary>Waits until everything that has changed so far is on the disk, if anything is to be.</summary>
+    /// <exception cref="StorageException">It could not be written. It will be with the next change, or in a while.</exception>
+    public Task CommitAsync() => Data?.CommitAsync() ?? Task.CompletedTask;
+
+    /// <summary>The same for what has happened, whether it can be written or not: it is tried again.</summary>
+    public async Task TryCommitAsync()
+    {
+        try
+        {
+            await CommitAsync().ConfigureAwait(false);
+        }
+        catch (StorageException)
+        {
+            // Logged where it is tried again.
+        }
+    }
+
     /// <summary>Runs an operation that the disposal of the platform cancels as well as the caller.</summary>
     /// <exception cref="ObjectDisposedException">The platform was disposed of meanwhile.</exception>
     public async Task<T> CancelOnCloseAsync<T>(Func<CancellationToken, Task<T>> operation, CancellationToken cancellationToken)

@@ -29,4 +29,18 @@ public sealed class PlatformOptions
     /// <c>EAGAIN</c>. A guest that forks without end would otherwise use up the host. Default: 256. 0: guests cannot fork.
     /// </summary>
     public int MaxInstancesForForks { get; set; } = 256;
+
+    /// <summary>
+    /// The directory in which instances, templates, checkpoints and their history outlive the process: docs/data-directory.md. It is made if need be, and belongs to
+    /// one platform at a time. Default: <see langword="null"/>, nothing outlives the platform.
+    /// </summary>
+    public string? DataDirectory { get; set; }
+
+    /// <summary>What the data directory survives. Default: <see cref="Durability.Synced"/>.</summary>
+    public Durability Durability { get; set; }
+
+    /// <summary>
+    /// So many bytes of the disk of the data directory stay free: a checkpoint or template that would use them fails, and nothing else does. Default: 64 MiB. At least 0.
+    /// </summary>
+    public long MinFreeDiskBytes { get; set; } = 64 << 20;
 }

@@ -7,7 +7,10 @@ internal sealed record PlatformSettings(
     int DefaultMemoryMb,
     int DefaultVcpus,
     TimeSpan SnapshotPauseBudget,
-    int MaxInstancesForForks)
+    int MaxInstancesForForks,
+    string? DataDirectory,
+    Durability Durability,
+    long MinFreeDiskBytes)
 {
     public static PlatformSettings From(PlatformOptions options) =>
         new(
@@ -16,5 +19,8 @@ internal sealed record PlatformSettings(
             options.DefaultMemoryMb,
             options.DefaultVcpus,
             options.SnapshotPauseBudget,
-            options.MaxInstancesForForks);
+            options.MaxInstancesForForks,
+            options.DataDirectory,
+            options.Durability,
+            options.MinFreeDiskBytes);
 }

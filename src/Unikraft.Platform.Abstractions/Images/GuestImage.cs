@@ -10,13 +10,13 @@ namespace Unikraft.Platform;
 /// </remarks>
 public sealed class GuestImage
 {
-    private readonly string? _path;
+    private readonly Func<CancellationToken, ValueTask<ReadOnlyMemory<byte>>>? _read;
     private Pinned? _content;
 
-    private GuestImage(string name, string? path, Pinned? content)
+    private GuestImage(string name, Func<CancellationToken, ValueTask<ReadOnlyMemory<byte>>>? read, Pinned? content)
     {
         Name = name;
-        _path = path;
+        _read = read;
         _content = content;
     }
 
@@ -29,7 +29,11 @@ public sealed class GuestImage
     public static GuestImage FromFile(string path)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
-        return new GuestImage(path, Path.GetFullPath(path), content: null);
+        string full = Path.GetFullPath(path);
+        return new GuestImage(
+            path,
+            async cancellationToken => await File.ReadAllBytesAsync(full, cancellationToken).ConfigureAwait(false),
+            content: null);
     }
 
     /// <summary>Makes an image from bytes in memory. They must not be changed afterwards.</summary>
@@ -39,7 +43,18 @@ public sealed class GuestImage
     public static GuestImage FromBytes(string name, ReadOnlyMemory<byte> content)
     {
         ArgumentException.ThrowIfNullOrEmpty(name);
-        return new GuestImage(name, path: null, new Pinned(content));
+        return new GuestImage(name, read: null, new Pinned(content));
+    }
+
+    /// <summary>Refers to an image that somebody else keeps. Nothing is read yet.</summary>
+    /// <param name="name">A name to show for the image.</param>
+    /// <param name="read">Reads it. An <see cref="IOException"/> becomes an <see cref="ImageException"/>; the result must not be changed afterwards.</param>
+    /// <exception cref="ArgumentException">The name is null or empty.</exception>
+    public static GuestImage FromReader(string name, Func<CancellationToken, ValueTask<ReadOnlyMemory<byte>>> read)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        ArgumentNullException.ThrowIfNull(read);
+        return new GuestImage(name, read, content: null);
     }
 
     /// <inheritdoc cref="FromFile(string)"/>
@@ -58,7 +73,7 @@ public sealed class GuestImage
 
         try
         {
-            byte[] read = await File.ReadAllBytesAsync(_path!, cancellationToken).ConfigureAwait(false);
+            ReadOnlyMemory<byte> read = await _read!(cancellationToken).ConfigureAwait(false);
             // Of two readers at once the first one pins, and both see the same bytes.
             Pinned mine = new(read);
             return (Interlocked.CompareExchange(ref _content, mine, null) ?? mine).Bytes;

@@ -10,7 +10,7 @@ namespace Unikraft.Platform.Instances;
 /// <summary>The owner of one instance: starts, stops and ends it, and makes and gives back its machines.</summary>
 /// <remarks>What it is guarded by, and the rule for that lock, is <see cref="InstanceStatus"/>.</remarks>
 [SuppressMessage("Design", "CA1001:Types that own disposable fields should be disposable", Justification = "A run is disposed of when it ends.")]
-internal sealed class InstanceController
+internal sealed partial class InstanceController
 {
     private readonly PlatformContext _platform;
     private readonly ResourceIdentity _identity;
@@ -43,6 +43,7 @@ internal sealed class InstanceController
         Snapshots = new InstanceSnapshots(platform, _status, blueprint);
         Origin = blueprint.Origin;
         Log = new InstanceLog(platform.Settings.LogCapacityBytes);
+        KeepChanges();
     }
 
     public ResourceIdentity Identity => _identity;
@@ -313,7 +314,11 @@ internal sealed class InstanceController
                 _platform.Rundown.Closing);
             run.Machine = snapshot is null
                 ? await _platform.Hypervisor.CreateAsync(_configuration.ForMachine(_identity), run, either.Token).ConfigureAwait(false)
-                : await _platform.Hypervisor.RestoreAsync(snapshot.Snapshot, _identity.Uuid, run, either.Token).ConfigureAwait(false);
+                : await _platform.Hypervisor.RestoreAsync(
+                    await snapshot.OpenAsync(either.Token).ConfigureAwait(false),
+                    _identity.Uuid,
+                    run,
+                    either.Token).ConfigureAwait(false);
             await run.Machine.StartAsync(either.Token).ConfigureAwait(false);
         }
         catch (Exception error)
@@ -354,7 +359,8 @@ internal sealed class InstanceController
         {
             run.Escalation = new StopEscalation(run.Machine!, Time, _reports.Escalated);
             (stop, forced) = (run.StopWhenStarted, run.Forced);
-            used = Snapshots.TakeNext();
+            used = Snapshots.BeginRun();
+            _status.Changed?.Invoke();
             entered = restored && run.Machine!.HasReachedMain && EnterRunning(run, now);
             _started.TrySetResult(run);
         }
@@ -418,6 +424,7 @@ internal sealed class InstanceController
         OnMainReached(run);
         run.Escalation!.Dispose();
         StopOutcome outcome;
+        SnapshotReference? used;
         TimeSpan? restartDelay;
         int restartAttempt;
         lock (_status.Sync)
@@ -425,6 +432,7 @@ internal sealed class InstanceController
             outcome = StopOutcome.Compose(run.Initiator, run.Forced, exit);
             _status.Last = PastRun.Of(run, outcome, Time);
             _status.Run = null;
+            used = Snapshots.EndRun();
             restartDelay = _restarts.Follow(run, outcome);
             restartAttempt = _status.Restart?.Attempt ?? 0;
             run.Dispose();
@@ -433,6 +441,7 @@ internal sealed class InstanceController
             _status.Transition(InstanceTrigger.Ended);
         }
 
+        used?.Dispose();
         run.Ended.SetResult();
         _reports.Stopped(outcome, exit);
         if (restartDelay is { } delay)
@@ -496,6 +505,7 @@ internal sealed class InstanceController
         if (_status.Run is not { } run)
         {
             _status.NoteUse();
+            _status.Changed?.Invoke();
             return null;
         }
 

@@ -3,6 +3,7 @@ using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Templates;
 
 namespace Unikraft.Platform.Instances;
@@ -49,6 +50,7 @@ internal sealed class InstanceManager(
         InstanceController found = instances.Find(instance);
         using Retention.Use use = found.Retention.TryEnter() ?? throw instances.NotFound(instance);
         await found.StartAsync(cancellationToken).ConfigureAwait(false);
+        await platform.TryCommitAsync().ConfigureAwait(false);
         return found.Describe();
     }
 
@@ -61,11 +63,13 @@ internal sealed class InstanceManager(
         }
 
         Durations.RequireGracePeriod(request?.GracePeriod);
-        return await instances.Find(instance).StopAsync(
+        Instance stopped = await instances.Find(instance).StopAsync(
             StopInitiator.User,
             request?.Force ?? false,
             request?.GracePeriod ?? platform.Settings.StopGracePeriod,
             cancellationToken).ConfigureAwait(false);
+        await platform.TryCommitAsync().ConfigureAwait(false);
+        return stopped;
     }
 
     public async Task<Instance> WaitAsync(
@@ -105,11 +109,12 @@ internal sealed class InstanceManager(
             throw instances.NotFound(instance);
         }
 
+        await platform.CommitAsync().ConfigureAwait(false);
         platform.Logger.InstanceDeleted(before.Name, before.Uuid);
         return before;
     }
 
-    public Task<Instance> PatchAsync(
+    public async Task<Instance> PatchAsync(
         NameOrUuid instance,
         IReadOnlyList<PatchOperation> operations,
         CancellationToken cancellationToken = default)
@@ -117,7 +122,13 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
-        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
+        if (!found.Retention.TryPatch(operations))
+        {
+            throw instances.NotFound(instance);
+        }
+
+        await platform.CommitAsync().ConfigureAwait(false);
+        return found.Describe();
     }
 
     public Instance Get(NameOrUuid instance) => Find(instance).Describe();
@@ -190,28 +201,33 @@ internal sealed class InstanceManager(
         {
             instance = await MakeAsync(identity, request, metadata, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
             running = request.WaitTimeout is null ? null : instance.ExpectRunning();
+            if (platform.Data is { } data)
+            {
+                await KeepAsync(data, instance, request, cancellationToken).ConfigureAwait(false);
+            }
+
             if (request.Autostart)
             {
                 await instance.StartAsync(cancellationToken).ConfigureAwait(false);
             }
 
             cancellationToken.ThrowIfCancellationRequested();
-            instances.Add(identity, instance);
-            instance.Publish();
+            Publish(identity, instance, stored, load);
+            await platform.CommitAsync().ConfigureAwait(false);
         }
         catch
         {
+            // Nobody finds it any more, before it ends.
+            Remove(identity);
+            platform.Data?.Logs.Detach(identity.Uuid);
             if (instance is not null)
             {
                 await CloseAsync(instance).ConfigureAwait(false);
             }
 
-            instances.Remove(identity);
             throw;
         }
 
-        stored?.CountLoad();
-        load?.Succeed();
         platform.Logger.InstanceCreated(identity.Name, identity.Uuid, instance.Describe().Origin?.Name ?? request.Image!.Name);
         if (running is null)
         {
@@ -224,10 +240,82 @@ internal sealed class InstanceManager(
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
-            instances.Remove(identity);
+            Remove(identity);
             await CloseAsync(instance).ConfigureAwait(false);
+            await platform.TryCommitAsync().ConfigureAwait(false);
             throw;
         }
+    }
+
+    /// <summary>Adds an instance that was kept.</summary>
+    public void Recover(Guid uuid, InstanceRecord record, DataDirectory data)
+    {
+        ResourceIdentity identity = record.ToIdentity(uuid);
+        Blueprint blueprint = new(
+            record.Configuration.ToConfiguration(data),
+            data.RecoverSnapshot(record.Snapshot),
+            record.Origin.ToOrigin(),
+            data.ReadLineage(record.Lineage));
+        InstanceController instance = Make(identity, blueprint, record.ToMetadata(), record.RestartPolicy);
+        if (data.Logs.Restore(uuid, instance.Log) is { } damage)
+        {
+            platform.Logger.DamageFound(KeptLogs.NameOf(uuid), damage);
+        }
+
+        instances.Recover(identity, instance);
+        instance.Restore(record, data);
+    }
+
+    // What the start and the instance need after a restart of the host: the bytes of the image, and the snapshot unless it is about to be used up.
+    private static async Task KeepAsync(
+        DataDirectory data,
+        InstanceController instance,
+        CreateInstanceRequest request,
+        CancellationToken cancellationToken)
+    {
+        if (request.Image is { } image)
+        {
+            await data.Images.KeepAsync(image, cancellationToken).ConfigureAwait(false);
+        }
+
+        if (!request.Autostart)
+        {
+            await instance.Snapshots.KeepNextAsync(data, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private void Publish(ResourceIdentity identity, InstanceController instance, IInstanceSource? stored, Retention.Use? load)
+    {
+        if (platform.Data is { } data)
+        {
+            lock (data.Gate)
+            {
+                PublishTogether();
+            }
+        }
+        else
+        {
+            PublishTogether();
+        }
+
+        void PublishTogether()
+        {
+            instances.Add(identity, instance);
+            instance.Publish();
+            stored?.CountLoad();
+            load?.Succeed();
+        }
+    }
+
+    private bool Remove(ResourceIdentity identity)
+    {
+        bool isRemoved = instances.Remove(identity);
+        if (isRemoved && platform.Data is { } data)
+        {
+            data.Removed(new StateKey(StateKind.Instance, identity.Uuid));
+        }
+
+        return isRemoved;
     }
 
     private async Task<InstanceController> MakeAsync(
@@ -250,16 +338,21 @@ internal sealed class InstanceManager(
             metadata = metadata with { Autokill = stored.InheritedAutokill };
         }
 
+        return Make(identity, blueprint, metadata, request.RestartPolicy);
+    }
+
+    private InstanceController Make(ResourceIdentity identity, Blueprint blueprint, ResourceMetadata metadata, RestartPolicy restartPolicy)
+    {
         InstanceController? instance = null;
         Retention retention = new(
             platform,
             "instance",
             identity,
             metadata,
-            () => instances.Remove(identity),
+            () => Remove(identity),
             () => CloseAsync(instance!));
         InstanceTransitions transitions = new(identity, platform.TimeProvider, _transitions);
-        instance = new InstanceController(platform, identity, blueprint, request.RestartPolicy, retention, transitions, this);
+        instance = new InstanceController(platform, identity, blueprint, restartPolicy, retention, transitions, this);
         live.Add(instance);
         return instance;
     }

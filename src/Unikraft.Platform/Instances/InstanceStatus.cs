@@ -46,6 +46,20 @@ internal sealed class InstanceStatus
 
     public Retention Retention { get; }
 
+    /// <summary>Called under the lock when something has changed that is to be kept.</summary>
+    public Action? Changed { get; set; }
+
+    /// <summary>Whether the instance can be found, and is not going.</summary>
+    public bool IsKept => _published.Task.IsCompleted && _refusal is null;
+
+    public RestartPolicy RestartPolicy => _restartPolicy;
+
+    public InstanceOrigin? Origin => _origin;
+
+    public InstanceConfiguration Configuration => _configuration;
+
+    public InstanceTransitions Transitions => _transitions;
+
     /// <summary>Completes when the instance can be found, or never will be.</summary>
     public Task Published => _published.Task;
 
@@ -80,6 +94,7 @@ internal sealed class InstanceStatus
         _published.TrySetResult();
         _transitions.Publish();
         NoteUse();
+        Changed?.Invoke();
     }
 
     /// <summary>Refuses whatever is asked from now on, and whoever waits for something.</summary>
@@ -110,6 +125,7 @@ internal sealed class InstanceStatus
             ?? throw new InvalidOperationException($"The trigger {trigger} is not allowed in the state {State}.");
         _transitions.Add(before, State, StopReason());
         NoteUse();
+        Changed?.Invoke();
         Instance? reached = null;
         for (int i = _waiters.Count - 1; i >= 0; i--)
         {

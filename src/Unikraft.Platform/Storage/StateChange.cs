@@ -17,4 +17,8 @@ internal enum StateChangeKind : byte
 /// <param name="Key">Of what.</param>
 /// <param name="Kind">How.</param>
 /// <param name="Payload">The new state, or a description of what has become of it.</param>
-internal sealed record StateChange(StateKey Key, StateChangeKind Kind, ReadOnlyMemory<byte> Payload);
+internal sealed record StateChange(StateKey Key, StateChangeKind Kind, ReadOnlyMemory<byte> Payload)
+{
+    /// <summary>The snapshot that the new state refers to. Known only of what is being written.</summary>
+    internal Guid? Snapshot { get; init; }
+}

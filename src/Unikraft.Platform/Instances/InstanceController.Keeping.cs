@@ -1,0 +1,120 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Storage;
+
+namespace Unikraft.Platform.Instances;
+
+/// <summary>What a data directory keeps of an instance.</summary>
+internal sealed partial class InstanceController : IKeptResource
+{
+    public StateKey Key => new(StateKind.Instance, _identity.Uuid);
+
+    /// <summary>Goes on where a platform before has left off. An instance that ran is stopped: its machine ended with the process that it was in.</summary>
+    public void Restore(InstanceRecord record, DataDirectory data)
+    {
+        lock (_status.Sync)
+        {
+            _status.StartCount = record.StartCount;
+            _status.RestartCount = record.RestartCount;
+            _status.Transitions.Restore(record.Transitions);
+            _status.Last = record switch
+            {
+                { Run: { } run } => new PastRun(
+                    run.StartedAt,
+                    Time.GetUtcNow(),
+                    data.SinceServiceTime(run.StartedService),
+                    run.BootTime is { } boot ? TimeSpan.FromTicks(boot) : null,
+                    StopOutcome.Compose(
+                        run.IsStoppedByUser ? StopInitiator.User : StopInitiator.Platform,
+                        forced: true,
+                        new MachineExit.Killed())),
+                { Last: { } last } => new PastRun(
+                    last.StartedAt,
+                    last.StoppedAt,
+                    TimeSpan.FromTicks(last.Uptime),
+                    last.BootTime is { } boot ? TimeSpan.FromTicks(boot) : null,
+                    new StopOutcome(
+                        (StopReason)last.Reason,
+                        last.ExitCode,
+                        last.StopCode is { } code ? new StopCode(code) : null,
+                        last.Fault)),
+                _ => null,
+            };
+            _status.Publish();
+            if (record is { Run: null, Restart: { } restart })
+            {
+                _restarts.Resume(restart.Attempt, restart.NextAt is { } next ? TimeSpan.FromTicks(next) - data.ServiceTime : TimeSpan.Zero);
+            }
+            else if (record is { Run: null, UnusedSince: { } since })
+            {
+                Retention.Restore(data.SinceServiceTime(since));
+            }
+        }
+    }
+
+    public ResourceRecord? Save(DataDirectory data)
+    {
+        lock (_status.Sync)
+        {
+            if (!_status.IsKept)
+            {
+                return null;
+            }
+
+            (Resources.ResourceMetadata metadata, TimeSpan? unusedFor) = Retention.Save();
+            InstanceRun? run = _status.Run;
+            PastRun? last = _status.Last;
+            bool isRestarting = _status.Restart is not null && !(run is not null && _status.IsHealthy(run));
+            return new InstanceRecord
+            {
+                Name = _identity.Name,
+                CreatedAt = _identity.CreatedAt,
+                Order = _identity.Order,
+                Configuration = _configuration.ToRecord(data),
+                Lineage = data.KeepLineage(Snapshots.HistoryLocked),
+                Tags = metadata.Tags,
+                DeleteLock = metadata.DeleteLock,
+                Autokill = metadata.Autokill?.Time.Ticks,
+                UnusedSince = unusedFor is { } unused ? data.ToServiceTime(unused) : null,
+                Snapshot = Snapshots.KeptAs,
+                Origin = Origin?.ToRecord(),
+                RestartPolicy = _status.RestartPolicy,
+                StartCount = _status.StartCount,
+                RestartCount = _status.RestartCount,
+                Restart = isRestarting
+                    ? new RestartRecord(
+                        _status.Restart!.Attempt,
+                        _status.Restart.NextAt is { } next ? (data.ServiceTime + (next - Time.GetUtcNow())).Ticks : null)
+                    : null,
+                Last = last is null
+                    ? null
+                    : new PastRunRecord(
+                        last.StartedAt,
+                        last.StoppedAt,
+                        last.Uptime.Ticks,
+                        last.BootTime?.Ticks,
+                        (int)last.Outcome.Reason,
+                        last.Outcome.ExitCode,
+                        last.Outcome.StopCode?.Value,
+                        last.Outcome.Fault),
+                Run = run is null
+                    ? null
+                    : new RunRecord(
+                        run.StartedAt,
+                        data.ToServiceTime(Time.GetElapsedTime(run.StartTimestamp)),
+                        run.BootTime?.Ticks,
+                        run.Initiator.HasFlag(StopInitiator.User)),
+                Transitions = _status.Transitions.LastNumber,
+            };
+        }
+    }
+
+    private void KeepChanges()
+    {
+        if (_platform.Data is { } data)
+        {
+            _status.Changed = () => data.Changed(this);
+            Retention.Changed = _status.Changed;
+            data.Logs.Attach(_identity.Uuid, Log);
+        }
+    }
+}
