@@ -5,6 +5,11 @@ internal static class Durations
 {
     private static readonly TimeSpan MaxGracePeriod = TimeSpan.FromHours(24);
 
+    /// <summary>The longest that the platform's own maximum may be.</summary>
+    public static readonly TimeSpan MaxDrainTimeout = TimeSpan.FromHours(24);
+
+    private static readonly TimeSpan MaxCooldown = TimeSpan.FromHours(24);
+
     private static readonly TimeSpan MaxAutokill = TimeSpan.FromDays(3650);
 
     // What a timer can hold.
@@ -20,6 +25,33 @@ internal static class Durations
             throw new InvalidRequestException($"The grace period {given} is out of range: 0 to 24 hours, or Timeout.InfiniteTimeSpan.");
         }
     }
+
+    /// <summary>For how long to drain: not at all, or up to the maximum.</summary>
+    public static TimeSpan RequireDrainTimeout(TimeSpan? timeout, TimeSpan max) => timeout switch
+    {
+        null => TimeSpan.Zero,
+        { } given when given == Timeout.InfiniteTimeSpan => max,
+        { } given when given >= TimeSpan.Zero && given <= max => given,
+        _ => throw new InvalidRequestException($"The drain timeout {timeout} is out of range: 0 to {max}, or Timeout.InfiniteTimeSpan for that maximum."),
+    };
+
+    public static void RequireCooldown(TimeSpan? time)
+    {
+        if (time < TimeSpan.Zero || time > MaxCooldown)
+        {
+            throw new InvalidRequestException($"The cooldown time {time} is out of range: 0 to 24 hours.");
+        }
+    }
+
+    /// <summary>How long a creation waits: what was asked for, or the deprecated field, which is rounded up to the next full second.</summary>
+    public static TimeSpan? WaitTimeoutOf(CreateInstanceRequest request) => (request.WaitTimeout, request.WaitTimeoutMs) switch
+    {
+        ({ } timeout, _) => timeout,
+        (_, null or 0) => null,
+        (_, -1) => Timeout.InfiniteTimeSpan,
+        (_, < 0 or > int.MaxValue) => throw new InvalidRequestException($"'wait_timeout_ms' is {request.WaitTimeoutMs}; allowed is -1 to {int.MaxValue}"),
+        (_, { } milliseconds) => TimeSpan.FromSeconds(Math.DivRem(milliseconds + 999, 1000).Quotient),
+    };
 
     public static bool IsPauseBudget(TimeSpan budget) => budget == Timeout.InfiniteTimeSpan || budget >= SnapshotOptions.MinPauseBudget;
 

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Resources;
 using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform;
@@ -13,6 +14,7 @@ internal sealed record PlatformContext(
     ILogger Logger,
     Telemetry Telemetry,
     Rundown Rundown,
+    QuotaUse Quotas,
     DataDirectory? Data)
 {
     /// <summary>Waits until everything that has changed so far is on the disk, if anything is to be.</summary>

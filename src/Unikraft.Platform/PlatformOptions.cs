@@ -43,4 +43,16 @@ public sealed class PlatformOptions
     /// So many bytes of the disk of the data directory stay free: a checkpoint or template that would use them fails, and nothing else does. Default: 64 MiB. At least 0.
     /// </summary>
     public long MinFreeDiskBytes { get; set; } = 64 << 20;
+
+    /// <summary>
+    /// The longest that an instance drains its connections before it is stopped, and how long one drains whose <see cref="StopRequest.DrainTimeout"/> is
+    /// <see cref="Timeout.InfiniteTimeSpan"/>. Default: 1 hour. More than 0, up to 24 hours.
+    /// </summary>
+    public TimeSpan MaxDrainTimeout { get; set; } = TimeSpan.FromHours(1);
+
+    /// <summary>What the platform is licensed for. Default: <see langword="null"/>, everything.</summary>
+    public PlatformLicense? License { get; set; }
+
+    /// <summary>How much of the host the platform may use. Default: no limits.</summary>
+    public PlatformQuotas Quotas { get; set; } = new();
 }

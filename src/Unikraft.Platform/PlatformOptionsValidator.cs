@@ -56,6 +56,16 @@ internal sealed class PlatformOptionsValidator : IValidateOptions<PlatformOption
             failures.Add(Message(nameof(options.MinFreeDiskBytes), options.MinFreeDiskBytes, "0 or more"));
         }
 
+        if (options.MaxDrainTimeout <= TimeSpan.Zero || options.MaxDrainTimeout > Durations.MaxDrainTimeout)
+        {
+            failures.Add(Message(nameof(options.MaxDrainTimeout), options.MaxDrainTimeout, "more than 0, up to 24 hours"));
+        }
+
+        if (options.Quotas is not { Instances: null or >= 0, LiveInstances: null or >= 0, LiveVcpus: null or >= 0, LiveMemoryMb: null or >= 0 })
+        {
+            failures.Add($"{nameof(PlatformOptions)}.{nameof(options.Quotas)} is null or has a negative limit; a limit is 0 or more, or null for none.");
+        }
+
         return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);
     }
 

@@ -8,6 +8,8 @@ internal sealed record PlatformSettings(
     int DefaultVcpus,
     TimeSpan SnapshotPauseBudget,
     int MaxInstancesForForks,
+    TimeSpan MaxDrainTimeout,
+    PlatformLicense? License,
     string? DataDirectory,
     Durability Durability,
     long MinFreeDiskBytes)
@@ -20,6 +22,8 @@ internal sealed record PlatformSettings(
             options.DefaultVcpus,
             options.SnapshotPauseBudget,
             options.MaxInstancesForForks,
+            options.MaxDrainTimeout,
+            options.License,
             options.DataDirectory,
             options.Durability,
             options.MinFreeDiskBytes);

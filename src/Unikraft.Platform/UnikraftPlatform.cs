@@ -35,10 +35,18 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         PlatformSettings settings = PlatformSettings.From(options);
         ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
         DataDirectory? data = OpenData(settings, hypervisor, timeProvider, logger, fileLayer);
-        _context = new PlatformContext(hypervisor, settings, timeProvider, logger, new Telemetry(), new Rundown(), data);
-        ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider);
-        ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider);
-        ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider);
+        _context = new PlatformContext(
+            hypervisor,
+            settings,
+            timeProvider,
+            logger,
+            new Telemetry(),
+            new Rundown(),
+            new QuotaUse(options.Quotas),
+            data);
+        ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider, _context.Quotas);
+        ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider, _context.Quotas);
+        ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
         LiveInstances live = new();
         _templates = new TemplateStore(_context, instances, live, templates);
         _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates);
@@ -53,6 +61,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             () => [.. instances.List().Select(instance => instance.Describe())],
             () => checkpoints.List().Count,
             () => templates.List().Count);
+        _context.Telemetry.Observe(_instances.Measure);
         _context.Logger.PlatformReady(hypervisor.Info.Name, hypervisor.Info.Description);
     }
 

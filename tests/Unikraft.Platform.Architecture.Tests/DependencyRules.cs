@@ -23,7 +23,14 @@ internal static class DependencyRules
     private static readonly Dictionary<string, string[]> AllowedPackages = new(StringComparer.Ordinal)
     {
         [Abstractions] = Contracts,
-        ["Unikraft.Platform"] = [.. Contracts, "CommunityToolkit.HighPerformance"],
+        // Of health checks, the builder is not in the package of the abstractions.
+        ["Unikraft.Platform"] =
+        [
+            .. Contracts,
+            "CommunityToolkit.HighPerformance",
+            "Microsoft.Extensions.Diagnostics.HealthChecks",
+            "Microsoft.Extensions.Diagnostics.HealthChecks.Abstractions",
+        ],
         ["Unikraft.Platform.Kvm"] = [.. Contracts, "CommunityToolkit.HighPerformance"],
     };
 

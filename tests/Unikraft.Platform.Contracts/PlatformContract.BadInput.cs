@@ -58,11 +58,22 @@ public abstract partial class PlatformContract
             hello with { WaitTimeout = TimeSpan.Zero, Autostart = false },
             hello with { Args = [new string('x', 45 << 10)] },
             hello with { Snapshot = new SnapshotOptions() },
+            hello with { Features = (InstanceFeatures)2 },
+            hello with { ScaleToZero = new ScaleToZero(Stateful: true, TimeSpan.FromSeconds(-1)) },
+            hello with { ScaleToZero = new ScaleToZero(Stateful: true, TimeSpan.FromHours(25)) },
+            hello with { ScaleToZero = new ScaleToZero(Stateful: true, default), Features = InstanceFeatures.DeleteOnStop },
+            hello with { WaitTimeoutMs = -2 },
+            hello with { WaitTimeoutMs = 1, Autostart = false },
         ];
 
         foreach (CreateInstanceRequest request in refused)
         {
             await Assert.ThrowsAsync<InvalidRequestException>(() => Instances.CreateAsync(request).Guarded());
+        }
+
+        foreach (int replicas in new[] { -1, 254 })
+        {
+            await Assert.ThrowsAsync<InvalidRequestException>(() => Instances.CreateReplicasAsync(hello, replicas).Guarded());
         }
 
         Assert.Empty(Instances.List());
@@ -108,6 +119,8 @@ public abstract partial class PlatformContract
         await FailsAsync<ResourceNotFoundException>(Message, () => Instances.StopAsync(Nobody));
         await FailsAsync<ResourceNotFoundException>(Message, () => Instances.WaitAsync(Nobody, InstanceState.Running));
         await FailsAsync<ResourceNotFoundException>(Message, () => Instances.DeleteAsync(Nobody));
+        await FailsAsync<ResourceNotFoundException>(Message, () => Instances.SuspendAsync(Nobody));
+        await FailsAsync<ResourceNotFoundException>(Message, () => Instances.ConnectAsync(Nobody));
         await FailsAsync<ResourceNotFoundException>(Message, () => BranchAsync(Nobody));
         await FailsAsync<ResourceNotFoundException>(Message, () => CheckpointAsync(Nobody));
         await FailsAsync<ResourceNotFoundException>("No checkpoint with name 'nobody'", () => LoadAsync(Nobody));
@@ -136,6 +149,14 @@ public abstract partial class PlatformContract
             () => Instances.StopAsync(instance.Uuid, new StopRequest { Force = true, GracePeriod = TimeSpan.FromSeconds(1) }));
         await Assert.ThrowsAsync<InvalidRequestException>(
             () => Instances.StopAsync(instance.Uuid, new StopRequest { GracePeriod = TimeSpan.FromSeconds(-2) }));
+        await FailsAsync<InvalidRequestException>(
+            "Cannot combine 'drain_timeout_ms' with 'force'",
+            () => Instances.StopAsync(instance.Uuid, new StopRequest { Force = true, DrainTimeout = TimeSpan.Zero }));
+        foreach (TimeSpan drain in new[] { TimeSpan.FromSeconds(-2), TimeSpan.FromHours(1) + TimeSpan.FromTicks(1) })
+        {
+            await Assert.ThrowsAsync<InvalidRequestException>(() => Instances.StopAsync(instance.Uuid, new StopRequest { DrainTimeout = drain }));
+        }
+
         await Assert.ThrowsAsync<InvalidRequestException>(
             () => Instances.WaitAsync(instance.Uuid, InstanceState.Stopped, TimeSpan.FromDays(60)));
         await Assert.ThrowsAsync<InvalidRequestException>(() => Instances.WaitAsync(instance.Uuid, (InstanceState)77));
@@ -164,6 +185,9 @@ public abstract partial class PlatformContract
         await AssertCancelledAsync(() => Instances.StartAsync("stopped", Cancelled));
         await AssertCancelledAsync(() => Instances.StopAsync("running", cancellationToken: Cancelled));
         await AssertCancelledAsync(() => Instances.WaitAsync("running", InstanceState.Stopped, cancellationToken: Cancelled));
+        await AssertCancelledAsync(() => Instances.SuspendAsync("running", Cancelled));
+        await AssertCancelledAsync(() => Instances.ConnectAsync("running", Cancelled));
+        await AssertCancelledAsync(() => Instances.CreateReplicasAsync(requests[0], replicas: 2, Cancelled));
         await AssertCancelledAsync(() => Instances.DeleteAsync("running", Cancelled));
         await AssertCancelledAsync(
             () => Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "running", Name = "free" }, Cancelled));

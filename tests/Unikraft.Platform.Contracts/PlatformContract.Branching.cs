@@ -172,6 +172,40 @@ public abstract partial class PlatformContract
     }
 
     [ContractFact]
+    public async Task Every_combination_of_sources_has_its_error()
+    {
+        const string ByTemplate = "Cannot specify '{0}' when creating an instance from a template";
+        for (int sources = 0; sources < 16; sources++)
+        {
+            bool image = (sources & 1) != 0, branch = (sources & 2) != 0, checkpoint = (sources & 4) != 0, template = (sources & 8) != 0;
+            CreateInstanceRequest request = new()
+            {
+                Image = image ? Image("hello") : null,
+                BranchFrom = branch ? Nobody : (NameOrUuid?)null,
+                Checkpoint = checkpoint ? Nobody : (NameOrUuid?)null,
+                Template = template ? Nobody : (NameOrUuid?)null,
+            };
+            string? message = (image, branch, checkpoint, template) switch
+            {
+                (false, false, false, false) => "Specify exactly one of 'image', 'branch_from', 'checkpoint' and 'template'",
+                (_, true, _, true) => ByTemplate.Replace("{0}", "branch_from", StringComparison.Ordinal),
+                (_, _, true, true) => ByTemplate.Replace("{0}", "checkpoint", StringComparison.Ordinal),
+                (true, _, _, true) => ByTemplate.Replace("{0}", "image", StringComparison.Ordinal),
+                (true, true, _, _) => "Cannot specify 'image' when 'branch_from' is set",
+                (_, true, true, _) => "Cannot specify 'checkpoint' when 'branch_from' is set",
+                (true, _, true, _) => "Cannot specify 'image' when 'checkpoint' is set",
+                _ => null,
+            };
+            if (message is not null)
+            {
+                await FailsAsync<InvalidRequestException>(message, () => Instances.CreateAsync(request).Guarded());
+            }
+        }
+
+        Assert.Empty(Instances.List());
+    }
+
+    [ContractFact]
     public async Task Branching_and_ticking_at_the_same_time_loses_no_tick_on_either_side()
     {
         Instance source = await CreateCounterAsync();

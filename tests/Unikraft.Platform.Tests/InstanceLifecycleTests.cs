@@ -7,15 +7,15 @@ public sealed class InstanceLifecycleTests
     [Fact]
     public void The_table_is_what_the_specification_says()
     {
-        // Rows: states in the order of the enumeration. Columns: Start, MainReached, StopRequested, Ended.
+        // Rows: states in the order of the enumeration. Columns: Start, MainReached, DrainRequested, StopRequested, Ended, ScaledToZero.
         string?[][] table =
         [
-            ["starting", null, null, null],
-            [null, "running", "stopping", "stopped"],
-            [null, null, "stopping", "stopped"],
-            [null, null, null, null],
-            [null, null, null, "stopped"],
-            [null, null, null, null],
+            ["starting", null, null, null, null, null],
+            [null, "running", null, "stopping", "stopped", "standby"],
+            [null, null, "draining", "stopping", "stopped", null],
+            [null, null, null, "stopping", "stopped", null],
+            [null, null, null, null, "stopped", "standby"],
+            ["starting", null, null, "stopped", null, null],
         ];
 
         foreach (InstanceState state in Enum.GetValues<InstanceState>())
@@ -27,6 +27,26 @@ public sealed class InstanceLifecycleTests
                 Assert.Equal(expected is not null, InstanceLifecycle.Allows(state, trigger));
             }
         }
+    }
+
+    [Fact]
+    public void The_operations_are_allowed_in_the_states_that_the_specification_says()
+    {
+        // Rows: states in the order of the enumeration. Columns: Start, Stop, Drain, Suspend, Clone, Connect.
+        string[] table =
+        [
+            "+ + - - + -",
+            "- + - - - +",
+            "- + + + + +",
+            "- + + - - -",
+            "- + - - - -",
+            "+ + - + + +",
+        ];
+
+        Assert.Equal(table, Enum.GetValues<InstanceState>().Select(state => string.Join(
+            ' ',
+            Enum.GetValues<InstanceOperation>().Select(operation => InstanceLifecycle.Allows(state, operation) ? "+" : "-"))));
+        Assert.False(InstanceLifecycle.Allows(InstanceState.Running, (InstanceOperation)99));
     }
 
     [Fact]

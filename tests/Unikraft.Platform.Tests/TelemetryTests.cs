@@ -92,4 +92,60 @@ public sealed class TelemetryTests
                 activities.Where(activity => Equals(activity.GetTagItem("unikraft.instance.uuid"), instance.Uuid)).Select(activity => activity.OperationName));
         }
     }
+
+    [Fact]
+    public async Task Every_long_operation_is_traced()
+    {
+        await using TestPlatform test = new();
+        List<(string Name, object? Of)> activities = [];
+        using ActivityListener listener = new()
+        {
+            ShouldListenTo = source => string.Equals(source.Name, "Unikraft.Platform", StringComparison.Ordinal),
+            Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
+            ActivityStopped = activity =>
+            {
+                lock (activities)
+                {
+                    activities.Add((activity.OperationName, activity.GetTagItem("unikraft.instance.uuid")));
+                }
+            },
+        };
+        ActivitySource.AddActivityListener(listener);
+
+        Instance source = await test.CreateCounterAsync();
+        Instance branch = await test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid }).Guarded();
+        Checkpoint checkpoint = await test.Checkpoints
+            .CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan })
+            .Guarded();
+        await test.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = checkpoint.Uuid }).Guarded();
+        Template template = await test.Templates.ConvertAsync(branch.Uuid).Guarded();
+        await test.Instances.CreateAsync(new CreateInstanceRequest { Template = template.Uuid }).Guarded();
+        await test.Instances.SuspendAsync(source.Uuid).Guarded();
+        await test.Instances.StartAsync(source.Uuid).Guarded();
+        await test.Instances.StopAsync(source.Uuid).Guarded();
+
+        lock (activities)
+        {
+            Assert.Equal(
+                [
+                    "instance.branch",
+                    "instance.capture",
+                    "instance.capture",
+                    "instance.capture",
+                    "instance.create",
+                    "instance.start",
+                    "instance.start",
+                    "instance.stop",
+                    "instance.suspend",
+                ],
+                Names(source.Uuid));
+            Assert.Equal(["checkpoint.create", "checkpoint.load"], Names(checkpoint.Uuid));
+            Assert.Contains("template.clone", Names(template.Uuid));
+        }
+
+        IEnumerable<string> Names(Guid uuid) => activities
+            .Where(activity => Equals(activity.Of, uuid))
+            .Select(activity => activity.Name)
+            .Order(StringComparer.Ordinal);
+    }
 }

@@ -15,7 +15,9 @@ public interface ICheckpointStore
     /// <exception cref="NameConflictException">The name is taken.</exception>
     /// <exception cref="ResourceNotFoundException">There is no such instance.</exception>
     /// <exception cref="WrongStateException">The instance is in a state that checkpointing does not support.</exception>
+    /// <exception cref="QuotaExceededException">No more checkpoints may exist.</exception>
     /// <exception cref="PlatformException">
+    /// <see cref="PlatformErrorCode.InsufficientLicense"/>: the platform has a licence that does not include checkpointing.
     /// <see cref="PlatformErrorCode.SnapshotPending"/>: the source has a snapshot in progress. Retry once it completes.
     /// <see cref="PlatformErrorCode.TimedOut"/>: it is not ready within <see cref="CreateCheckpointRequest.WaitTimeout"/>. It goes on.
     /// </exception>

@@ -48,6 +48,12 @@ public enum PlatformErrorCode
     /// <summary>A reader of transitions was so slow that some are no longer kept.</summary>
     TransitionsMissed = 15,
 
+    /// <summary>The platform has a licence that is not valid or does not include the feature.</summary>
+    InsufficientLicense = 20,
+
+    /// <summary>A quota of the platform is used up. See <see cref="QuotaExceededException.Quota"/>.</summary>
+    QuotaExceeded = 21,
+
     /// <summary>Another platform has the data directory open. Transient.</summary>
     DataDirectoryInUse = 40,
 

@@ -1,3 +1,5 @@
+using System.ComponentModel;
+
 namespace Unikraft.Platform;
 
 /// <summary>
@@ -50,6 +52,22 @@ public sealed record CreateInstanceRequest
     /// Needs <see cref="Autostart"/>; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> waits for ever.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }
+
+    /// <summary>
+    /// The same in milliseconds, rounded up to the next full second. Deprecated, for compatibility: ignored when <see cref="WaitTimeout"/> is set.
+    /// Default: <see langword="null"/>. 0 does not wait, -1 waits for ever.
+    /// </summary>
+    [EditorBrowsable(EditorBrowsableState.Never)]
+    public long? WaitTimeoutMs { get; init; }
+
+    /// <summary>Switched-on features. Default: none.</summary>
+    public InstanceFeatures Features { get; init; }
+
+    /// <summary>
+    /// Whether the instance goes to standby while nobody uses it. Default: <see langword="null"/>, it does not. Not with
+    /// <see cref="InstanceFeatures.DeleteOnStop"/>.
+    /// </summary>
+    public ScaleToZero? ScaleToZero { get; init; }
 
     /// <summary>Tags: up to 16, each of 1 to 256 letters, digits and <c>- + _ . : =</c>. Repeated ones count once. Default: none.</summary>
     public IReadOnlyList<string>? Tags { get; init; }

@@ -14,6 +14,7 @@ public interface IInstanceManager
     /// <returns>The instance, as it was when the call was done.</returns>
     /// <exception cref="InvalidRequestException">The request contradicts itself or is out of range.</exception>
     /// <exception cref="NameConflictException">The name is taken.</exception>
+    /// <exception cref="QuotaExceededException">No more instances may exist, or run.</exception>
     /// <exception cref="ImageException">The image cannot be used.</exception>
     /// <exception cref="WrongStateException">
     /// The source is in a state that branching does not support. Or the instance was stopped while it was created, and is gone. Or, with
@@ -21,6 +22,7 @@ public interface IInstanceManager
     /// </exception>
     /// <exception cref="PlatformException">
     /// <see cref="PlatformErrorCode.SnapshotPending"/>: the source has a snapshot in progress. Retry once it completes.
+    /// <see cref="PlatformErrorCode.InsufficientLicense"/>: the platform has a licence that does not include branching.
     /// </exception>
     /// <exception cref="OperationTimedOutException">
     /// The instance was created, but is not running within <see cref="CreateInstanceRequest.WaitTimeout"/>. It goes on.
@@ -28,11 +30,26 @@ public interface IInstanceManager
     /// <exception cref="HypervisorException">The backend could not make the machine.</exception>
     Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default);
 
-    /// <summary>Starts a stopped instance: from its snapshot if it has one, else from its image.</summary>
+    /// <summary>
+    /// Creates an instance and replicas of it: all of them, or none. They share the image, the size, the arguments and everything else but their names and UUIDs;
+    /// a replica is called after the first instance, with five random characters behind it.
+    /// </summary>
+    /// <param name="request">What to create. The name is that of the first instance.</param>
+    /// <param name="replicas">How many instances there are to be besides the first one: 0 to 253.</param>
+    /// <param name="cancellationToken">Cancels the creation; nothing of any instance remains then.</param>
+    /// <returns>The instances, the first one first.</returns>
+    /// <inheritdoc cref="CreateAsync" path="/exception"/>
+    Task<IReadOnlyList<Instance>> CreateReplicasAsync(
+        CreateInstanceRequest request,
+        int replicas,
+        CancellationToken cancellationToken = default);
+
+    /// <summary>Starts an instance that is stopped or in standby: from its snapshot if it has one, else from its image.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="cancellationToken">Cancels the start; the instance is stopped then.</param>
     /// <returns>The instance, starting or running.</returns>
-    /// <exception cref="WrongStateException">The instance is not stopped.</exception>
+    /// <exception cref="WrongStateException">The instance is neither stopped nor in standby.</exception>
+    /// <exception cref="QuotaExceededException">No more instances may run.</exception>
     Task<Instance> StartAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
 
     /// <summary>Stops an instance and waits until it is stopped. Has no effect on a stopped instance but to end its restart sequence.</summary>
@@ -40,8 +57,34 @@ public interface IInstanceManager
     /// <param name="request">How to stop it. Default: ask the guest, and let its kernel kill the app after the platform's grace period.</param>
     /// <param name="cancellationToken">Ends the waiting; the stop itself goes on.</param>
     /// <returns>The stopped instance.</returns>
-    /// <exception cref="InvalidRequestException">A forced stop with a grace period.</exception>
+    /// <exception cref="InvalidRequestException">A forced stop with a grace period or with a drain timeout, or a time out of range.</exception>
     Task<Instance> StopAsync(NameOrUuid instance, StopRequest? request = null, CancellationToken cancellationToken = default);
+
+    /// <summary>
+    /// Suspends a running instance: its memory goes to a snapshot, its machine to the host, and its next start continues where it was. It is in
+    /// <see cref="InstanceState.Standby"/> then if it scales to zero, else <see cref="InstanceState.Stopped"/>. Without effect in standby.
+    /// </summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="cancellationToken">Cancels the suspension as long as it is not done; the instance then goes on running.</param>
+    /// <returns>The suspended instance.</returns>
+    /// <exception cref="InvalidRequestException">The instance has the feature <see cref="InstanceFeatures.DeleteOnStop"/>.</exception>
+    /// <exception cref="WrongStateException">The instance does not run, or it stopped meanwhile.</exception>
+    /// <exception cref="PlatformException">
+    /// <see cref="PlatformErrorCode.SnapshotPending"/>: the instance has a snapshot in progress. Retry once it completes.
+    /// </exception>
+    /// <exception cref="HypervisorException">The snapshot failed. The instance goes on.</exception>
+    Task<Instance> SuspendAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
+
+    /// <summary>
+    /// Counts a connection to an instance, for whoever carries connections to it. One that comes while the instance is in standby starts it; one that comes
+    /// while it is starting waits.
+    /// </summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="cancellationToken">Ends the waiting; a start that was begun goes on.</param>
+    /// <returns>The connection, when the instance is running. It counts until it is disposed of or the instance does not run any more.</returns>
+    /// <exception cref="WrongStateException">The instance is stopped, stopping or draining, or its start failed.</exception>
+    /// <exception cref="QuotaExceededException">No more instances may run.</exception>
+    Task<IInstanceConnection> ConnectAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
 
     /// <summary>Waits until an instance is in a state, also when it was in that state since this call and is in another one by now.</summary>
     /// <param name="instance">The instance.</param>
@@ -96,6 +139,10 @@ public interface IInstanceManager
     /// <summary>Lists all instances, oldest first.</summary>
     IReadOnlyList<Instance> List();
 
+    /// <summary>Measures instances: <see cref="InstanceMetrics"/> of each, in the order in which they are asked for.</summary>
+    /// <param name="instances">The instances. None: all of them, oldest first.</param>
+    IReadOnlyList<InstanceMetrics> GetMetrics(params IReadOnlyList<NameOrUuid> instances);
+
     /// <summary>
     /// The checkpoints in the lineage of an instance, newest first: those taken from it and, if it was loaded from a checkpoint, that
     /// checkpoint and its own lineage.
@@ -107,6 +154,12 @@ public interface IInstanceManager
     /// <param name="instance">The instance.</param>
     /// <param name="range">Which part. Default: everything that is kept.</param>
     LogOutput ReadLog(NameOrUuid instance, LogRange? range = null);
+
+    /// <summary>Reads the logs of several instances, in the order in which they are asked for.</summary>
+    /// <param name="requests">Which parts of which logs.</param>
+    /// <returns>One output for each request.</returns>
+    /// <exception cref="InvalidRequestException">A limit is negative. Nothing is read.</exception>
+    IReadOnlyList<InstanceLogOutput> ReadLogs(params IReadOnlyList<InstanceLogRequest> requests);
 
     /// <summary>Attaches to the console of an instance, as often as wanted and also while it is stopped.</summary>
     /// <param name="instance">The instance.</param>

@@ -72,6 +72,17 @@ public sealed record Instance
     /// <summary>The CPU exception that ended the instance, if one did.</summary>
     public GuestFault? Fault { get; init; }
 
+    /// <summary>Switched-on features.</summary>
+    public InstanceFeatures Features { get; init; }
+
+    /// <summary>Whether the instance goes to standby while nobody uses it; <see langword="null"/> when it does not.</summary>
+    public ScaleToZero? ScaleToZero { get; init; }
+
+    /// <summary>
+    /// Whether the instance, which is not running, holds a snapshot of its memory that its next start continues from. Without one that boots the image.
+    /// </summary>
+    public bool HasSnapshot { get; init; }
+
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
 

@@ -14,4 +14,11 @@ public sealed record StopRequest
     /// platform's option. Cannot be combined with <see cref="Force"/>.
     /// </summary>
     public TimeSpan? GracePeriod { get; init; }
+
+    /// <summary>
+    /// How long the instance may finish serving its connections before it is stopped, while it takes no new ones: in the API <c>drain_timeout_ms</c>.
+    /// Default: <see langword="null"/>, which is the same as 0: stop at once. <see cref="Timeout.InfiniteTimeSpan"/> (-1 ms): the platform's
+    /// maximum. Otherwise up to that maximum. Cannot be combined with <see cref="Force"/>.
+    /// </summary>
+    public TimeSpan? DrainTimeout { get; init; }
 }

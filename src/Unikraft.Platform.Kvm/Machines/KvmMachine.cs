@@ -82,6 +82,10 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
 
     public long PrivateBytes => _disposal.IsValueCreated ? 0 : _memory.CountPrivateBytes();
 
+    public long ResidentBytes => _disposal.IsValueCreated ? 0 : _memory.CountResidentBytes();
+
+    public TimeSpan CpuTime => _vcpus.Aggregate(TimeSpan.Zero, static (sum, vcpu) => sum + vcpu.CpuTime);
+
     /// <summary>The work in the background that the last snapshot left behind.</summary>
     internal Task Folding => _capture.Folding;
 

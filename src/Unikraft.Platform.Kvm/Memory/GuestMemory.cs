@@ -182,6 +182,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
         return kilobytes << 10;
     }
 
+    /// <summary>How much of the guest's memory is in the host's, its own and what it shares with others. 0 when it was given back.</summary>
+    internal long CountResidentBytes() => IsClosed ? 0 : ResidentPages.CountBytes(handle, Pages);
+
     protected override bool ReleaseHandle()
     {
         _budget.Return(_mappings);

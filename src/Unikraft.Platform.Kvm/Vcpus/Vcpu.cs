@@ -15,6 +15,7 @@ internal sealed class Vcpu : IMmioInitiator
     private readonly RunControl _control;
     private readonly Action<KvmVcpu, int> _initialize;
     private readonly Lazy<ITimer> _timer;
+    private readonly ThreadCpuClock _cpuClock = new();
     private KvmVcpu? _kvm;
     private long _exits;
     private volatile bool _needsAttention;
@@ -70,6 +71,9 @@ internal sealed class Vcpu : IMmioInitiator
     /// <summary>How often the guest was left.</summary>
     internal long Exits => Volatile.Read(ref _exits);
 
+    /// <summary>The CPU time that it has consumed.</summary>
+    internal TimeSpan CpuTime => _cpuClock.Elapsed;
+
     /// <summary>Whether the thread has to look at the run control before it enters the guest again.</summary>
     internal bool NeedsAttention
     {
@@ -103,6 +107,7 @@ internal sealed class Vcpu : IMmioInitiator
     /// <param name="error">Why it could not.</param>
     internal void Run(KvmVcpu? kvm, Exception? error)
     {
+        _cpuClock.Start();
         try
         {
             if (TryInitialize(kvm, error))
@@ -118,6 +123,7 @@ internal sealed class Vcpu : IMmioInitiator
         finally
         {
             _control.OnUnkickable(this);
+            _cpuClock.Stop();
             DisposeTimer();
             _control.OnFinished();
         }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
@@ -20,9 +21,11 @@ internal sealed class CheckpointStore(
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
         ResourceMetadata metadata = ResourceMetadata.Of(request.Tags, request.DeleteLock, request.Autokill);
 
+        LicenseCheck.RequireCheckpointing(platform);
         InstanceController source = instances.Find(request.From);
         RequireSpace();
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
+        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CheckpointActivity, identity);
         CloneSource clone;
         try
         {

@@ -67,6 +67,12 @@ internal static partial class Log
     [LoggerMessage(1110, LogLevel.Information, "Instance {Name} ({Uuid}) deleted")]
     public static partial void InstanceDeleted(this ILogger logger, string name, Guid uuid);
 
+    [LoggerMessage(1112, LogLevel.Warning, "Instance {Name} ({Uuid}) could not be scaled to zero, and goes on")]
+    public static partial void ScaleToZeroFailed(this ILogger logger, Exception error, string name, Guid uuid);
+
+    [LoggerMessage(1113, LogLevel.Information, "Instance {Name} ({Uuid}) stopped, and is deleted as its features say")]
+    public static partial void DeletedOnStop(this ILogger logger, string name, Guid uuid);
+
     [LoggerMessage(1111, LogLevel.Warning, "The guest of instance {Name} ({Uuid}) made the request '{Request}', which failed")]
     public static partial void GuestRequestRefused(this ILogger logger, Exception error, string name, Guid uuid, string request);
 

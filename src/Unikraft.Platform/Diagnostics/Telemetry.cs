@@ -13,6 +13,7 @@ internal sealed class Telemetry : IDisposable
     private static readonly ActivitySource Activities = new(TelemetryNames.Source, Version);
 
     private readonly Histogram<double> _startDuration;
+    private readonly Histogram<double> _wakeupDuration;
     private readonly Histogram<double> _checkpointPause;
     private readonly Counter<long> _stops;
     private readonly Counter<long> _restarts;
@@ -25,6 +26,10 @@ internal sealed class Telemetry : IDisposable
             TelemetryNames.InstanceStartDuration,
             unit: "s",
             description: "From the request to start until the app reached its main entry point or, restored, its vCPUs ran.");
+        _wakeupDuration = Meter.CreateHistogram<double>(
+            TelemetryNames.InstanceWakeupDuration,
+            unit: "s",
+            description: "From a connection to an instance in standby until the instance was running.");
         _checkpointPause = Meter.CreateHistogram<double>(
             TelemetryNames.CheckpointPause,
             unit: "s",
@@ -64,6 +69,42 @@ internal sealed class Telemetry : IDisposable
             description: "Templates.");
     }
 
+    /// <summary>Reports the metrics of each instance.</summary>
+    /// <param name="measure">Measures all instances, with their memory or without.</param>
+    public void Observe(Func<bool, IReadOnlyList<InstanceMetrics>> measure)
+    {
+        foreach (InstanceMetric metric in InstanceMetric.All)
+        {
+            if (metric.MeterName is not { } name)
+            {
+                continue;
+            }
+
+            if (metric.IsCounter)
+            {
+                Meter.CreateObservableCounter(name, () => Measurements(metric), metric.Unit, metric.Help);
+            }
+            else
+            {
+                Meter.CreateObservableGauge(name, () => Measurements(metric), metric.Unit, metric.Help);
+            }
+        }
+
+        IEnumerable<Measurement<double>> Measurements(InstanceMetric metric)
+        {
+            foreach (InstanceMetrics instance in measure(metric.NeedsMemory))
+            {
+                if (metric.Value(instance) is { } value)
+                {
+                    yield return new Measurement<double>(
+                        value,
+                        new KeyValuePair<string, object?>(TelemetryNames.NameTag, instance.Name),
+                        new KeyValuePair<string, object?>(TelemetryNames.UuidTag, instance.Uuid));
+                }
+            }
+        }
+    }
+
     public void Started(TimeSpan bootTime, bool restored) => _startDuration.Record(
         bootTime.TotalSeconds,
         new KeyValuePair<string, object?>(
@@ -72,6 +113,8 @@ internal sealed class Telemetry : IDisposable
 
     public void Stopped(StopReason reason) =>
         _stops.Add(1, new KeyValuePair<string, object?>(TelemetryNames.StopReasonTag, reason.ToMask()));
+
+    public void WokenUp(TimeSpan latency) => _wakeupDuration.Record(latency.TotalSeconds);
 
     public void Restarted() => _restarts.Add(1);
 

@@ -8,6 +8,7 @@ internal static class TelemetryNames
 
     public const string Instances = "unikraft.instances";
     public const string InstanceStartDuration = "unikraft.instance.start.duration";
+    public const string InstanceWakeupDuration = "unikraft.instance.wakeup.duration";
     public const string InstanceStops = "unikraft.instance.stops";
     public const string InstanceRestarts = "unikraft.instance.restarts";
     public const string Checkpoints = "unikraft.checkpoints";
@@ -19,6 +20,11 @@ internal static class TelemetryNames
     public const string StartActivity = "instance.start";
     public const string StopActivity = "instance.stop";
     public const string CaptureActivity = "instance.capture";
+    public const string SuspendActivity = "instance.suspend";
+    public const string BranchActivity = "instance.branch";
+    public const string CheckpointActivity = "checkpoint.create";
+    public const string LoadActivity = "checkpoint.load";
+    public const string CloneActivity = "template.clone";
 
     public const string StateTag = "unikraft.instance.state";
     public const string StopReasonTag = "unikraft.instance.stop_reason";

@@ -3,8 +3,10 @@ namespace Unikraft.Platform.Instances;
 /// <summary>What a request to create an instance may say.</summary>
 internal static class CreateInstanceRules
 {
+    private const int MaxReplicas = 253;
+
     /// <exception cref="InvalidRequestException">The request contradicts itself or is out of range.</exception>
-    public static void Require(CreateInstanceRequest request, HypervisorInfo hypervisor)
+    public static void Require(CreateInstanceRequest request, int replicas, HypervisorInfo hypervisor)
     {
         if (request.Template is not null)
         {
@@ -37,8 +39,23 @@ internal static class CreateInstanceRules
         RequireArgs(request.Args ?? []);
         RequireEnv(request.Env ?? new Dictionary<string, string>(StringComparer.Ordinal));
         RequireUnset(!Enum.IsDefined(request.RestartPolicy), $"'{request.RestartPolicy}' is not a restart policy");
+        RequireUnset(replicas is < 0 or > MaxReplicas, $"'replicas' is {replicas}; allowed is 0 to {MaxReplicas}");
+        RequireFeatures(request);
         Durations.RequireTimeout(request.WaitTimeout);
-        RequireUnset(request.WaitTimeout is not null && !request.Autostart, "Cannot wait for an instance that is not started: set 'autostart'");
+        RequireUnset(Durations.WaitTimeoutOf(request) is not null && !request.Autostart, "Cannot wait for an instance that is not started: set 'autostart'");
+    }
+
+    private static void RequireFeatures(CreateInstanceRequest request)
+    {
+        RequireUnset((request.Features & ~InstanceFeatures.DeleteOnStop) != InstanceFeatures.None, $"'{request.Features}' are not instance features");
+        Durations.RequireCooldown(request.ScaleToZero?.CooldownTime);
+        if (request.Features.HasFlag(InstanceFeatures.DeleteOnStop))
+        {
+            RequireUnset(
+                request.RestartPolicy != RestartPolicy.Never,
+                "To use the \"delete-on-stop\" feature, set the `restart_policy` to `never`");
+            RequireUnset(request.ScaleToZero is not null, "Cannot specify 'scale_to_zero' with the feature 'delete-on-stop'");
+        }
     }
 
     private static void RequireInherited(CreateInstanceRequest request, string when)

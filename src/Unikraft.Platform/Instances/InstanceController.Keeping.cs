@@ -11,44 +11,69 @@ internal sealed partial class InstanceController : IKeptResource
     /// <summary>Goes on where a platform before has left off. An instance that ran is stopped: its machine ended with the process that it was in.</summary>
     public void Restore(InstanceRecord record, DataDirectory data)
     {
+        Func<Task>? delete;
         lock (_status.Sync)
         {
-            _status.StartCount = record.StartCount;
-            _status.RestartCount = record.RestartCount;
-            _status.Transitions.Restore(record.Transitions);
-            _status.Last = record switch
-            {
-                { Run: { } run } => new PastRun(
-                    run.StartedAt,
-                    Time.GetUtcNow(),
-                    data.SinceServiceTime(run.StartedService),
-                    run.BootTime is { } boot ? TimeSpan.FromTicks(boot) : null,
-                    StopOutcome.Compose(
-                        run.IsStoppedByUser ? StopInitiator.User : StopInitiator.Platform,
-                        forced: true,
-                        new MachineExit.Killed())),
-                { Last: { } last } => new PastRun(
-                    last.StartedAt,
-                    last.StoppedAt,
-                    TimeSpan.FromTicks(last.Uptime),
-                    last.BootTime is { } boot ? TimeSpan.FromTicks(boot) : null,
-                    new StopOutcome(
-                        (StopReason)last.Reason,
-                        last.ExitCode,
-                        last.StopCode is { } code ? new StopCode(code) : null,
-                        last.Fault)),
-                _ => null,
-            };
-            _status.Publish();
-            if (record is { Run: null, Restart: { } restart })
-            {
-                _restarts.Resume(restart.Attempt, restart.NextAt is { } next ? TimeSpan.FromTicks(next) - data.ServiceTime : TimeSpan.Zero);
-            }
-            else if (record is { Run: null, UnusedSince: { } since })
-            {
-                Retention.Restore(data.SinceServiceTime(since));
-            }
+            delete = RestoreLocked(record, data);
         }
+
+        // One that is not to outlive its stop has stopped.
+        _ = delete?.Invoke();
+    }
+
+    // Under the lock. What is returned is to be called outside of it.
+    private Func<Task>? RestoreLocked(InstanceRecord record, DataDirectory data)
+    {
+        _status.StartCount = record.StartCount;
+        _status.RestartCount = record.RestartCount;
+        _status.Transitions.Restore(record.Transitions);
+        if (record is { IsStandby: true, Run: null })
+        {
+            _status.RestoreStandby();
+        }
+
+        _status.Last = record switch
+        {
+            { Run: { } run } => new PastRun(
+                run.StartedAt,
+                Time.GetUtcNow(),
+                data.SinceServiceTime(run.StartedService),
+                run.BootTime is { } boot ? TimeSpan.FromTicks(boot) : null,
+                TimeSpan.Zero,
+                StopOutcome.Compose(
+                    run.IsStoppedByUser ? StopInitiator.User : StopInitiator.Platform,
+                    forced: true,
+                    new MachineExit.Killed())),
+            { Last: { } last } => new PastRun(
+                last.StartedAt,
+                last.StoppedAt,
+                TimeSpan.FromTicks(last.Uptime),
+                last.BootTime is { } boot ? TimeSpan.FromTicks(boot) : null,
+                TimeSpan.FromTicks(last.CpuTime),
+                new StopOutcome(
+                    (StopReason)last.Reason,
+                    last.ExitCode,
+                    last.StopCode is { } code ? new StopCode(code) : null,
+                    last.Fault)),
+            _ => null,
+        };
+        _status.Publish();
+        Func<Task>? delete = record.Run is null ? null : BeginDeleteOnStop();
+        if (delete is not null)
+        {
+            return delete;
+        }
+
+        if (record is { Run: null, Restart: { } restart })
+        {
+            _restarts.Resume(restart.Attempt, restart.NextAt is { } next ? TimeSpan.FromTicks(next) - data.ServiceTime : TimeSpan.Zero);
+        }
+        else if (record is { Run: null, UnusedSince: { } since })
+        {
+            Retention.Restore(data.SinceServiceTime(since));
+        }
+
+        return null;
     }
 
     public ResourceRecord? Save(DataDirectory data)
@@ -69,7 +94,7 @@ internal sealed partial class InstanceController : IKeptResource
                 Name = _identity.Name,
                 CreatedAt = _identity.CreatedAt,
                 Order = _identity.Order,
-                Configuration = _configuration.ToRecord(data),
+                Configuration = _status.Configuration.ToRecord(data),
                 Lineage = data.KeepLineage(Snapshots.HistoryLocked),
                 Tags = metadata.Tags,
                 DeleteLock = metadata.DeleteLock,
@@ -77,7 +102,10 @@ internal sealed partial class InstanceController : IKeptResource
                 UnusedSince = unusedFor is { } unused ? data.ToServiceTime(unused) : null,
                 Snapshot = Snapshots.KeptAs,
                 Origin = Origin?.ToRecord(),
-                RestartPolicy = _status.RestartPolicy,
+                RestartPolicy = _status.Policies.Restart,
+                Features = _status.Policies.Features,
+                ScaleToZero = _status.Policies.ScaleToZero is { } scale ? new ScaleToZeroRecord(scale.Stateful, scale.CooldownTime.Ticks) : null,
+                IsStandby = _status.State == InstanceState.Standby,
                 StartCount = _status.StartCount,
                 RestartCount = _status.RestartCount,
                 Restart = isRestarting
@@ -92,6 +120,7 @@ internal sealed partial class InstanceController : IKeptResource
                         last.StoppedAt,
                         last.Uptime.Ticks,
                         last.BootTime?.Ticks,
+                        last.CpuTime.Ticks,
                         (int)last.Outcome.Reason,
                         last.Outcome.ExitCode,
                         last.Outcome.StopCode?.Value,

@@ -14,7 +14,7 @@ internal sealed partial class InstanceController
 {
     private readonly PlatformContext _platform;
     private readonly ResourceIdentity _identity;
-    private readonly InstanceConfiguration _configuration;
+    private readonly InstancePolicies _policies;
     private readonly InstanceStatus _status;
     private readonly RestartScheduler _restarts;
     private readonly InstanceReports _reports;
@@ -22,25 +22,27 @@ internal sealed partial class InstanceController
 
     private readonly TaskCompletionSource<Task> _closed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private TaskCompletionSource<InstanceRun> _started = NewStarted();
+    private bool _isClosing;
     private Task _teardown = Task.CompletedTask;
 
     public InstanceController(
         PlatformContext platform,
         ResourceIdentity identity,
         Blueprint blueprint,
-        RestartPolicy restartPolicy,
+        InstancePolicies policies,
         Retention retention,
         InstanceTransitions transitions,
         IGuestRequests requests)
     {
         _platform = platform;
         _identity = identity;
-        _configuration = blueprint.Configuration;
+        _policies = policies;
         _requests = requests;
-        _status = new InstanceStatus(platform.TimeProvider, identity, blueprint, restartPolicy, retention, transitions);
-        _restarts = new RestartScheduler(platform, _status, restartPolicy, sequence => StartAsync(sequence, CancellationToken.None));
+        _status = new InstanceStatus(platform.TimeProvider, identity, blueprint, policies, retention, transitions);
+        _restarts = new RestartScheduler(platform, _status, policies.Restart, sequence => StartAsync(sequence, onlyFromStandby: false, CancellationToken.None));
         _reports = new InstanceReports(platform, identity);
         Snapshots = new InstanceSnapshots(platform, _status, blueprint);
+        Connections = new ConnectionGate(platform, _status, this, policies.ScaleToZero);
         Origin = blueprint.Origin;
         Log = new InstanceLog(platform.Settings.LogCapacityBytes);
         KeepChanges();
@@ -57,6 +59,8 @@ internal sealed partial class InstanceController
 
     public InstanceSnapshots Snapshots { get; }
 
+    public ConnectionGate Connections { get; }
+
     private TimeProvider Time => _platform.TimeProvider;
 
     public Instance Describe()
@@ -67,52 +71,166 @@ internal sealed partial class InstanceController
         }
     }
 
+    /// <summary>Measures the instance.</summary>
+    /// <param name="withMemory">Whether its memory is looked through as well, which takes time.</param>
+    public InstanceMetrics Measure(bool withMemory = true)
+    {
+        InstanceMetrics metrics;
+        IVirtualMachine? machine;
+        lock (_status.Sync)
+        {
+            machine = _status.Run?.Machine;
+            Instance now = _status.Describe();
+            InstanceConnections connections = Connections.Connections;
+            metrics = new InstanceMetrics
+            {
+                Uuid = now.Uuid,
+                Name = now.Name,
+                State = now.State,
+                StartCount = now.StartCount,
+                RestartCount = now.RestartCount,
+                StartedAt = now.StartedAt,
+                StoppedAt = now.StoppedAt,
+                Uptime = now.Uptime,
+                BootTime = now.BootTime,
+                CpuTime = _status.Run is null ? _status.Last?.CpuTime ?? default : default,
+                Connections = connections.Active,
+                Queued = connections.Queued,
+                TotalConnections = connections.Total,
+                WakeupLatency = connections.Wakeups.ToBuckets(),
+                WakeupLatencySum = connections.Wakeups.Sum,
+            };
+        }
+
+        return machine?.GetFeature<IMachineStatistics>() is not { } statistics
+            ? metrics
+            : metrics with { CpuTime = statistics.CpuTime, RssBytes = withMemory ? statistics.ResidentBytes : 0 };
+    }
+
     /// <summary>The instance can be found: requests of its guest are served from now on, and its autokill policy holds.</summary>
     public void Publish()
     {
+        Func<Task>? delete;
         lock (_status.Sync)
         {
             _status.Publish();
+            // It may have stopped before it could be found.
+            delete = _status is { State: InstanceState.Stopped, Last: not null } ? BeginDeleteOnStop() : null;
         }
+
+        _ = delete?.Invoke();
     }
 
-    /// <summary>Starts the stopped instance, and returns when its vCPUs run.</summary>
-    public Task StartAsync(CancellationToken cancellationToken) => StartAsync(restart: null, cancellationToken);
+    /// <summary>Starts the instance, and returns when its vCPUs run.</summary>
+    public Task StartAsync(CancellationToken cancellationToken) => StartAsync(restart: null, onlyFromStandby: false, cancellationToken);
+
+    /// <summary>Starts the instance for a connection, if it is still in standby.</summary>
+    public Task WakeAsync() => StartAsync(restart: null, onlyFromStandby: true, CancellationToken.None);
 
     /// <summary>Stops the instance and waits until it is stopped.</summary>
-    public async Task<Instance> StopAsync(StopInitiator initiator, bool force, TimeSpan gracePeriod, CancellationToken cancellationToken)
+    public async Task<Instance> StopAsync(StopInitiator initiator, StopPlan plan, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.StopActivity, _identity);
         InstanceRun? run;
+        bool drains, isIdle;
         lock (_status.Sync)
         {
             _status.ThrowIfClosed();
-            run = NoteStop(initiator, force, gracePeriod);
+            drains = plan.DrainTimeout > TimeSpan.Zero && InstanceLifecycle.Allows(_status.State, InstanceOperation.Drain);
+            run = drains ? NoteDrain(initiator, plan) : NoteStop(initiator, plan);
+            isIdle = Connections.Connections.Active == 0;
+            if (_status.State == InstanceState.Standby)
+            {
+                _status.Transition(InstanceTrigger.StopRequested);
+            }
         }
 
         if (run is not null)
         {
-            ApplyStop(run, force, gracePeriod);
+            if (!drains)
+            {
+                ApplyStop(run, plan);
+            }
+            else if (isIdle)
+            {
+                EndDrain(run);
+            }
+
             await run.Ended.Task.WaitAsync(cancellationToken).ConfigureAwait(false);
         }
 
         return Describe();
     }
 
+    /// <summary>The last connection of a draining instance has ended, or the time is up: it is stopped.</summary>
+    public void EndDrain(InstanceRun run)
+    {
+        StopPlan plan;
+        lock (_status.Sync)
+        {
+            if (_status.Run != run || _status.State != InstanceState.Draining)
+            {
+                return;
+            }
+
+            plan = new StopPlan(Force: false, run.Drain!.GracePeriod);
+            NoteStop(StopInitiator.None, plan);
+        }
+
+        ApplyStop(run, plan);
+    }
+
+    /// <summary>Keeps the memory of the instance in a snapshot, and gives its machine back.</summary>
+    public async Task<Instance> SuspendAsync(CancellationToken cancellationToken)
+    {
+        if (_policies.Features.HasFlag(InstanceFeatures.DeleteOnStop))
+        {
+            throw new InvalidRequestException($"Cannot suspend instance '{_identity.Name}': it has the feature 'delete-on-stop'");
+        }
+
+        using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.SuspendActivity, _identity);
+        await SuspendAsync(StopInitiator.User, onlyIn: null, cancellationToken).ConfigureAwait(false);
+        return Describe();
+    }
+
+    /// <summary>A run has had no connection for the cooldown time.</summary>
+    public async Task ScaleToZeroAsync(InstanceRun idle)
+    {
+        if (_policies.ScaleToZero is { Stateful: true })
+        {
+            await SuspendAsync(StopInitiator.Platform, idle, CancellationToken.None).ConfigureAwait(false);
+            return;
+        }
+
+        StopPlan plan = new(Force: false, _platform.Settings.StopGracePeriod);
+        lock (_status.Sync)
+        {
+            if (!IsIdle(idle))
+            {
+                return;
+            }
+
+            NoteStop(StopInitiator.Platform, plan);
+            idle.EndsInStandby = true;
+        }
+
+        ApplyStop(idle, plan);
+    }
+
     /// <summary>Stops the instance on behalf of the platform and waits until nothing of its machine is left. A closed one is fine.</summary>
     public async Task ShutDownAsync(bool force)
     {
-        TimeSpan gracePeriod = _platform.Settings.StopGracePeriod;
+        StopPlan plan = force ? StopPlan.Forced : new StopPlan(Force: false, _platform.Settings.StopGracePeriod);
         InstanceRun? run;
         lock (_status.Sync)
         {
-            run = _status.IsClosed ? _status.Run : NoteStop(StopInitiator.Platform, force, gracePeriod);
+            run = _status.IsClosed ? _status.Run : NoteStop(StopInitiator.Platform, plan);
         }
 
         if (run is not null)
         {
-            ApplyStop(run, force, gracePeriod);
+            ApplyStop(run, plan);
             await run.Ended.Task.ConfigureAwait(false);
         }
 
@@ -127,16 +245,14 @@ internal sealed partial class InstanceController
         InstanceRun? run;
         lock (_status.Sync)
         {
-            if (_status.IsClosed)
+            if (_isClosing)
             {
                 return _closed.Task.Unwrap();
             }
 
-            _status.Close(refusal);
-            _started.TrySetException(refusal());
-            // Nobody may be waiting, and then nobody observes the error.
-            _ = _started.Task.Exception;
-            run = NoteStop(initiator, force: true, TimeSpan.Zero);
+            _isClosing = true;
+            Refuse(refusal);
+            run = NoteStop(initiator, StopPlan.Forced);
         }
 
         _closed.SetResult(CloseAsync(run));
@@ -166,7 +282,7 @@ internal sealed partial class InstanceController
         lock (_status.Sync)
         {
             waiter = _status.AddWaiter(() =>
-                _status.State == InstanceState.Running || (_status.State == InstanceState.Stopped && _status.Restart is null));
+                _status.State == InstanceState.Running || (_status.State is InstanceState.Stopped or InstanceState.Standby && _status.Restart is null));
         }
 
         return async (timeout, cancellationToken) =>
@@ -268,7 +384,7 @@ internal sealed partial class InstanceController
         }
     }
 
-    private async Task StartAsync(RestartSequence? restart, CancellationToken cancellationToken)
+    private async Task StartAsync(RestartSequence? restart, bool onlyFromStandby, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.StartActivity, _identity);
@@ -277,18 +393,20 @@ internal sealed partial class InstanceController
         lock (_status.Sync)
         {
             _status.ThrowIfClosed();
-            if (restart is not null && (restart != _status.Restart || !restart.IsPending))
+            if ((restart is not null && (restart != _status.Restart || !restart.IsPending))
+                || (onlyFromStandby && _status.State != InstanceState.Standby))
             {
                 return;
             }
 
-            if (!InstanceLifecycle.Allows(_status.State, InstanceTrigger.Start))
+            if (!InstanceLifecycle.Allows(_status.State, InstanceOperation.Start))
             {
                 throw new WrongStateException(
                     $"Cannot start instance '{_identity.Name}' in state '{_status.State.ToText()}'",
                     _status.State);
             }
 
+            _platform.Quotas.EnterLive(_identity.Name, _status.Configuration);
             if (restart is null)
             {
                 _restarts.Abort();
@@ -300,9 +418,10 @@ internal sealed partial class InstanceController
                 _status.RestartCount++;
             }
 
-            run = _status.Run = new InstanceRun(this, Time);
+            run = _status.Run = new InstanceRun(this, _status.State, _status.Configuration, Time);
             snapshot = Snapshots.ShareNext();
             _status.StartCount++;
+            Connections.OnStarting();
             _status.Transition(InstanceTrigger.Start);
         }
 
@@ -313,7 +432,7 @@ internal sealed partial class InstanceController
                 run.Abandoned,
                 _platform.Rundown.Closing);
             run.Machine = snapshot is null
-                ? await _platform.Hypervisor.CreateAsync(_configuration.ForMachine(_identity), run, either.Token).ConfigureAwait(false)
+                ? await _platform.Hypervisor.CreateAsync(run.Configuration.ForMachine(_identity), run, either.Token).ConfigureAwait(false)
                 : await _platform.Hypervisor.RestoreAsync(
                     await snapshot.OpenAsync(either.Token).ConfigureAwait(false),
                     _identity.Uuid,
@@ -353,12 +472,12 @@ internal sealed partial class InstanceController
     {
         long now = Time.GetTimestamp();
         SnapshotReference? used;
-        TimeSpan? stop;
-        bool forced, entered;
+        StopPlan? stop;
+        bool entered;
         lock (_status.Sync)
         {
             run.Escalation = new StopEscalation(run.Machine!, Time, _reports.Escalated);
-            (stop, forced) = (run.StopWhenStarted, run.Forced);
+            stop = run.StopWhenStarted is { } gracePeriod ? new StopPlan(run.Forced, gracePeriod) : null;
             used = Snapshots.BeginRun();
             _status.Changed?.Invoke();
             entered = restored && run.Machine!.HasReachedMain && EnterRunning(run, now);
@@ -377,9 +496,9 @@ internal sealed partial class InstanceController
             _reports.Running(run.BootTime!.Value, restored);
         }
 
-        if (stop is { } gracePeriod)
+        if (stop is { } plan)
         {
-            ApplyStop(run, forced, gracePeriod);
+            ApplyStop(run, plan);
         }
 
         _ = AwaitEndAsync(run);
@@ -392,12 +511,13 @@ internal sealed partial class InstanceController
             await DisposeAsync(machine).ConfigureAwait(false);
         }
 
+        Func<Task>? delete;
         lock (_status.Sync)
         {
             if (run.NoRestart)
             {
                 // A stop came in between, which is how this run ended.
-                _status.Last = PastRun.Of(run, StopOutcome.Compose(run.Initiator, run.Forced, exit: null), Time);
+                _status.Last = PastRun.Of(run, StopOutcome.Compose(run.Initiator, run.Forced, exit: null), cpuTime: default, Time);
             }
             else
             {
@@ -405,13 +525,57 @@ internal sealed partial class InstanceController
                 _status.RestartCount -= isRestart ? 1 : 0;
             }
 
-            _status.Run = null;
-            run.Dispose();
-            _status.Transition(InstanceTrigger.Ended);
+            delete = EndRun(run, inStandby: !run.NoRestart && run.Before == InstanceState.Standby);
         }
 
         run.StartDone.TrySetResult();
         run.Ended.SetResult();
+        _ = delete?.Invoke();
+    }
+
+    // Under the lock. What is returned is to be called outside of it: it deletes an instance that is not to outlive its stop.
+    private Func<Task>? EndRun(InstanceRun run, bool inStandby)
+    {
+        _status.Run = null;
+        run.Dispose();
+        Connections.OnEnded();
+        _platform.Quotas.LeaveLive(run.Configuration);
+        _status.Transition(inStandby ? InstanceTrigger.ScaledToZero : InstanceTrigger.Ended);
+        return run.NoRestart || run.Escalation is not null ? BeginDeleteOnStop() : null;
+    }
+
+    // Under the lock.
+    private Func<Task>? BeginDeleteOnStop()
+    {
+        if (!_policies.Features.HasFlag(InstanceFeatures.DeleteOnStop)
+            || _status.IsClosed
+            || !_status.Published.IsCompleted
+            || Retention.TryRemove() is not { } release)
+        {
+            return null;
+        }
+
+        // The release closes the instance too, but later: nobody may start it in between.
+        Refuse(() => new ResourceNotFoundException("instance", _identity.Uuid));
+        return () =>
+        {
+            _platform.Logger.DeletedOnStop(_identity.Name, _identity.Uuid);
+            return release();
+        };
+    }
+
+    // Under the lock.
+    private void Refuse(Func<Exception> refusal)
+    {
+        if (_status.IsClosed)
+        {
+            return;
+        }
+
+        _status.Close(refusal);
+        _started.TrySetException(refusal());
+        // Nobody may be waiting, and then nobody observes the error.
+        _ = _started.Task.Exception;
     }
 
     private async Task AwaitEndAsync(InstanceRun run)
@@ -423,22 +587,29 @@ internal sealed partial class InstanceController
         // The news of main may still be on its way.
         OnMainReached(run);
         run.Escalation!.Dispose();
+        TimeSpan cpuTime = run.Machine.GetFeature<IMachineStatistics>()?.CpuTime ?? default;
         StopOutcome outcome;
         SnapshotReference? used;
         TimeSpan? restartDelay;
         int restartAttempt;
+        Func<Task>? delete;
         lock (_status.Sync)
         {
-            outcome = StopOutcome.Compose(run.Initiator, run.Forced, exit);
-            _status.Last = PastRun.Of(run, outcome, Time);
-            _status.Run = null;
+            outcome = run.Suspension is null
+                ? StopOutcome.Compose(run.Initiator, run.Forced, exit)
+                : StopOutcome.Suspended(run.Initiator);
             used = Snapshots.EndRun();
+            if (run.Suspension is { } memory)
+            {
+                Snapshots.SetNext(memory);
+            }
+
+            _status.Last = PastRun.Of(run, outcome, cpuTime, Time);
             restartDelay = _restarts.Follow(run, outcome);
             restartAttempt = _status.Restart?.Attempt ?? 0;
-            run.Dispose();
             _started = _status.IsClosed ? _started : NewStarted();
             _teardown = _teardown.IsCompleted ? run.TornDown.Task : Task.WhenAll(_teardown, run.TornDown.Task);
-            _status.Transition(InstanceTrigger.Ended);
+            delete = EndRun(run, run.EndsInStandby);
         }
 
         used?.Dispose();
@@ -451,13 +622,102 @@ internal sealed partial class InstanceController
 
         await DisposeAsync(run.Machine).ConfigureAwait(false);
         run.TornDown.SetResult();
+        if (delete is not null)
+        {
+            await delete().ConfigureAwait(false);
+        }
     }
+
+    /// <param name="initiator">Who wants it.</param>
+    /// <param name="onlyIn">The only run to suspend, and only while it has no connection; <see langword="null"/> for any.</param>
+    /// <param name="cancellationToken">Cancels the suspension as long as it is not done.</param>
+    private async Task SuspendAsync(StopInitiator initiator, InstanceRun? onlyIn, CancellationToken cancellationToken)
+    {
+        CloneSource clone = await Snapshots
+            .BeginCloneAsync(ClonePurpose.Suspension, onlyIn, waitForPending: false, cancellationToken)
+            .ConfigureAwait(false);
+        if (clone.Machine is not { } machine)
+        {
+            // In standby by now.
+            clone.Snapshot?.Dispose();
+            return;
+        }
+
+        Task started;
+        lock (_status.Sync)
+        {
+            started = _status.Run?.StartDone.Task ?? Task.CompletedTask;
+        }
+
+        // The app may reach its main entry point before its start is over, and a start that is over is not given up any more.
+        await started.ConfigureAwait(false);
+        SnapshotReference memory = await _platform.CancelOnCloseAsync(
+            token => Snapshots.CaptureAsync(clone, ClonePurpose.Suspension, pauseBudget: null, token),
+            cancellationToken).ConfigureAwait(false);
+        InstanceRun? run = null;
+        try
+        {
+            if (_platform.Data is { } data)
+            {
+                await memory.KeepAsync(data, cancellationToken).ConfigureAwait(false);
+            }
+
+            run = TrySuspend(initiator, onlyIn, machine, memory);
+        }
+        finally
+        {
+            if (run is null)
+            {
+                memory.Dispose();
+                machine.Resume();
+            }
+        }
+
+        if (run is null)
+        {
+            lock (_status.Sync)
+            {
+                _status.ThrowIfClosed();
+                if (onlyIn is not null)
+                {
+                    return;
+                }
+
+                throw ClonePurpose.Suspension.WrongState(_identity.Name, _status.State);
+            }
+        }
+
+        machine.Kill();
+        await run.Ended.Task.ConfigureAwait(false);
+    }
+
+    // Once the memory is that of the next start, nothing can come in between any more.
+    private InstanceRun? TrySuspend(StopInitiator initiator, InstanceRun? onlyIn, IVirtualMachine machine, SnapshotReference memory)
+    {
+        lock (_status.Sync)
+        {
+            InstanceRun? run = _status is { IsClosed: false, State: InstanceState.Running } ? _status.Run : null;
+            if (run?.Machine != machine || (onlyIn is not null && !IsIdle(onlyIn)))
+            {
+                return null;
+            }
+
+            NoteStop(initiator, new StopPlan(Force: false, GracePeriod: TimeSpan.Zero));
+            run.Suspension = memory;
+            run.EndsInStandby = _policies.ScaleToZero is not null;
+            return run;
+        }
+    }
+
+    // Under the lock.
+    private bool IsIdle(InstanceRun run) =>
+        _status is { IsClosed: false, State: InstanceState.Running } && _status.Run == run && Connections.IsIdle;
 
     private async Task CloseAsync(InstanceRun? run)
     {
         if (run is not null)
         {
-            ApplyStop(run, force: true, TimeSpan.Zero);
+            ApplyStop(run, StopPlan.Forced);
             await run.Ended.Task.ConfigureAwait(false);
         }
 
@@ -499,7 +759,7 @@ internal sealed partial class InstanceController
     }
 
     // Under the lock. Returns the run to stop, which is then to be passed to ApplyStop outside of the lock.
-    private InstanceRun? NoteStop(StopInitiator initiator, bool force, TimeSpan gracePeriod)
+    private InstanceRun? NoteStop(StopInitiator initiator, StopPlan plan)
     {
         _restarts.Abort();
         if (_status.Run is not { } run)
@@ -510,7 +770,9 @@ internal sealed partial class InstanceController
         }
 
         run.NoRestart = true;
-        run.Forced |= force;
+        run.EndsInStandby = false;
+        run.Forced |= plan.Force;
+        run.Drain?.Dispose();
         if (run.Machine is not { Exited.IsCompleted: true })
         {
             run.Initiator |= initiator;
@@ -521,29 +783,48 @@ internal sealed partial class InstanceController
             _status.Transition(InstanceTrigger.StopRequested);
         }
 
+        Connections.WatchIdleness();
         if (run.Escalation is null)
         {
-            run.StopWhenStarted = gracePeriod;
+            run.StopWhenStarted = plan.GracePeriod;
             _ = run.AbandonAsync();
         }
 
         return run;
     }
 
-    private static void ApplyStop(InstanceRun run, bool force, TimeSpan gracePeriod)
+    // Under the lock.
+    private InstanceRun NoteDrain(StopInitiator initiator, StopPlan plan)
+    {
+        _restarts.Abort();
+        InstanceRun run = _status.Run!;
+        run.NoRestart = true;
+        run.Initiator |= initiator;
+        run.Drain ??= new ConnectionDrain(Time, () => EndDrain(run));
+        run.Drain.Limit(plan.DrainTimeout, plan.GracePeriod);
+        if (InstanceLifecycle.Allows(_status.State, InstanceTrigger.DrainRequested))
+        {
+            _status.Transition(InstanceTrigger.DrainRequested);
+            Connections.WatchIdleness();
+        }
+
+        return run;
+    }
+
+    private static void ApplyStop(InstanceRun run, StopPlan plan)
     {
         if (run.Escalation is not { } escalation)
         {
             return;
         }
 
-        if (force)
+        if (plan.Force)
         {
             run.Machine!.Kill();
         }
         else
         {
-            escalation.Begin(gracePeriod);
+            escalation.Begin(plan.GracePeriod);
         }
     }
 
@@ -560,6 +841,7 @@ internal sealed partial class InstanceController
         if (InstanceLifecycle.Allows(_status.State, InstanceTrigger.MainReached))
         {
             _status.Transition(InstanceTrigger.MainReached);
+            Connections.WatchIdleness();
         }
 
         return true;

@@ -101,14 +101,20 @@ internal sealed class InstanceLog(int capacity)
         }
     }
 
-    /// <summary>Reads a part of the log.</summary>
     /// <exception cref="InvalidRequestException">The limit is negative.</exception>
-    public LogOutput Read(LogRange? range)
+    public static void Require(LogRange? range)
     {
         if (range?.Limit < 0)
         {
             throw new InvalidRequestException($"The limit {range.Limit} of a log range is negative.");
         }
+    }
+
+    /// <summary>Reads a part of the log.</summary>
+    /// <exception cref="InvalidRequestException">The limit is negative.</exception>
+    public LogOutput Read(LogRange? range)
+    {
+        Require(range);
 
         long availableStart, availableEnd;
         lock (_lock)

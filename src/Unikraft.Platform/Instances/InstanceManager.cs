@@ -18,8 +18,13 @@ internal sealed class InstanceManager(
 {
     private readonly TransitionLog _transitions = new(TransitionLog.OfAllInstances);
 
-    public Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default) =>
-        CreateAsync(request, onlyIn: null, cancellationToken);
+    public async Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default) =>
+        (await CreateAsync(request, replicas: 0, onlyIn: null, cancellationToken).ConfigureAwait(false))[0];
+
+    public Task<IReadOnlyList<Instance>> CreateReplicasAsync(
+        CreateInstanceRequest request,
+        int replicas,
+        CancellationToken cancellationToken = default) => CreateAsync(request, replicas, onlyIn: null, cancellationToken);
 
     Task IGuestRequests.ConvertAsync(InstanceController instance, InstanceRun run) =>
         templateStore.ConvertAsync(instance, run, autokill: null, CancellationToken.None);
@@ -36,7 +41,7 @@ internal sealed class InstanceManager(
         try
         {
             CreateInstanceRequest request = new() { BranchFrom = instance.Identity.Uuid };
-            return (await CreateAsync(request, run, CancellationToken.None).ConfigureAwait(false)).Uuid;
+            return (await CreateAsync(request, replicas: 0, run, CancellationToken.None).ConfigureAwait(false))[0].Uuid;
         }
         finally
         {
@@ -62,14 +67,35 @@ internal sealed class InstanceManager(
             throw new InvalidRequestException("Cannot combine a forced stop with a grace period");
         }
 
+        if (request is { Force: true, DrainTimeout: not null })
+        {
+            throw new InvalidRequestException("Cannot combine 'drain_timeout_ms' with 'force'");
+        }
+
         Durations.RequireGracePeriod(request?.GracePeriod);
-        Instance stopped = await instances.Find(instance).StopAsync(
-            StopInitiator.User,
+        StopPlan plan = new(
             request?.Force ?? false,
             request?.GracePeriod ?? platform.Settings.StopGracePeriod,
-            cancellationToken).ConfigureAwait(false);
+            Durations.RequireDrainTimeout(request?.DrainTimeout, platform.Settings.MaxDrainTimeout));
+        Instance stopped = await instances.Find(instance).StopAsync(StopInitiator.User, plan, cancellationToken).ConfigureAwait(false);
         await platform.TryCommitAsync().ConfigureAwait(false);
         return stopped;
+    }
+
+    public async Task<Instance> SuspendAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
+    {
+        using Rundown.Scope scope = platform.Rundown.Enter();
+        cancellationToken.ThrowIfCancellationRequested();
+        Instance suspended = await instances.Find(instance).SuspendAsync(cancellationToken).ConfigureAwait(false);
+        await platform.TryCommitAsync().ConfigureAwait(false);
+        return suspended;
+    }
+
+    public async Task<IInstanceConnection> ConnectAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
+    {
+        platform.Rundown.ThrowIfClosed();
+        cancellationToken.ThrowIfCancellationRequested();
+        return await instances.Find(instance).Connections.ConnectAsync(cancellationToken).ConfigureAwait(false);
     }
 
     public async Task<Instance> WaitAsync(
@@ -143,6 +169,34 @@ internal sealed class InstanceManager(
 
     public LogOutput ReadLog(NameOrUuid instance, LogRange? range = null) => Find(instance).Log.Read(range);
 
+    public IReadOnlyList<InstanceLogOutput> ReadLogs(params IReadOnlyList<InstanceLogRequest> requests)
+    {
+        ArgumentNullException.ThrowIfNull(requests);
+        InstanceController[] found = [.. requests.Select(request => Find(request.Instance))];
+        foreach (InstanceLogRequest request in requests)
+        {
+            InstanceLog.Require(request.Range);
+        }
+
+        return [.. found.Zip(requests, static (instance, request) => new InstanceLogOutput(
+            instance.Identity.Uuid,
+            instance.Identity.Name,
+            instance.Describe().State,
+            instance.Log.Read(request.Range)))];
+    }
+
+    public IReadOnlyList<InstanceMetrics> GetMetrics(params IReadOnlyList<NameOrUuid> instances)
+    {
+        ArgumentNullException.ThrowIfNull(instances);
+        platform.Rundown.ThrowIfClosed();
+        return instances.Count == 0 ? Measure(withMemory: true)
+            : [.. instances.Select(instance => Find(instance)).ToArray().Select(static found => found.Measure())];
+    }
+
+    /// <summary>Measures all instances.</summary>
+    /// <param name="withMemory">Whether their memory is looked through as well.</param>
+    public IReadOnlyList<InstanceMetrics> Measure(bool withMemory) => [.. instances.List().Select(instance => instance.Measure(withMemory))];
+
     public IInstanceConsole AttachConsole(NameOrUuid instance, ConsoleOptions? options = null) =>
         new InstanceConsole(Find(instance), options?.FromStart ?? false);
 
@@ -179,69 +233,86 @@ internal sealed class InstanceManager(
         return instances.Find(instance);
     }
 
-    private async Task<Instance> CreateAsync(CreateInstanceRequest request, InstanceRun? onlyIn, CancellationToken cancellationToken)
+    private async Task<IReadOnlyList<Instance>> CreateAsync(
+        CreateInstanceRequest request,
+        int replicas,
+        InstanceRun? onlyIn,
+        CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(request);
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
-        CreateInstanceRules.Require(request, platform.Hypervisor.Info);
+        CreateInstanceRules.Require(request, replicas, platform.Hypervisor.Info);
+        TimeSpan? waitTimeout = Durations.WaitTimeoutOf(request);
         ResourceMetadata metadata = ResourceMetadata.Of(request.Tags, request.DeleteLock, request.Autokill);
+        if (request.BranchFrom is not null && onlyIn is null)
+        {
+            LicenseCheck.RequireBranching(platform);
+        }
 
         InstanceController? source = request.BranchFrom is { } branchFrom ? instances.Find(branchFrom) : null;
         (IInstanceSource? stored, Retention.Use? load) = BeginLoad(request);
         using Retention.Use? scopeOfLoad = load;
-        ResourceIdentity identity = instances.Reserve(
-            request.Name,
-            source?.Identity.Name ?? stored?.Identity.Name ?? ResourceName.OfImage(request.Image!));
-        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CreateActivity, identity);
-
-        InstanceController? instance = null;
-        Func<TimeSpan, CancellationToken, Task<Instance>>? running;
+        List<Creation> creations = [];
+        Activity? activity = null;
         try
         {
-            instance = await MakeAsync(identity, request, metadata, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
-            running = request.WaitTimeout is null ? null : instance.ExpectRunning();
+            Reserve(creations, request.Name, replicas, source?.Identity.Name ?? stored?.Identity.Name ?? ResourceName.OfImage(request.Image!));
+            activity = platform.Telemetry.Begin(TelemetryNames.CreateActivity, creations[0].Identity);
+            Blueprint blueprint = await BlueprintAsync(request, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
+            using (blueprint.Snapshot)
+            {
+                foreach (Creation creation in creations)
+                {
+                    creation.Instance = Make(creation.Identity, blueprint, request, metadata, stored);
+                    creation.Running = waitTimeout is null ? null : creation.Instance.ExpectRunning();
+                }
+            }
+
             if (platform.Data is { } data)
             {
-                await KeepAsync(data, instance, request, cancellationToken).ConfigureAwait(false);
+                await KeepAsync(data, creations, request, cancellationToken).ConfigureAwait(false);
             }
 
             if (request.Autostart)
             {
-                await instance.StartAsync(cancellationToken).ConfigureAwait(false);
+                await Task.WhenAll(creations.Select(creation => creation.Instance!.StartAsync(cancellationToken))).ConfigureAwait(false);
             }
 
             cancellationToken.ThrowIfCancellationRequested();
-            Publish(identity, instance, stored, load);
+            Publish(creations, stored, load);
             await platform.CommitAsync().ConfigureAwait(false);
         }
         catch
         {
-            // Nobody finds it any more, before it ends.
-            Remove(identity);
-            platform.Data?.Logs.Detach(identity.Uuid);
-            if (instance is not null)
-            {
-                await CloseAsync(instance).ConfigureAwait(false);
-            }
-
+            await UndoAsync(creations).ConfigureAwait(false);
             throw;
         }
-
-        platform.Logger.InstanceCreated(identity.Name, identity.Uuid, instance.Describe().Origin?.Name ?? request.Image!.Name);
-        if (running is null)
+        finally
         {
-            return instance.Describe();
+            activity?.Dispose();
+        }
+
+        foreach (Creation creation in creations)
+        {
+            platform.Logger.InstanceCreated(
+                creation.Identity.Name,
+                creation.Identity.Uuid,
+                creation.Instance!.Origin?.Name ?? request.Image!.Name);
+        }
+
+        if (waitTimeout is not { } timeout)
+        {
+            return [.. creations.Select(creation => creation.Instance!.Describe())];
         }
 
         try
         {
-            return await running(request.WaitTimeout!.Value, cancellationToken).ConfigureAwait(false);
+            return await Task.WhenAll(creations.Select(creation => creation.Running!(timeout, cancellationToken))).ConfigureAwait(false);
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
-            Remove(identity);
-            await CloseAsync(instance).ConfigureAwait(false);
+            await UndoAsync(creations).ConfigureAwait(false);
             await platform.TryCommitAsync().ConfigureAwait(false);
             throw;
         }
@@ -251,12 +322,17 @@ internal sealed class InstanceManager(
     public void Recover(Guid uuid, InstanceRecord record, DataDirectory data)
     {
         ResourceIdentity identity = record.ToIdentity(uuid);
+        using SnapshotReference? snapshot = data.RecoverSnapshot(record.Snapshot);
         Blueprint blueprint = new(
             record.Configuration.ToConfiguration(data),
-            data.RecoverSnapshot(record.Snapshot),
+            snapshot,
             record.Origin.ToOrigin(),
             data.ReadLineage(record.Lineage));
-        InstanceController instance = Make(identity, blueprint, record.ToMetadata(), record.RestartPolicy);
+        InstancePolicies policies = new(
+            record.RestartPolicy,
+            record.Features,
+            record.ScaleToZero is { } scale ? new ScaleToZero(scale.Stateful, TimeSpan.FromTicks(scale.CooldownTime)) : null);
+        InstanceController instance = Make(identity, blueprint, policies, record.ToMetadata());
         if (data.Logs.Restore(uuid, instance.Log) is { } damage)
         {
             platform.Logger.DamageFound(KeptLogs.NameOf(uuid), damage);
@@ -269,7 +345,7 @@ internal sealed class InstanceManager(
     // What the start and the instance need after a restart of the host: the bytes of the image, and the snapshot unless it is about to be used up.
     private static async Task KeepAsync(
         DataDirectory data,
-        InstanceController instance,
+        List<Creation> creations,
         CreateInstanceRequest request,
         CancellationToken cancellationToken)
     {
@@ -280,11 +356,14 @@ internal sealed class InstanceManager(
 
         if (!request.Autostart)
         {
-            await instance.Snapshots.KeepNextAsync(data, cancellationToken).ConfigureAwait(false);
+            foreach (Creation creation in creations)
+            {
+                await creation.Instance!.Snapshots.KeepNextAsync(data, cancellationToken).ConfigureAwait(false);
+            }
         }
     }
 
-    private void Publish(ResourceIdentity identity, InstanceController instance, IInstanceSource? stored, Retention.Use? load)
+    private void Publish(List<Creation> creations, IInstanceSource? stored, Retention.Use? load)
     {
         if (platform.Data is { } data)
         {
@@ -300,10 +379,17 @@ internal sealed class InstanceManager(
 
         void PublishTogether()
         {
-            instances.Add(identity, instance);
-            instance.Publish();
-            stored?.CountLoad();
+            foreach (Creation creation in creations)
+            {
+                instances.Add(creation.Identity, creation.Instance!);
+            }
+
             load?.Succeed();
+            foreach (Creation creation in creations)
+            {
+                stored?.CountLoad();
+                creation.Instance!.Publish();
+            }
         }
     }
 
@@ -318,30 +404,68 @@ internal sealed class InstanceManager(
         return isRemoved;
     }
 
-    private async Task<InstanceController> MakeAsync(
-        ResourceIdentity identity,
+    // The first one is called as the request says, the others after it.
+    private void Reserve(List<Creation> creations, string? name, int replicas, string baseName)
+    {
+        creations.Add(new Creation(instances.Reserve(name, baseName)));
+        for (int i = 0; i < replicas; i++)
+        {
+            creations.Add(new Creation(instances.Reserve(requested: null, creations[0].Identity.Name)));
+        }
+    }
+
+    private async Task UndoAsync(IReadOnlyList<Creation> creations)
+    {
+        foreach (Creation creation in creations)
+        {
+            Remove(creation.Identity);
+            platform.Data?.Logs.Detach(creation.Identity.Uuid);
+        }
+
+        await Task.WhenAll(creations.Select(creation => creation.Instance is { } made ? CloseAsync(made) : Task.CompletedTask))
+            .ConfigureAwait(false);
+    }
+
+    private async Task<Blueprint> BlueprintAsync(
         CreateInstanceRequest request,
-        ResourceMetadata metadata,
         InstanceController? source,
         InstanceRun? onlyIn,
         IInstanceSource? stored,
         CancellationToken cancellationToken)
     {
-        Blueprint blueprint = (source, stored) switch
+        if (source is not null)
         {
-            (not null, _) => await BranchAsync(source, onlyIn, request.Snapshot, cancellationToken).ConfigureAwait(false),
-            (_, not null) => stored.Load(),
-            _ => new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []),
-        };
+            using Activity? branching = platform.Telemetry.Begin(TelemetryNames.BranchActivity, source.Identity);
+            return await BranchAsync(source, onlyIn, request.Snapshot, cancellationToken).ConfigureAwait(false);
+        }
+
+        if (stored is not null)
+        {
+            using Activity? loading = platform.Telemetry.Begin(
+                request.Template is null ? TelemetryNames.LoadActivity : TelemetryNames.CloneActivity,
+                stored.Identity);
+            return stored.Load();
+        }
+
+        return new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []);
+    }
+
+    private InstanceController Make(
+        ResourceIdentity identity,
+        Blueprint blueprint,
+        CreateInstanceRequest request,
+        ResourceMetadata metadata,
+        IInstanceSource? stored)
+    {
         if (request.Autokill is null && stored is not null)
         {
             metadata = metadata with { Autokill = stored.InheritedAutokill };
         }
 
-        return Make(identity, blueprint, metadata, request.RestartPolicy);
+        return Make(identity, blueprint, new InstancePolicies(request.RestartPolicy, request.Features, request.ScaleToZero), metadata);
     }
 
-    private InstanceController Make(ResourceIdentity identity, Blueprint blueprint, ResourceMetadata metadata, RestartPolicy restartPolicy)
+    private InstanceController Make(ResourceIdentity identity, Blueprint blueprint, InstancePolicies policies, ResourceMetadata metadata)
     {
         InstanceController? instance = null;
         Retention retention = new(
@@ -351,8 +475,14 @@ internal sealed class InstanceManager(
             metadata,
             () => Remove(identity),
             () => CloseAsync(instance!));
-        InstanceTransitions transitions = new(identity, platform.TimeProvider, _transitions);
-        instance = new InstanceController(platform, identity, blueprint, restartPolicy, retention, transitions, this);
+        instance = new InstanceController(
+            platform,
+            identity,
+            blueprint with { Snapshot = blueprint.Snapshot?.Share() },
+            policies,
+            retention,
+            new InstanceTransitions(identity, platform.TimeProvider, _transitions),
+            this);
         live.Add(instance);
         return instance;
     }
@@ -405,5 +535,16 @@ internal sealed class InstanceManager(
             default:
                 return (null, null);
         }
+    }
+
+    /// <summary>An instance in the making.</summary>
+    private sealed class Creation(ResourceIdentity identity)
+    {
+        public ResourceIdentity Identity => identity;
+
+        public InstanceController? Instance { get; set; }
+
+        /// <summary>Waits for it to be running, if that is wanted.</summary>
+        public Func<TimeSpan, CancellationToken, Task<Instance>>? Running { get; set; }
     }
 }

@@ -1,10 +1,19 @@
+using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Hypervisors;
 
 namespace Unikraft.Platform.Instances;
 
 /// <summary>One life of an instance, from a start to the end of its machine.</summary>
 /// <remarks>Mutable members are guarded by the lock of the instance, but for what the vCPU thread sets.</remarks>
-internal sealed class InstanceRun(InstanceController instance, TimeProvider timeProvider) : IMachineMonitor, IThreadPoolWorkItem, IDisposable
+/// <param name="instance">The instance.</param>
+/// <param name="before">The state that it was started from.</param>
+/// <param name="configuration">What the machine is made of, unless it is restored.</param>
+/// <param name="timeProvider">The clock.</param>
+internal sealed class InstanceRun(
+    InstanceController instance,
+    InstanceState before,
+    InstanceConfiguration configuration,
+    TimeProvider timeProvider) : IMachineMonitor, IThreadPoolWorkItem, IDisposable
 {
     private readonly CancellationTokenSource _abandoned = new();
     private long _mainTimestamp;
@@ -13,6 +22,11 @@ internal sealed class InstanceRun(InstanceController instance, TimeProvider time
     public DateTimeOffset StartedAt { get; } = timeProvider.GetUtcNow();
 
     public long StartTimestamp { get; } = timeProvider.GetTimestamp();
+
+    /// <summary>The state that the instance was started from.</summary>
+    public InstanceState Before => before;
+
+    public InstanceConfiguration Configuration => configuration;
 
     /// <summary>Cancelled when a stop comes before the vCPUs run.</summary>
     public CancellationToken Abandoned => _abandoned.Token;
@@ -32,6 +46,15 @@ internal sealed class InstanceRun(InstanceController instance, TimeProvider time
 
     /// <summary>A manual stop rules a restart out, even one that came when the machine had just ended by itself.</summary>
     public bool NoRestart { get; set; }
+
+    /// <summary>The stop that waits for connections to end, if one does.</summary>
+    public ConnectionDrain? Drain { get; set; }
+
+    /// <summary>The memory of a machine that is being suspended: the next start continues from there.</summary>
+    public SnapshotReference? Suspension { get; set; }
+
+    /// <summary>Whether the next connection is to start the instance.</summary>
+    public bool EndsInStandby { get; set; }
 
     public TimeSpan? BootTime { get; set; }
 
@@ -69,5 +92,9 @@ internal sealed class InstanceRun(InstanceController instance, TimeProvider time
 
     void IThreadPoolWorkItem.Execute() => instance.OnMainReached(this);
 
-    public void Dispose() => _abandoned.Dispose();
+    public void Dispose()
+    {
+        _abandoned.Dispose();
+        Drain?.Dispose();
+    }
 }

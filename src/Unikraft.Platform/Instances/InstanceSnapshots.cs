@@ -12,20 +12,29 @@ namespace Unikraft.Platform.Instances;
 /// continues from.
 /// </summary>
 /// <remarks>Guarded by the lock of the instance.</remarks>
-internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus status, Blueprint blueprint)
+internal sealed class InstanceSnapshots
 {
-    private readonly InstanceConfiguration _configuration = blueprint.Configuration;
+    private readonly PlatformContext _platform;
+    private readonly InstanceStatus _status;
     private readonly SnapshotTurns _turns = new();
-    private SnapshotReference? _next = blueprint.Snapshot;
+    private SnapshotReference? _next;
     private SnapshotReference? _running;
-    private ImmutableList<CheckpointReference> _history = blueprint.History;
+    private ImmutableList<CheckpointReference> _history;
+
+    public InstanceSnapshots(PlatformContext platform, InstanceStatus status, Blueprint blueprint)
+    {
+        _platform = platform;
+        _status = status;
+        _history = blueprint.History;
+        SetNext(blueprint.Snapshot);
+    }
 
     /// <summary>The checkpoints in the lineage of the instance, newest first.</summary>
     public ImmutableList<CheckpointReference> History
     {
         get
         {
-            lock (status.Sync)
+            lock (_status.Sync)
             {
                 return _history;
             }
@@ -34,19 +43,19 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
 
     public void AddCheckpoint(CheckpointReference checkpoint)
     {
-        lock (status.Sync)
+        lock (_status.Sync)
         {
             _history = _history.Insert(0, checkpoint);
-            status.Changed?.Invoke();
+            _status.Changed?.Invoke();
         }
     }
 
     public void RemoveCheckpoint(CheckpointReference checkpoint)
     {
-        lock (status.Sync)
+        lock (_status.Sync)
         {
             _history = _history.Remove(checkpoint);
-            status.Changed?.Invoke();
+            _status.Changed?.Invoke();
         }
     }
 
@@ -60,7 +69,7 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
     public async Task KeepNextAsync(DataDirectory data, CancellationToken cancellationToken)
     {
         SnapshotReference? next;
-        lock (status.Sync)
+        lock (_status.Sync)
         {
             next = ShareNext();
         }
@@ -105,8 +114,15 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
     public SnapshotReference? TakeNext()
     {
         SnapshotReference? taken = _next;
-        _next = null;
+        SetNext(null);
         return taken;
+    }
+
+    /// <summary>Gives the next start a snapshot to continue from, where it had none. Under the lock.</summary>
+    public void SetNext(SnapshotReference? snapshot)
+    {
+        _next = snapshot;
+        _status.HasSnapshot = snapshot is not null;
     }
 
     /// <summary>Begins to clone the instance. When it runs, <see cref="CaptureAsync"/> must follow.</summary>
@@ -121,9 +137,9 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
         CancellationToken cancellationToken)
     {
         Task turn;
-        lock (status.Sync)
+        lock (_status.Sync)
         {
-            if (!waitForPending || status.State != InstanceState.Running)
+            if (!waitForPending || _status.State != InstanceState.Running)
             {
                 return BeginClone(purpose, onlyIn, hasTurn: false);
             }
@@ -132,7 +148,7 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
         }
 
         await turn.ConfigureAwait(false);
-        lock (status.Sync)
+        lock (_status.Sync)
         {
             bool keepsTurn = false;
             try
@@ -152,7 +168,7 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
     }
 
     /// <summary>
-    /// Takes the snapshot of a clone that was begun while the instance ran. When that becomes a template it stands still from then on, unless this
+    /// Takes the snapshot of a clone that was begun while the instance ran. When it becomes a template or is suspended it stands still from then on, unless this
     /// fails.
     /// </summary>
     /// <param name="source">What was begun.</param>
@@ -168,24 +184,24 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
         try
         {
             // Whatever a listener of the host does, the turn is passed on.
-            using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CaptureActivity, status.Identity);
-            CaptureOptions options = new() { PauseBudget = pauseBudget ?? platform.Settings.SnapshotPauseBudget };
-            return new SnapshotReference(purpose == ClonePurpose.Template
-                ? await FreezeAsync(source.Machine!, cancellationToken).ConfigureAwait(false)
+            using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _status.Identity);
+            CaptureOptions options = new() { PauseBudget = pauseBudget ?? _platform.Settings.SnapshotPauseBudget };
+            return new SnapshotReference(purpose.Freezes()
+                ? await FreezeAsync(source.Machine!, purpose, cancellationToken).ConfigureAwait(false)
                 : await CaptureRunningAsync(source.Machine!, options, cancellationToken).ConfigureAwait(false));
         }
         catch (Exception error) when (error is MachineExitedException or ObjectDisposedException)
         {
-            lock (status.Sync)
+            lock (_status.Sync)
             {
-                status.ThrowIfClosed();
+                _status.ThrowIfClosed();
             }
 
-            throw purpose.WrongState(status.Identity.Name, InstanceState.Stopped);
+            throw purpose.WrongState(_status.Identity.Name, InstanceState.Stopped);
         }
         finally
         {
-            lock (status.Sync)
+            lock (_status.Sync)
             {
                 _turns.Pass();
             }
@@ -195,21 +211,26 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
     // Under the lock.
     private CloneSource BeginClone(ClonePurpose purpose, InstanceRun? onlyIn, bool hasTurn)
     {
-        status.ThrowIfClosed();
-        if (onlyIn is not null && onlyIn != status.Run)
+        _status.ThrowIfClosed();
+        if (onlyIn is not null && onlyIn != _status.Run)
         {
-            throw purpose.WrongState(status.Identity.Name, InstanceState.Stopped);
+            throw purpose.WrongState(_status.Identity.Name, InstanceState.Stopped);
         }
 
-        return status.State switch
+        InstanceOperation operation = purpose == ClonePurpose.Suspension ? InstanceOperation.Suspend : InstanceOperation.Clone;
+        if (!InstanceLifecycle.Allows(_status.State, operation))
         {
-            InstanceState.Running when hasTurn || _turns.TryTake() =>
-                new CloneSource(status.Identity, _configuration, _history, status.Run!.Machine, Snapshot: null),
-            InstanceState.Running => throw purpose.SnapshotPending(status.Identity.Name),
-            InstanceState.Stopped or InstanceState.Standby =>
-                new CloneSource(status.Identity, _configuration, _history, Machine: null, _next?.Share()),
-            _ => throw purpose.WrongState(status.Identity.Name, status.State),
-        };
+            throw purpose.WrongState(_status.Identity.Name, _status.State);
+        }
+
+        if (_status.State != InstanceState.Running)
+        {
+            return new CloneSource(_status.Identity, _status.Configuration, _history, Machine: null, _next?.Share());
+        }
+
+        return hasTurn || _turns.TryTake()
+            ? new CloneSource(_status.Identity, _status.Configuration, _history, _status.Run!.Machine, Snapshot: null)
+            : throw purpose.SnapshotPending(_status.Identity.Name);
     }
 
     private async Task<IMachineSnapshot> CaptureRunningAsync(
@@ -218,11 +239,11 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
         CancellationToken cancellationToken)
     {
         IMachineSnapshot snapshot = await machine.CaptureAsync(options, cancellationToken).ConfigureAwait(false);
-        platform.Telemetry.Paused(snapshot.Pause);
+        _platform.Telemetry.Paused(snapshot.Pause);
         return snapshot;
     }
 
-    private async Task<IMachineSnapshot> FreezeAsync(IVirtualMachine machine, CancellationToken cancellationToken)
+    private async Task<IMachineSnapshot> FreezeAsync(IVirtualMachine machine, ClonePurpose purpose, CancellationToken cancellationToken)
     {
         // What the guest did after the snapshot would be lost, and could be seen from outside.
         await machine.PauseAsync(cancellationToken).ConfigureAwait(false);
@@ -230,12 +251,12 @@ internal sealed class InstanceSnapshots(PlatformContext platform, InstanceStatus
         try
         {
             snapshot = await machine.CaptureAsync(cancellationToken).ConfigureAwait(false);
-            lock (status.Sync)
+            lock (_status.Sync)
             {
-                status.ThrowIfClosed();
-                return status.State == InstanceState.Running && status.Run?.Machine == machine
+                _status.ThrowIfClosed();
+                return _status.State == InstanceState.Running && _status.Run?.Machine == machine
                     ? snapshot
-                    : throw ClonePurpose.Template.WrongState(status.Identity.Name, status.State);
+                    : throw purpose.WrongState(_status.Identity.Name, _status.State);
             }
         }
         catch

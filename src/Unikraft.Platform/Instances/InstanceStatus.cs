@@ -13,8 +13,7 @@ namespace Unikraft.Platform.Instances;
 internal sealed class InstanceStatus
 {
     private readonly TimeProvider _time;
-    private readonly InstanceConfiguration _configuration;
-    private readonly RestartPolicy _restartPolicy;
+    private readonly InstancePolicies _policies;
     private readonly InstanceOrigin? _origin;
     private readonly InstanceTransitions _transitions;
     private readonly List<Waiter> _waiters = [];
@@ -25,15 +24,15 @@ internal sealed class InstanceStatus
         TimeProvider time,
         ResourceIdentity identity,
         Blueprint blueprint,
-        RestartPolicy restartPolicy,
+        InstancePolicies policies,
         Retention retention,
         InstanceTransitions transitions)
     {
         _time = time;
         Identity = identity;
-        _configuration = blueprint.Configuration;
+        Configuration = blueprint.Configuration;
         _origin = blueprint.Origin;
-        _restartPolicy = restartPolicy;
+        _policies = policies;
         Retention = retention;
         _transitions = transitions;
         _transitions.Add(from: null, State, stopReason: null);
@@ -52,11 +51,9 @@ internal sealed class InstanceStatus
     /// <summary>Whether the instance can be found, and is not going.</summary>
     public bool IsKept => _published.Task.IsCompleted && _refusal is null;
 
-    public RestartPolicy RestartPolicy => _restartPolicy;
+    public InstancePolicies Policies => _policies;
 
     public InstanceOrigin? Origin => _origin;
-
-    public InstanceConfiguration Configuration => _configuration;
 
     public InstanceTransitions Transitions => _transitions;
 
@@ -65,6 +62,12 @@ internal sealed class InstanceStatus
 
     public InstanceState State { get; private set; }
 
+    /// <summary>What the next machine is made of, unless it is restored.</summary>
+    public InstanceConfiguration Configuration { get; set; }
+
+    /// <summary>Goes on in standby, where a platform before has left off. Before it can be found.</summary>
+    public void RestoreStandby() => State = InstanceState.Standby;
+
     /// <summary>The run under way, from its start to the end of its machine.</summary>
     public InstanceRun? Run { get; set; }
 
@@ -72,6 +75,9 @@ internal sealed class InstanceStatus
     public PastRun? Last { get; set; }
 
     public RestartSequence? Restart { get; set; }
+
+    /// <summary>Whether there is a snapshot that the next start continues from.</summary>
+    public bool HasSnapshot { get; set; }
 
     public int StartCount { get; set; }
 
@@ -214,12 +220,12 @@ internal sealed class InstanceStatus
             Name = Identity.Name,
             CreatedAt = Identity.CreatedAt,
             State = State,
-            Image = _configuration.Image.Name,
-            Vcpus = _configuration.Vcpus,
-            MemoryMb = _configuration.MemoryMb,
-            Args = _configuration.Args,
-            Env = _configuration.Env,
-            RestartPolicy = _restartPolicy,
+            Image = Configuration.Image.Name,
+            Vcpus = Configuration.Vcpus,
+            MemoryMb = Configuration.MemoryMb,
+            Args = Configuration.Args,
+            Env = Configuration.Env,
+            RestartPolicy = _policies.Restart,
             Origin = _origin,
             StartCount = StartCount,
             RestartCount = RestartCount,
@@ -232,6 +238,9 @@ internal sealed class InstanceStatus
             ExitCode = past?.Outcome.ExitCode,
             StopCode = past?.Outcome.StopCode,
             Fault = past?.Outcome.Fault,
+            Features = _policies.Features,
+            ScaleToZero = _policies.ScaleToZero,
+            HasSnapshot = run is null && HasSnapshot,
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,
@@ -240,7 +249,9 @@ internal sealed class InstanceStatus
 
     private StopReason? StopReason() => (State, Run) switch
     {
-        (InstanceState.Stopping, { } run) => StopOutcome.Compose(run.Initiator, run.Forced, exit: null).Reason,
+        (InstanceState.Draining or InstanceState.Stopping, { } run) => run.Suspension is null
+            ? StopOutcome.Compose(run.Initiator, run.Forced, exit: null).Reason
+            : StopOutcome.Suspended(run.Initiator).Reason,
         (_, null) => Last?.Outcome.Reason,
         _ => null,
     };

@@ -12,6 +12,9 @@ internal sealed record StopOutcome(StopReason Reason, int? ExitCode, StopCode? S
     public bool IsCrash =>
         (Reason.HasFlag(StopReason.Kernel) && !Reason.HasFlag(StopReason.App)) || StopCode is { IsClean: false };
 
+    /// <summary>The outcome of a suspension: the guest neither exited nor was it a forced stop.</summary>
+    public static StopOutcome Suspended(StopInitiator initiator) => Bare(Asked(initiator));
+
     /// <summary>Composes the outcome from who asked for the stop and from how the machine ended.</summary>
     /// <remarks>
     /// <list type="table">
@@ -29,12 +32,7 @@ internal sealed record StopOutcome(StopReason Reason, int? ExitCode, StopCode? S
     /// <param name="exit">How the machine ended; <see langword="null"/> when the stop came before there was one.</param>
     public static StopOutcome Compose(StopInitiator initiator, bool forced, MachineExit? exit)
     {
-        StopReason asked = initiator switch
-        {
-            StopInitiator.None => StopReason.None,
-            StopInitiator.Platform => StopReason.Platform,
-            _ => StopReason.User | StopReason.Platform,
-        };
+        StopReason asked = Asked(initiator);
         return exit switch
         {
             MachineExit.PoweredOff off => new StopOutcome(
@@ -51,6 +49,13 @@ internal sealed record StopOutcome(StopReason Reason, int? ExitCode, StopCode? S
             _ => Bare(asked),
         };
     }
+
+    private static StopReason Asked(StopInitiator initiator) => initiator switch
+    {
+        StopInitiator.None => StopReason.None,
+        StopInitiator.Platform => StopReason.Platform,
+        _ => StopReason.User | StopReason.Platform,
+    };
 
     private static StopOutcome Bare(StopReason reason) => new(reason, ExitCode: null, StopCode: null, Fault: null);
 }

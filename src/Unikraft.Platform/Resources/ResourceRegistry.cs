@@ -11,7 +11,8 @@ namespace Unikraft.Platform.Resources;
 /// <param name="kind">What the resource is called in errors: <c>instance</c>.</param>
 /// <param name="kindWithArticle">The same with an indefinite article: <c>An instance</c>.</param>
 /// <param name="timeProvider">The clock.</param>
-internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, TimeProvider timeProvider)
+/// <param name="quotas">Counts what is reserved here until it, or what it was moved to, is removed; <see langword="null"/> when that has no quota.</param>
+internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, TimeProvider timeProvider, QuotaUse? quotas = null)
     where T : class
 {
     private readonly Lock _lock = new();
@@ -26,6 +27,7 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
     /// <summary>Reserves a name, or a generated one when none is requested.</summary>
     /// <exception cref="InvalidRequestException">The requested name breaks the rules.</exception>
     /// <exception cref="NameConflictException">The requested name is taken.</exception>
+    /// <exception cref="QuotaExceededException">There are as many resources as there may be.</exception>
     public ResourceIdentity Reserve(string? requested, string baseName)
     {
         if (requested is not null)
@@ -38,10 +40,13 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         lock (_lock)
         {
             string name = requested ?? ResourceName.Generate(baseName);
-            while (!_names.TryAdd(name, (uuid, kindWithArticle)))
+            while (_names.TryGetValue(name, out var holder))
             {
-                name = requested is null ? ResourceName.Generate(baseName) : throw new NameConflictException(_names[name].Kind, requested);
+                name = requested is null ? ResourceName.Generate(baseName) : throw new NameConflictException(holder.Kind, requested);
             }
+
+            quotas?.Allocate(kind);
+            _names.Add(name, (uuid, kindWithArticle));
 
             return new ResourceIdentity(uuid, name, now, ++_lastOrder);
         }
@@ -64,6 +69,7 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
             if (_names.TryGetValue(identity.Name, out var holder) && holder == (identity.Uuid, kindWithArticle))
             {
                 _names.Remove(identity.Name);
+                quotas?.Free();
             }
 
             return _resources.Remove(identity.Uuid);
@@ -107,6 +113,7 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         lock (_lock)
         {
             Adopt(identity, resource);
+            quotas?.Recover();
             _lastOrder = Math.Max(_lastOrder, identity.Order);
         }
     }

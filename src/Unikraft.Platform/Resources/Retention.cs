@@ -112,6 +112,22 @@ internal sealed class Retention(
         return true;
     }
 
+    /// <summary>Removes the resource because it is done with, unless it has a delete lock. May be called under the lock of an instance.</summary>
+    /// <returns>Frees what it held; <see langword="null"/>, and nothing is done, when it is locked or gone already.</returns>
+    public Func<Task>? TryRemove()
+    {
+        lock (_lock)
+        {
+            if (_isOver || _metadata.DeleteLock || !remove())
+            {
+                return null;
+            }
+
+            End();
+            return release;
+        }
+    }
+
     /// <summary>Hands the metadata over to the resource that takes the place of this one.</summary>
     /// <param name="successor">Of that resource, which nobody can find yet.</param>
     /// <param name="autokill">Its policy, if it is to have one of its own.</param>

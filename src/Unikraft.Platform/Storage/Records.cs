@@ -45,6 +45,12 @@ internal sealed record InstanceRecord : ResourceRecord
 {
     public RestartPolicy RestartPolicy { get; init; }
 
+    public InstanceFeatures Features { get; init; }
+
+    public ScaleToZeroRecord? ScaleToZero { get; init; }
+
+    public bool IsStandby { get; init; }
+
     public int StartCount { get; init; }
 
     public int RestartCount { get; init; }
@@ -60,6 +66,8 @@ internal sealed record InstanceRecord : ResourceRecord
     public long Transitions { get; init; }
 }
 
+internal sealed record ScaleToZeroRecord(bool Stateful, long CooldownTime);
+
 /// <param name="Attempt">Counts the restarts of the sequence.</param>
 /// <param name="NextAt">The service time of the next one; <see langword="null"/> when it is not waited for.</param>
 internal sealed record RestartRecord(int Attempt, long? NextAt);
@@ -69,6 +77,7 @@ internal sealed record PastRunRecord(
     DateTimeOffset StoppedAt,
     long Uptime,
     long? BootTime,
+    long CpuTime,
     int Reason,
     int? ExitCode,
     uint? StopCode,

@@ -1,0 +1,24 @@
+namespace Unikraft.Platform.Instances;
+
+/// <summary>Notices that an instance has had no connection for its cooldown time. Guarded by the lock of the instance.</summary>
+/// <param name="time">The clock.</param>
+/// <param name="scaleToZero">The cooldown; <see langword="null"/> when nothing is to be noticed.</param>
+/// <param name="onIdle">Called then, with the run that was idle. Not under the lock.</param>
+internal sealed class IdleTimer(TimeProvider time, ScaleToZero? scaleToZero, Action<InstanceRun> onIdle) : IDisposable
+{
+    private ITimer? _timer;
+
+    /// <summary>Begins to count, or stops counting.</summary>
+    /// <param name="run">The run that is idle; <see langword="null"/> when none is.</param>
+    public void Set(InstanceRun? run)
+    {
+        _timer?.Dispose();
+        _timer = null;
+        if (run is not null && scaleToZero is { } policy)
+        {
+            _timer = time.CreateTimer(_ => onIdle(run), state: null, Durations.ForTimer(policy.CooldownTime), Timeout.InfiniteTimeSpan);
+        }
+    }
+
+    public void Dispose() => _timer?.Dispose();
+}

@@ -1,0 +1,26 @@
+namespace Unikraft.Platform.Contracts.Modeling;
+
+/// <summary>How an operation ends.</summary>
+public enum ModelError
+{
+    /// <summary>Well.</summary>
+    None,
+
+    /// <summary>The request is not allowed.</summary>
+    Invalid,
+
+    /// <summary>The resource is in the wrong state.</summary>
+    WrongState,
+
+    /// <summary>The resource has a delete lock.</summary>
+    Locked,
+
+    /// <summary>A quota is used up.</summary>
+    Quota,
+
+    /// <summary>Its caller cancelled it.</summary>
+    Cancelled,
+
+    /// <summary>The backend failed.</summary>
+    Failed,
+}

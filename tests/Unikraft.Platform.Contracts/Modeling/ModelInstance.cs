@@ -1,0 +1,65 @@
+namespace Unikraft.Platform.Contracts.Modeling;
+
+/// <summary>An instance. It is never seen starting or stopping.</summary>
+public sealed class ModelInstance : ModelResource
+{
+    /// <summary>Whether its guest crashes as soon as it runs.</summary>
+    public bool Crashes { get; init; }
+
+    /// <summary>Its restart policy.</summary>
+    public RestartPolicy Policy { get; init; }
+
+    /// <summary>Whether it is deleted when it stops.</summary>
+    public bool DeleteOnStop { get; init; }
+
+    /// <summary>Whether and how it goes to standby.</summary>
+    public ScaleToZero? ScalesToZero { get; init; }
+
+    /// <summary>Its state.</summary>
+    public InstanceState State { get; set; }
+
+    /// <summary>Whether it holds a machine.</summary>
+    public bool IsUp => State is InstanceState.Running or InstanceState.Draining;
+
+    /// <summary>What its guest has in memory, while it is up.</summary>
+    public ModelMemory Live { get; set; } = ModelMemory.Fresh;
+
+    /// <summary>What the next start continues from.</summary>
+    public ModelMemory Snapshot { get; set; } = ModelMemory.Fresh;
+
+    /// <summary>Whether there is such a snapshot.</summary>
+    public bool HasSnapshot { get; set; }
+
+    /// <summary>How often it was started.</summary>
+    public int Starts { get; set; }
+
+    /// <summary>How often its policy started it.</summary>
+    public int Restarts { get; set; }
+
+    /// <summary>How it ended last.</summary>
+    public string? StopMask { get; set; }
+
+    /// <summary>How many connections it has.</summary>
+    public int Connections { get; set; }
+
+    /// <summary>Since when it has been up.</summary>
+    public TimeSpan RunningSince { get; set; }
+
+    /// <summary>Since when it has had no connection.</summary>
+    public TimeSpan? IdleSince { get; set; }
+
+    /// <summary>When it goes to standby.</summary>
+    public TimeSpan? IdleDue => State == InstanceState.Running && Connections == 0 ? IdleSince + ScalesToZero?.CooldownTime : null;
+
+    /// <summary>When it is stopped, whatever its connections do.</summary>
+    public TimeSpan? DrainDue { get; set; }
+
+    /// <summary>The restart sequence.</summary>
+    public int? RestartAttempt { get; set; }
+
+    /// <summary>When the next restart occurs.</summary>
+    public TimeSpan? RestartDue { get; set; }
+
+    /// <summary>The checkpoints in its lineage.</summary>
+    public IReadOnlyList<string> History { get; set; } = [];
+}

@@ -1,0 +1,77 @@
+namespace Unikraft.Platform.Contracts.Modeling;
+
+/// <summary>What a command of a script asks for.</summary>
+public enum ModelOperation
+{
+    /// <summary>Creates a counter, perhaps with policies and replicas.</summary>
+    Create,
+
+    /// <summary>Creates a guest that crashes as soon as it runs.</summary>
+    CreateCrashing,
+
+    /// <summary>Branches an instance.</summary>
+    Branch,
+
+    /// <summary>Takes a checkpoint of an instance.</summary>
+    Checkpoint,
+
+    /// <summary>Loads a checkpoint.</summary>
+    Load,
+
+    /// <summary>Turns an instance into a template.</summary>
+    Convert,
+
+    /// <summary>Clones a template.</summary>
+    Clone,
+
+    /// <summary>Starts an instance.</summary>
+    Start,
+
+    /// <summary>Stops an instance.</summary>
+    Stop,
+
+    /// <summary>Stops an instance by force.</summary>
+    Kill,
+
+    /// <summary>Stops an instance when its connections have ended.</summary>
+    Drain,
+
+    /// <summary>Suspends an instance.</summary>
+    Suspend,
+
+    /// <summary>Connects to an instance.</summary>
+    Connect,
+
+    /// <summary>Ends a connection.</summary>
+    Disconnect,
+
+    /// <summary>Lets a counter tick.</summary>
+    Tick,
+
+    /// <summary>Gives a counter a mark, which it shows.</summary>
+    Mark,
+
+    /// <summary>Lets a counter exit.</summary>
+    Exit,
+
+    /// <summary>Lets a counter fork itself.</summary>
+    Fork,
+
+    /// <summary>Deletes an instance.</summary>
+    Delete,
+
+    /// <summary>Deletes a checkpoint.</summary>
+    DeleteCheckpoint,
+
+    /// <summary>Deletes a template.</summary>
+    DeleteTemplate,
+
+    /// <summary>Patches something.</summary>
+    Patch,
+
+    /// <summary>Patches something with an operation that is not allowed at the end.</summary>
+    BadPatch,
+
+    /// <summary>Lets time pass.</summary>
+    Wait,
+}
