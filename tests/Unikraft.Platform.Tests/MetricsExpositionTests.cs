@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.Json;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.TestKit;
@@ -7,7 +6,7 @@ namespace Unikraft.Platform.Tests;
 
 public sealed class MetricsExpositionTests
 {
-    private static readonly IReadOnlyList<InstanceMetrics> Two =
+    internal static readonly IReadOnlyList<InstanceMetrics> Two =
     [
         new InstanceMetrics
         {
@@ -66,62 +65,5 @@ public sealed class MetricsExpositionTests
     {
         Assert.Equal("[]", MetricsExposition.ToJson([]));
         Assert.DoesNotContain("instance_uuid", MetricsExposition.ToPrometheusText([]), StringComparison.Ordinal);
-    }
-
-    /// <summary>A parser that is not ours: it also says what it thinks of the names, which are given.</summary>
-    [RequiresPromtool]
-    public async Task Promtool_parses_the_prometheus_text()
-    {
-        (int code, string errors) = await CheckAsync(MetricsExposition.ToPrometheusText(Two));
-        string[] opinions =
-        [
-            "should have \"_total\" suffix",
-            "use base unit \"seconds\" instead of \"s\"",
-            "metric names should not contain abbreviated units",
-            "non-histogram and non-summary metrics should not have \"_count\" suffix",
-        ];
-
-        Assert.Contains(code, new[] { 0, 3 });
-        Assert.All(
-            errors.Split('\n', StringSplitOptions.RemoveEmptyEntries),
-            line => Assert.True(opinions.Any(opinion => line.Contains(opinion, StringComparison.Ordinal)), line));
-
-        // It does fail on what is wrong.
-        Assert.Equal(1, (await CheckAsync("instance_state{instance_uuid=\"x} 1\n")).Code);
-        Assert.Equal(1, (await CheckAsync(MetricsExposition.ToPrometheusText(Two) + MetricsExposition.ToPrometheusText(Two))).Code);
-    }
-
-    private static async Task<(int Code, string Errors)> CheckAsync(string text)
-    {
-        using Process process = new()
-        {
-            StartInfo = new ProcessStartInfo("promtool", ["check", "metrics"])
-            {
-                RedirectStandardInput = true,
-                RedirectStandardOutput = true,
-                RedirectStandardError = true,
-            },
-        };
-        process.Start();
-        Task<string> output = process.StandardOutput.ReadToEndAsync();
-        Task<string> errors = process.StandardError.ReadToEndAsync();
-        await process.StandardInput.WriteAsync(text);
-        process.StandardInput.Close();
-        await process.WaitForExitAsync();
-        await output;
-        return (process.ExitCode, await errors);
-    }
-
-    [AttributeUsage(AttributeTargets.Method)]
-    private sealed class RequiresPromtoolAttribute : FactAttribute
-    {
-        public RequiresPromtoolAttribute()
-        {
-            bool exists = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, "promtool")));
-            if (!exists)
-            {
-                Skip = "There is no promtool on this machine: nobody but the library has read its Prometheus text. Install the package prometheus.";
-            }
-        }
     }
 }

@@ -322,9 +322,14 @@ public sealed class ModelRun
             model.IsUp ? ModelError.WrongState : ModelError.None,
             interruptible: !model.IsUp && model.RestartAttempt is null,
             token => Instances.StartAsync(name, token));
-        if (error is ModelError.None)
+        if (error == ModelError.None)
         {
             _model.Start(name);
+        }
+        else if (model.State == InstanceState.Stopped)
+        {
+            // A start in vain is use, too.
+            model.UnusedSince = _model.Now;
         }
     }
 

@@ -1,0 +1,38 @@
+using Unikraft.Platform.Contracts.Modeling;
+using Unikraft.Platform.Kvm.Tests.Testing;
+using Unikraft.Platform.TestKit;
+
+namespace Unikraft.Platform.Kvm.Tests.Contracts;
+
+/// <summary>The scripts of the model with real guests: no time passes in them, and whether a cancellation comes in time is a race.</summary>
+[RequiresKvm]
+public sealed class KvmModelTests
+{
+    private const int Commands = 40;
+
+    /// <summary>Seeds.</summary>
+    public static TheoryData<int> Seeds => [.. Enumerable.Range(1, 60)];
+
+    [ContractTheory]
+    [MemberData(nameof(Seeds))]
+    public Task The_platform_does_with_real_guests_what_the_model_does(int seed) =>
+        ModelScripts.CheckAsync(ModelCommand.Generate((ulong)seed, Commands), RunAsync);
+
+    private static async Task<ModelFailure?> RunAsync(IReadOnlyList<ModelCommand> script, bool isRetry)
+    {
+        await using IUnikraftPlatform platform = new UnikraftPlatformBuilder()
+            .Configure(options => options.Quotas = new PlatformQuotas { Instances = ModelHost.Quota })
+            .UseKvm()
+            .Build();
+        ModelRun run = new(new ModelHost(platform, GuestImages.Get), isRetry ? TimeSpan.FromSeconds(2) : null);
+        try
+        {
+            await run.RunAsync(script);
+            return null;
+        }
+        catch (Exception error)
+        {
+            return new ModelFailure(run.History, error);
+        }
+    }
+}
