@@ -36,6 +36,7 @@ public sealed class PromtoolTests
         {
             StartInfo = new ProcessStartInfo("promtool", ["check", "metrics"])
             {
+                UseShellExecute = false,
                 RedirectStandardInput = true,
                 RedirectStandardOutput = true,
                 RedirectStandardError = true,

@@ -634,7 +634,7 @@ public sealed class ModelRun
                 Assert.Fail(difference);
             }
 
-            await (round < 100 ? Task.Run(static () => { }) : Task.Delay(1));
+            await (round < 100 ? Task.Run(static () => { }) : Task.Delay(TimeSpan.FromMilliseconds(1), TimeProvider.System));
         }
 
         foreach (string name in _connections.Keys.ToArray())
