@@ -29,6 +29,9 @@ IMeasure[] measures =
     new DepthLoad(),
     new CloneRate(),
     new CloneMemory(),
+    new StorePublish(),
+    new StoreRecover(),
+    new StoreVerify(),
 ];
 
 if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out string? problem) is not { } options)

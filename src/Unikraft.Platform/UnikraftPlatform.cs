@@ -54,6 +54,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         if (data is not null)
         {
             _data = data;
+            Data = new DataDirectoryService(_context, data, checkpoints, instances, templates, _checkpoints);
             Recover(data, instances, checkpoints, templates);
         }
 
@@ -70,6 +71,8 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     public ICheckpointStore Checkpoints => _checkpoints;
 
     public ITemplateStore Templates => _templates;
+
+    public IDataDirectory? Data { get; }
 
     public HypervisorInfo Hypervisor => _context.Hypervisor.Info;
 

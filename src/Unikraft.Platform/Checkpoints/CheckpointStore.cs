@@ -182,6 +182,51 @@ internal sealed class CheckpointStore(
         checkpoint.Recover(record, data);
     }
 
+    /// <summary>Adds a checkpoint from an archive.</summary>
+    /// <param name="uuid">Its UUID.</param>
+    /// <param name="record">Its record.</param>
+    /// <param name="history">The checkpoints that it descends from, newest first.</param>
+    /// <param name="import">Takes in its files, and holds them until the result is disposed of.</param>
+    /// <param name="data">Where it is kept.</param>
+    public async Task<Checkpoint> ImportAsync(
+        Guid uuid,
+        CheckpointRecord record,
+        IReadOnlyList<CheckpointReference> history,
+        Func<Task<IDisposable?>> import,
+        DataDirectory data)
+    {
+        ResourceIdentity identity = checkpoints.ReserveImported(uuid, record.Name, record.CreatedAt);
+        StoredCheckpoint? checkpoint = null;
+        try
+        {
+            using IDisposable? held = await import().ConfigureAwait(false);
+            CloneSource source = new(
+                new ResourceIdentity(record.Source.Uuid, record.Source.Name, record.Source.CreatedAt, Order: 0),
+                record.Configuration.ToConfiguration(data),
+                [.. history],
+                Machine: null,
+                Snapshot: null);
+            checkpoint = new StoredCheckpoint(identity, source, record.ToMetadata(), platform, () => Remove(identity), wasRunning: record.Pause is not null);
+            checkpoint.Recover(record with { UnusedSince = null }, data);
+            data.Returned(checkpoint.Key);
+            data.Changed(checkpoint);
+            await data.CommitAsync().ConfigureAwait(false);
+            checkpoints.Add(identity, checkpoint);
+            return checkpoint.Describe();
+        }
+        catch
+        {
+            checkpoints.Remove(identity);
+            if (checkpoint is not null)
+            {
+                data.Removed(checkpoint.Key);
+                checkpoint.Dispose();
+            }
+
+            throw;
+        }
+    }
+
     // Before the source is bothered.
     private void RequireSpace()
     {

@@ -41,7 +41,7 @@ internal sealed class SnapshotReference : IDisposable
     }
 
     /// <summary>Opens the snapshot, if it is not open. Every page is verified before a guest runs on it.</summary>
-    /// <exception cref="SnapshotFileException">A file of it is damaged.</exception>
+    /// <exception cref="DataDamageException">A file of it is damaged.</exception>
     public async ValueTask<IMachineSnapshot> OpenAsync(CancellationToken cancellationToken)
     {
         if (_shared.Snapshot is { } snapshot)
@@ -52,8 +52,8 @@ internal sealed class SnapshotReference : IDisposable
         await _shared.Opening.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            return _shared.Snapshot ??= await _shared.Data!.Snapshots
-                .OpenAsync(_shared.KeptAs!.Value, progress: null, cancellationToken)
+            return _shared.Snapshot ??= await _shared.Data!
+                .OpenSnapshotAsync(_shared.KeptAs!.Value, cancellationToken)
                 .ConfigureAwait(false);
         }
         finally

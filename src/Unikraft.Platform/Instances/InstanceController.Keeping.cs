@@ -133,6 +133,7 @@ internal sealed partial class InstanceController : IKeptResource
                         run.BootTime?.Ticks,
                         run.Initiator.HasFlag(StopInitiator.User)),
                 Transitions = _status.Transitions.LastNumber,
+                LogEnd = data.Logs.RecordEnd(_identity.Uuid),
             };
         }
     }
@@ -143,7 +144,7 @@ internal sealed partial class InstanceController : IKeptResource
         {
             _status.Changed = () => data.Changed(this);
             Retention.Changed = _status.Changed;
-            data.Logs.Attach(_identity.Uuid, Log);
+            data.Logs.Attach(this, _identity.Uuid, Log);
         }
     }
 }

@@ -333,7 +333,7 @@ internal sealed class InstanceManager(
             record.Features,
             record.ScaleToZero is { } scale ? new ScaleToZero(scale.Stateful, TimeSpan.FromTicks(scale.CooldownTime)) : null);
         InstanceController instance = Make(identity, blueprint, policies, record.ToMetadata());
-        if (data.Logs.Restore(uuid, instance.Log) is { } damage)
+        if (data.Logs.Restore(uuid, instance.Log, record.LogEnd) is { } damage)
         {
             platform.Logger.DamageFound(KeptLogs.NameOf(uuid), damage);
         }

@@ -107,6 +107,29 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         }
     }
 
+    /// <summary>Reserves a name for a resource that has its UUID from elsewhere.</summary>
+    /// <exception cref="NameConflictException">The name is taken, or there is a resource of that UUID.</exception>
+    /// <exception cref="QuotaExceededException">There are as many resources as there may be.</exception>
+    public ResourceIdentity ReserveImported(Guid uuid, string name, DateTimeOffset createdAt)
+    {
+        lock (_lock)
+        {
+            if (_resources.TryGetValue(uuid, out var present))
+            {
+                throw new NameConflictException(kindWithArticle, present.Identity.Name);
+            }
+
+            if (_names.TryGetValue(name, out var holder))
+            {
+                throw new NameConflictException(holder.Kind, name);
+            }
+
+            quotas?.Allocate(kind);
+            _names.Add(name, (uuid, kindWithArticle));
+            return new ResourceIdentity(uuid, name, createdAt, ++_lastOrder);
+        }
+    }
+
     /// <summary>Adds a resource that was kept.</summary>
     public void Recover(ResourceIdentity identity, T resource)
     {

@@ -7,6 +7,7 @@ namespace Unikraft.Platform.Storage;
 internal sealed partial class DataDirectory
 {
     private readonly Dictionary<Guid, SnapshotReference> _recoveredSnapshots = [];
+    private bool _isRecovered;
 
     /// <summary>What was found damaged when the directory was opened.</summary>
     internal IReadOnlyList<DataDamage> DamageFound => _metadata.Damage;
@@ -83,6 +84,12 @@ internal sealed partial class DataDirectory
             return null;
         }
 
+        if (_isRecovered)
+        {
+            return SnapshotReference.Of(this, kept);
+        }
+
+        // Several resources may continue from one: they share what is opened.
         if (!_recoveredSnapshots.TryGetValue(kept, out SnapshotReference? snapshot))
         {
             _recoveredSnapshots.Add(kept, snapshot = SnapshotReference.Of(this, kept));
@@ -100,14 +107,16 @@ internal sealed partial class DataDirectory
         }
 
         _recoveredSnapshots.Clear();
+        _isRecovered = true;
     }
 
     /// <summary>Removes what an interrupted operation left, unless damage makes it doubtful what is needed.</summary>
     private void CollectAtStart(List<(Guid Uuid, ResourceRecord Record)> resources)
     {
-        foreach (string folder in (string[])[KeptLogs.Folder, KeptImages.Folder, MetadataStore.Folder])
+        foreach (string folder in (string[])[KeptLogs.Folder, KeptImages.Folder, MetadataStore.Folder, ImportFolder])
         {
-            foreach (string name in _files.List(folder).Where(static name => name.EndsWith(DataFiles.TemporarySuffix, StringComparison.Ordinal)))
+            foreach (string name in _files.List(folder).Where(
+                name => folder is ImportFolder || name.EndsWith(DataFiles.TemporarySuffix, StringComparison.Ordinal)))
             {
                 _files.DeleteIfPossible(Path.Combine(folder, name));
             }

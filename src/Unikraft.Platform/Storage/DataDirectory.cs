@@ -117,6 +117,7 @@ internal sealed partial class DataDirectory : IAsyncDisposable
             metadata = MetadataStore.Open(files, upgrades);
             files.MakeDirectory(KeptLogs.Folder);
             files.MakeDirectory(KeptImages.Folder);
+            files.MakeDirectory(ImportFolder);
             ISnapshotDirectory snapshots = snapshotFiles.OpenDirectoryAsync(files.PathOf(SnapshotFolder)).GetAwaiter().GetResult();
             return new DataDirectory(files, metadata, held, snapshots, hypervisor, settings, time, logger);
         }
@@ -162,6 +163,15 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         }
     }
 
+    /// <summary>A resource that was gone is back.</summary>
+    internal void Returned(StateKey key)
+    {
+        lock (_lock)
+        {
+            _gone.Remove(key);
+        }
+    }
+
     /// <summary>Waits until everything that has changed so far is on the disk.</summary>
     /// <exception cref="StorageException">It could not be written. It will be with the next change, or in a while.</exception>
     internal Task CommitAsync()
@@ -186,9 +196,16 @@ internal sealed partial class DataDirectory : IAsyncDisposable
     {
         try
         {
+            Tick();
+            await CommitAsync().ConfigureAwait(false);
+            foreach (IKeptResource instance in Logs.Unrecorded())
+            {
+                Changed(instance);
+            }
+
             await CommitAsync().ConfigureAwait(false);
         }
-        catch (StorageException error)
+        catch (Exception error)
         {
             _logger.DataNotWritten(error, Root);
         }
@@ -264,6 +281,8 @@ internal sealed partial class DataDirectory : IAsyncDisposable
             Dictionary<StateKey, IKeptResource?> batch;
             List<StateChange> changes = [];
             TaskCompletionSource committed;
+            // Before the states, which record up to where logs are written.
+            FlushLogs();
             lock (Gate)
             {
                 lock (_lock)
@@ -330,18 +349,21 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         return new StateChange(key, StateChangeKind.Put, RecordSerializer.Encode(record)) { Snapshot = record.Snapshot };
     }
 
-    private void Write(List<StateChange> changes)
+    private void FlushLogs()
     {
         try
         {
             Logs.Flush();
         }
-        catch (StorageException error)
+        catch (Exception error)
         {
             // Output is written again at the next turn; it must not keep states from being written.
             _logger.LogsNotWritten(error, Root);
         }
+    }
 
+    private void Write(List<StateChange> changes)
+    {
         long now = ServiceTime.Ticks;
         if (changes.Count == 0 && now - _lastFrame < Heartbeat.Ticks)
         {

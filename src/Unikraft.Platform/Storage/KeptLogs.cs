@@ -19,7 +19,7 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
 
     internal static string NameOf(Guid instance) => Path.Combine(Folder, $"{instance:D}{Suffix}");
 
-    internal void Attach(Guid instance, InstanceLog log) => _logs[instance] = new Kept(NameOf(instance), log);
+    internal void Attach(IKeptResource? owner, Guid instance, InstanceLog log) => _logs[instance] = new Kept(owner, NameOf(instance), log);
 
     /// <summary>Forgets a log, and removes its file.</summary>
     internal void Remove(Guid instance)
@@ -43,16 +43,25 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
         }
     }
 
+    /// <summary>Up to which offset the output of an instance is in its file for good, which is about to be recorded.</summary>
+    internal long RecordEnd(Guid instance) => _logs.TryGetValue(instance, out Kept? kept) ? kept.Recorded = kept.Written : 0;
+
+    /// <summary>The instances whose files hold more than is recorded.</summary>
+    internal IReadOnlyList<IKeptResource> Unrecorded() =>
+        [.. _logs.Values.Where(static kept => kept.Written > kept.Recorded).Select(static kept => kept.Owner).OfType<IKeptResource>()];
+
     /// <summary>Reads the log of an instance back.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="log">Where to.</param>
+    /// <param name="end">The offset up to which it had been written.</param>
     /// <returns>What is wrong with its file; <see langword="null"/> for nothing.</returns>
-    internal string? Restore(Guid instance, InstanceLog log)
+    internal string? Restore(Guid instance, InstanceLog log, long end)
     {
-        Attach(instance, log);
-        Kept kept = _logs[instance];
+        Kept kept = _logs.GetOrAdd(instance, id => new Kept(owner: null, NameOf(id), log));
         byte[]? content = files.TryRead(kept.Name);
         if (content is null)
         {
-            return null;
+            return end > 0 ? "is missing" : null;
         }
 
         List<(long Offset, ReadOnlyMemory<byte> Data)> frames = [];
@@ -62,14 +71,25 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
             log.Restore(offset, data.Span);
         }
 
-        kept.Written = log.End;
+        kept.Written = kept.Recorded = log.End;
         // A file that does not end with a frame is written anew.
         kept.Length = damage is null && length == content.Length ? length : long.MaxValue;
-        return damage;
+        return damage ?? (log.End < end ? "has lost its end" : null);
     }
 
     /// <summary>Says what is wrong with the file of a log.</summary>
-    internal string? Verify(Guid instance) => files.TryRead(NameOf(instance)) is { } content ? Read(content, []).Damage : null;
+    internal string? Verify(Guid instance, long end)
+    {
+        if (files.TryRead(NameOf(instance)) is not { } content)
+        {
+            return end > 0 ? "is missing" : null;
+        }
+
+        List<(long Offset, ReadOnlyMemory<byte> Data)> frames = [];
+        (_, string? damage) = Read(content, frames);
+        long found = frames.Count == 0 ? 0 : frames[^1].Offset + frames[^1].Data.Length;
+        return damage ?? (found < end ? "has lost its end" : null);
+    }
 
     /// <summary>The instances that there are files of.</summary>
     internal IEnumerable<(string Name, Guid Instance)> List()
@@ -164,8 +184,12 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
         }
     }
 
-    private sealed class Kept(string name, InstanceLog log)
+    private sealed class Kept(IKeptResource? owner, string name, InstanceLog log)
     {
+        internal IKeptResource? Owner { get; } = owner;
+
+        internal long Recorded { get; set; }
+
         internal string Name { get; } = name;
 
         internal InstanceLog Log { get; } = log;

@@ -10,7 +10,7 @@ internal abstract record ResourceRecord
 
     public required DateTimeOffset CreatedAt { get; init; }
 
-    public required long Order { get; init; }
+    public long Order { get; init; }
 
     public required ConfigurationRecord Configuration { get; init; }
 
@@ -64,6 +64,9 @@ internal sealed record InstanceRecord : ResourceRecord
     public RunRecord? Run { get; init; }
 
     public long Transitions { get; init; }
+
+    /// <summary>Up to which offset the console output was in its file.</summary>
+    public long LogEnd { get; init; }
 }
 
 internal sealed record ScaleToZeroRecord(bool Stateful, long CooldownTime);

@@ -285,10 +285,11 @@ public sealed class RecoveryTests
                 {
                     await after.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = uuid }).Guarded();
                 }
-                catch (SnapshotFileException error)
+                catch (DataDamageException error)
                 {
                     failures++;
                     Assert.Equal(file, error.Path);
+                    Assert.Equal([uuid], error.Dependents);
                 }
             }
 

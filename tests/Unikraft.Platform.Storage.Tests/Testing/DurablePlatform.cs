@@ -49,6 +49,9 @@ internal sealed class DurablePlatform : IAsyncDisposable
 
     public ITemplateStore Templates => Platform.Templates;
 
+    /// <summary>Whether something was found that is not as it was written.</summary>
+    public bool HasWarned => Logs.Records.Any(record => record.Id.Id is 1401 or 1402 or 1403 or 1407);
+
     public (int Machines, int Snapshots) Leaks => (_hypervisor!.Machines, _hypervisor.Snapshots);
 
     public static CreateInstanceRequest Request(string image, params string[] args) =>

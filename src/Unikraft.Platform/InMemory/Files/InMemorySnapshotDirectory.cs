@@ -128,6 +128,43 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
         return Task.CompletedTask;
     }
 
+    public IReadOnlyList<string> GetFiles(Guid id)
+    {
+        lock (_lock)
+        {
+            ThrowIfUnknown(id);
+            return [NameOf(id)];
+        }
+    }
+
+    public Task AdoptAsync(Guid id, string from, CancellationToken cancellationToken = default)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            if (_ids.Contains(id))
+            {
+                throw new NameConflictException("A snapshot", id.ToString("D"));
+            }
+        }
+
+        string source = Path.Combine(Path.GetFullPath(from), NameOf(id));
+        if (_files.TryRead(source) is null)
+        {
+            throw Damaged(id, SnapshotFileError.Missing, $"is missing in '{from}'");
+        }
+
+        _files.Rename(source, NameOf(id));
+        _files.SyncDirectory("");
+        lock (_lock)
+        {
+            _ids.Add(id);
+        }
+
+        return Task.CompletedTask;
+    }
+
     public ValueTask DisposeAsync()
     {
         lock (_lock)
