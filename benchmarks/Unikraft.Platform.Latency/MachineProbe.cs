@@ -59,9 +59,10 @@ internal sealed class MachineProbe(UnikraftPlatformBuilder inner) : IPlatformBui
             IMachineSnapshot snapshot,
             Guid uuid,
             IMachineMonitor monitor,
+            IReadOnlyList<MachineDisk> disks,
             CancellationToken cancellationToken = default)
         {
-            IVirtualMachine machine = await hypervisor.RestoreAsync(snapshot, uuid, new Monitor(monitor, probe), cancellationToken);
+            IVirtualMachine machine = await hypervisor.RestoreAsync(snapshot, uuid, new Monitor(monitor, probe), disks, cancellationToken);
             probe._machines[uuid] = (KvmMachine)machine;
             if (!probe.WakeUp.IsEmpty)
             {

@@ -32,6 +32,11 @@ IMeasure[] measures =
     new StorePublish(),
     new StoreRecover(),
     new StoreVerify(),
+    new VolumeCutPause(),
+    new VolumeClone(),
+    new VolumeTransfer(isWrite: false),
+    new VolumeTransfer(isWrite: true),
+    new VolumeDepth(),
 ];
 
 if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out string? problem) is not { } options)

@@ -37,10 +37,13 @@ struct uk_info {
     uint8_t instance_uuid[16];
     uint32_t events;
     uint32_t stack_size;
+    uint64_t disks; /* from version 1.2 on: VA of disk_count entries */
+    uint32_t disk_count;
 };
 
 _Static_assert(offsetof(struct uk_info, generation_id) == 64, "info page layout");
 _Static_assert(offsetof(struct uk_info, stack_size) == 100, "info page layout");
+_Static_assert(offsetof(struct uk_info, disk_count) == 112, "info page layout");
 
 static inline const volatile struct uk_info *uk_info(void)
 {
@@ -66,6 +69,7 @@ enum uk_op {
 enum uk_event {
     UK_EVENT_STOP_REQUESTED = 1u << 0,
     UK_EVENT_CONSOLE_INPUT = 1u << 1,
+    UK_EVENT_DISK = 1u << 2,
     UK_EVENT_WAKE = 1u << 31,
 };
 
@@ -87,7 +91,10 @@ enum uk_errno {
     UK_ENOMEM = 12,
     UK_EFAULT = 14,
     UK_EBUSY = 16,
+    UK_ENODEV = 19,
     UK_EINVAL = 22,
+    UK_ENOSPC = 28,
+    UK_EROFS = 30,
     UK_ENOSYS = 38,
     UK_EPROTO = 71,
 };
@@ -225,6 +232,76 @@ char *strchr(const char *text, int byte);
 /* Reads a decimal number that is the whole text. False, and *value untouched, when it is none or too large. */
 bool uk_parse_u64(const char *text, uint64_t *value);
 bool uk_parse_i32(const char *text, int32_t *value);
+
+/* ---- Disks ------------------------------------------------------------------------------------------------------ */
+
+/* A disk is used by one vCPU at a time. Offsets and lengths are in bytes, multiples of 512. Data lies in the image, a stack or the heap.
+ * The functions that take a request to its end spin for a moment and then sleep until it is done. */
+#define UK_DISK_SLOTS 12u
+#define UK_SECTOR_SIZE 512u
+#define UK_DISK_MAX_TRANSFER (4u << 20)
+
+struct uk_disk;
+
+enum uk_disk_op {
+    UK_DISK_READ = 0,
+    UK_DISK_WRITE = 1,
+    UK_DISK_FLUSH = 4,
+    UK_DISK_DISCARD = 11,
+    UK_DISK_WRITE_ZEROES = 13,
+};
+
+/* A request that is under way. The caller sets the first four; it lies in the image, a stack or the heap and stays there until it is done. */
+struct uk_disk_request {
+    enum uk_disk_op op;
+    uint64_t offset;
+    void *data; /* for reads and writes */
+    uint64_t length;
+    int status; /* UK_DISK_PENDING, then 0 or a negated error number */
+    struct {
+        uint32_t type;
+        uint32_t reserved;
+        uint64_t sector;
+    } header; /* for the device, like the rest */
+    struct {
+        uint64_t sector;
+        uint32_t sectors;
+        uint32_t flags;
+    } range;
+    volatile uint8_t result;
+};
+
+#define UK_DISK_PENDING 1
+
+/* [several calls, the first time] The disk in a slot, ready to be used: volumes have slots 0 to 3, ROMs 4 to 11. Returns 0, -UK_ENODEV when there is none, or
+ * -UK_EPROTO when it cannot be used. */
+int uk_disk_open(uint32_t slot, struct uk_disk **disk);
+
+/* Where the disk in a slot is to be mounted, NULL when there is none. */
+const char *uk_disk_at(uint32_t slot);
+
+uint64_t uk_disk_size(const struct uk_disk *disk);
+bool uk_disk_read_only(const struct uk_disk *disk);
+
+/* [call] Each returns 0, -UK_EIO, -UK_EINVAL for a range that cannot be, or -UK_EROFS. What was written is durable after the next flush. */
+int uk_disk_read(struct uk_disk *disk, uint64_t offset, void *data, uint64_t length);
+int uk_disk_write(struct uk_disk *disk, uint64_t offset, const void *data, uint64_t length);
+int uk_disk_flush(struct uk_disk *disk);
+int uk_disk_discard(struct uk_disk *disk, uint64_t offset, uint64_t length);
+int uk_disk_write_zeroes(struct uk_disk *disk, uint64_t offset, uint64_t length);
+
+/* Puts a request into the queue without telling the disk, which uk_disk_kick does for all since the last time. Returns 0, -UK_EAGAIN when the queue
+ * is full, or as above. */
+int uk_disk_submit(struct uk_disk *disk, struct uk_disk_request *request);
+
+/* [call] */
+void uk_disk_kick(struct uk_disk *disk);
+
+/* Notes which requests are done, without waiting. Returns how many were. */
+uint32_t uk_disk_poll(struct uk_disk *disk);
+
+/* Waits for a request that was submitted and kicked. Returns its status. */
+int uk_disk_await(struct uk_disk *disk, struct uk_disk_request *request);
 
 /* ---- Several vCPUs ---------------------------------------------------------------------------------------------- */
 

@@ -15,11 +15,48 @@ internal sealed class Story(IUnikraftPlatform platform, Transcript transcript, C
         await CheckpointAsync();
         await BranchAsync();
         await LoadAsync();
+        await VolumeAsync();
         await CrashAsync();
         await StopAsync();
     }
 
     private static GuestImage Image(string guest) => Path.Combine(AppContext.BaseDirectory, "guests", guest + ".elf");
+
+    private async Task VolumeAsync()
+    {
+        transcript.Chapter("Volume: a key-value store on a disk, which a branch gets a copy of at once");
+        Volume volume = await platform.Volumes.CreateAsync(
+            new CreateVolumeRequest { Name = "store", SizeMb = 1024, Filesystem = VolumeFilesystem.None },
+            cancellationToken);
+        Instance kv = await Instances.CreateAsync(
+            new CreateInstanceRequest
+            {
+                Name = "kv",
+                Image = Image("kv"),
+                MemoryMb = 64,
+                Volumes = [new InstanceVolume { Volume = volume.Uuid, At = "/data" }],
+                WaitTimeout = Patience,
+            },
+            cancellationToken);
+        await using GuestTerminal source = Attach("kv", fromStart: true);
+        await TellAsync("kv", source, "put season summer", "ok ");
+        Instance copy = await Instances.CreateAsync(new CreateInstanceRequest { Name = "copy", BranchFrom = kv.Uuid, WaitTimeout = Patience }, cancellationToken);
+        await using GuestTerminal branch = Attach("copy");
+        await TellAsync("copy", branch, "put season winter", "ok ");
+        await TellAsync("kv", source, "get season", "value=");
+        await TellAsync("copy", branch, "get season", "value=");
+        await TellAsync("copy", branch, "check", "check ");
+        transcript.Fact("volumes", string.Join(", ", platform.Volumes.List().Select(each =>
+            $"{each.Name ?? "(of the branch)"} {each.SizeMb} MiB {each.State.ToText()}, {each.Depth} images")));
+        await Instances.DeleteAsync(copy.Uuid, cancellationToken);
+        await Instances.DeleteAsync(kv.Uuid, cancellationToken);
+    }
+
+    private async Task TellAsync(string name, GuestTerminal terminal, string command, string answer)
+    {
+        await terminal.WriteLineAsync(command, cancellationToken);
+        transcript.Guest(name, $"{command}: {await terminal.ReadLineAsync(answer, cancellationToken)}");
+    }
 
     private GuestTerminal Attach(string instance, bool fromStart = false) =>
         new(Instances.AttachConsole(instance, new ConsoleOptions { FromStart = fromStart }));

@@ -16,6 +16,9 @@ public interface IUnikraftPlatform : IAsyncDisposable
     /// <summary>The templates.</summary>
     ITemplateStore Templates { get; }
 
+    /// <summary>The volumes.</summary>
+    IVolumeStore Volumes { get; }
+
     /// <summary>The directory in which the resources are kept; <see langword="null"/> when nothing outlives the platform.</summary>
     IDataDirectory? Data { get; }
 

@@ -29,6 +29,9 @@ internal static partial class Log
     [LoggerMessage(2005, LogLevel.Warning, "No machine could be made ready in advance; the next one takes longer")]
     internal static partial void RefillFailed(ILogger logger, Exception error);
 
+    [LoggerMessage(2008, LogLevel.Warning, "Memory for snapshots could not be made ready in advance or given back; snapshots take longer or more room")]
+    internal static partial void SheetFailed(ILogger logger, Exception error);
+
     [LoggerMessage(2010, LogLevel.Warning, "In '{Directory}' a state file cannot be read or a layer file is missing: layers that nothing seems to need are kept")]
     internal static partial void CollectionHeldBack(ILogger logger, string directory);
 

@@ -3,6 +3,7 @@ using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Storage;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform;
 
@@ -14,9 +15,14 @@ internal sealed record PlatformContext(
     ILogger Logger,
     Telemetry Telemetry,
     Rundown Rundown,
-    QuotaUse Quotas,
-    DataDirectory? Data)
+    QuotaUse Quotas)
 {
+    /// <summary>Where resources are kept, if they are. Set once, before there are any.</summary>
+    public DataDirectory? Data { get; set; }
+
+    /// <summary>The volumes. Set once, before anything else happens: they are a part of the platform that needs the others.</summary>
+    public VolumeCatalog Volumes { get; set; } = null!;
+
     /// <summary>Waits until everything that has changed so far is on the disk, if anything is to be.</summary>
     /// <exception cref="StorageException">It could not be written. It will be with the next change, or in a while.</exception>
     public Task CommitAsync() => Data?.CommitAsync() ?? Task.CompletedTask;

@@ -55,4 +55,13 @@ public sealed class PlatformOptions
 
     /// <summary>How much of the host the platform may use. Default: no limits.</summary>
     public PlatformQuotas Quotas { get; set; } = new();
+
+    /// <summary>
+    /// The directory of the volumes, which this platform has for itself. Volumes are there again when it is next used. Default: <see langword="null"/>, a directory for
+    /// temporary files that is deleted with the platform.
+    /// </summary>
+    public string? VolumeDirectory { get; set; }
+
+    /// <summary>The program that makes ext4 file systems. Default: <see langword="null"/>, the <c>mkfs.ext4</c> of the host, if it has one.</summary>
+    public string? MkfsExt4Path { get; set; }
 }

@@ -10,6 +10,8 @@ internal sealed record PlatformSettings(
     int MaxInstancesForForks,
     TimeSpan MaxDrainTimeout,
     PlatformLicense? License,
+    string? VolumeDirectory,
+    string? MkfsExt4Path,
     string? DataDirectory,
     Durability Durability,
     long MinFreeDiskBytes)
@@ -24,6 +26,8 @@ internal sealed record PlatformSettings(
             options.MaxInstancesForForks,
             options.MaxDrainTimeout,
             options.License,
+            options.VolumeDirectory,
+            options.MkfsExt4Path,
             options.DataDirectory,
             options.Durability,
             options.MinFreeDiskBytes);

@@ -6,6 +6,7 @@ using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Storage;
 using Unikraft.Platform.Templates;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform;
 
@@ -15,6 +16,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     private readonly InstanceManager _instances;
     private readonly CheckpointStore _checkpoints;
     private readonly TemplateStore _templates;
+    private readonly VolumeStore _volumes;
     private readonly Lock _lock = new();
     private readonly DataDirectory? _data;
     private Task? _disposal;
@@ -31,10 +33,21 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         Func<HypervisorContext, IHypervisor> hypervisorFactory,
         IFileLayer? fileLayer = null)
     {
-        IHypervisor hypervisor = hypervisorFactory(new HypervisorContext(timeProvider, loggerFactory));
+        // First what may be refused: a backend is dear.
         PlatformSettings settings = PlatformSettings.From(options);
         ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
-        DataDirectory? data = OpenData(settings, hypervisor, timeProvider, logger, fileLayer);
+        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, logger) : null;
+        VolumeHypervisor hypervisor;
+        try
+        {
+            hypervisor = new VolumeHypervisor(hypervisorFactory(new HypervisorContext(timeProvider, loggerFactory)));
+        }
+        catch
+        {
+            volumeFiles?.Dispose();
+            throw;
+        }
+
         _context = new PlatformContext(
             hypervisor,
             settings,
@@ -42,14 +55,17 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             logger,
             new Telemetry(),
             new Rundown(),
-            new QuotaUse(options.Quotas),
-            data);
+            new QuotaUse(options.Quotas));
         ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider, _context.Quotas);
         ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider, _context.Quotas);
         ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
+        _context.Volumes = new VolumeCatalog(_context, volumeFiles);
+        hypervisor.Use(_context.Volumes);
+        DataDirectory? data = _context.Data = OpenData(settings, hypervisor, timeProvider, logger, fileLayer);
+        _volumes = new VolumeStore(_context, instances);
         LiveInstances live = new();
         _templates = new TemplateStore(_context, instances, live, templates);
-        _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates);
+        _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates, _volumes);
         _checkpoints = new CheckpointStore(_context, instances, checkpoints);
         if (data is not null)
         {
@@ -74,9 +90,14 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
 
     public IDataDirectory? Data { get; }
 
+    public IVolumeStore Volumes => _volumes;
+
     public HypervisorInfo Hypervisor => _context.Hypervisor.Info;
 
     internal Telemetry Telemetry => _context.Telemetry;
+
+    /// <summary>Waits for what is being done to volumes in the background.</summary>
+    internal Task WhenVolumesIdleAsync() => _context.Volumes.WhenIdleAsync();
 
     public async Task StopAllAsync(CancellationToken cancellationToken = default)
     {
@@ -94,7 +115,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
 
     private static DataDirectory? OpenData(
         PlatformSettings settings,
-        IHypervisor hypervisor,
+        VolumeHypervisor hypervisor,
         TimeProvider timeProvider,
         ILogger logger,
         IFileLayer? fileLayer)
@@ -178,6 +199,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             await _data.DisposeAsync().ConfigureAwait(false);
         }
 
+        await _context.Volumes.DisposeAsync().ConfigureAwait(false);
         await _context.Hypervisor.DisposeAsync().ConfigureAwait(false);
         _context.Telemetry.Dispose();
         _context.Rundown.Dispose();

@@ -24,7 +24,7 @@ public abstract class HypervisorContract : IAsyncLifetime
     protected abstract IHypervisor CreateHypervisor();
 
     /// <summary>The image of a guest.</summary>
-    /// <param name="name"><c>hello</c>, <c>counter</c> or <c>crash</c>.</param>
+    /// <param name="name"><c>hello</c>, <c>counter</c>, <c>crash</c> or <c>kv</c>.</param>
     protected abstract GuestImage Image(string name);
 
     /// <inheritdoc/>

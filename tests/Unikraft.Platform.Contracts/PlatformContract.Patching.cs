@@ -190,4 +190,112 @@ public abstract partial class PlatformContract
         "checkpoint" => Checkpoints.DeleteAsync("it").Guarded(),
         _ => Templates.DeleteAsync("it").Guarded(),
     };
+
+    [ContractFact]
+    public async Task What_an_instance_boots_with_is_patched_at_once_when_it_is_stopped()
+    {
+        Instance stopped = await Instances.CreateAsync(Request("hello", "one") with
+        {
+            Name = "it",
+            Autostart = false,
+            Env = new Dictionary<string, string>(StringComparer.Ordinal) { ["A"] = "a", ["B"] = "b" },
+        }).Guarded();
+
+        Instance patched = await Instances.PatchAsync("it",
+        [
+            new PatchOperation.AddArgs("two", "three"),
+            new PatchOperation.DelArgs("one"),
+            new PatchOperation.AddEnv(new Dictionary<string, string>(StringComparer.Ordinal) { ["B"] = "c", ["C"] = "d" }),
+            new PatchOperation.DelEnv("A"),
+            new PatchOperation.SetMemoryMb(stopped.MemoryMb / 2),
+            new PatchOperation.SetVcpus(1),
+            new PatchOperation.AddTags("patched"),
+        ]).Guarded();
+
+        Assert.Equal(["two", "three"], patched.Args);
+        Assert.Equal((32, 1), (patched.MemoryMb, patched.Vcpus));
+        Assert.Equal(["patched"], patched.Tags);
+        Assert.Empty(patched.Updates);
+        await Instances.StartAsync("it").Guarded();
+        await Instances.WaitAsync("it", InstanceState.Stopped).Guarded();
+        Assert.Equal(
+            "Hello from a flat guest: 1 vCPU(s), 32 MiB\narg[0]=it\narg[1]=two\narg[2]=three\nenv B=c\nenv C=d\n",
+            Instances.ReadLog("it").Text);
+
+        Instance replaced = await Instances.PatchAsync("it",
+        [
+            new PatchOperation.SetImage(Image("counter")),
+            new PatchOperation.SetArgs("--period-ms", "0"),
+            new PatchOperation.SetEnv(new Dictionary<string, string>(StringComparer.Ordinal)),
+        ]).Guarded();
+        Assert.Equal((Image("counter").Name, 0), (replaced.Image, replaced.Env.Count));
+        await Instances.StartAsync("it").Guarded();
+        Assert.Equal(1, (await TickAsync("it")).Tick);
+    }
+
+    [ContractFact]
+    public async Task What_a_running_instance_boots_with_is_pending_until_it_boots_again()
+    {
+        await CreateCounterAsync("it");
+        await TickAsync("it");
+        PatchOperation update = new PatchOperation.SetMemoryMb(32);
+
+        Instance patched = await Instances.PatchAsync("it", [update, new PatchOperation.SetDeleteLock(true)]).Guarded();
+        Assert.Equal((64, true), (patched.MemoryMb, patched.DeleteLock));
+        Assert.Equal([update], patched.Updates);
+
+        // Its memory is that of 64 MiB: a branch is what it is, and a suspended one continues as it is.
+        Assert.Equal(64, (await BranchAsync("it")).MemoryMb);
+        Assert.Equal([update], (await Instances.SuspendAsync("it").Guarded()).Updates);
+        await Instances.StartAsync("it").Guarded();
+        Assert.Equal(2, (await TickAsync("it")).Tick);
+        Assert.Equal(64, Instances.Get("it").MemoryMb);
+
+        Instance stopped = await Instances.StopAsync("it").Guarded();
+        Assert.Equal(32, stopped.MemoryMb);
+        Assert.Empty(stopped.Updates);
+        await Instances.StartAsync("it").Guarded();
+        Assert.Equal(1, (await TickAsync("it")).Tick);
+    }
+
+    [ContractFact]
+    public async Task A_patch_of_what_an_instance_boots_with_is_checked_before_anything_changes()
+    {
+        Instance before = await CreateCounterAsync("it");
+        await CheckpointAsync("it", "chk");
+        PatchOperation[] refused =
+        [
+            new PatchOperation.SetMemoryMb(0),
+            new PatchOperation.SetVcpus(Platform.Hypervisor.MaxVcpus + 1),
+            new PatchOperation.SetArgs("a\0b"),
+            new PatchOperation.SetArgs((IReadOnlyList<string>)null!),
+            new PatchOperation.SetImage(null!),
+            new PatchOperation.AddEnv(new Dictionary<string, string>(StringComparer.Ordinal) { ["A=B"] = "c" }),
+            new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: true, TimeSpan.FromDays(2))),
+        ];
+        foreach (PatchOperation operation in refused)
+        {
+            await Assert.ThrowsAsync<InvalidRequestException>(
+                () => Instances.PatchAsync("it", [new PatchOperation.AddTags("tag"), new PatchOperation.SetVcpus(1), operation]).Guarded());
+        }
+
+        await FailsAsync<InvalidRequestException>(
+            "'SetVcpus' is for instances only; allowed are changes of tags, delete_lock and autokill",
+            () => Checkpoints.PatchAsync("chk", [new PatchOperation.SetVcpus(1)]).Guarded());
+        Instance after = Instances.Get("it");
+        Assert.Equal((before.MemoryMb, before.Vcpus, 0, 0), (after.MemoryMb, after.Vcpus, after.Tags.Count, after.Updates.Count));
+    }
+
+    [ContractFact]
+    public async Task Scaling_to_zero_is_patched_at_once()
+    {
+        await CreateCounterAsync("it");
+        Assert.Equal(Stateful, (await Instances.PatchAsync("it", [new PatchOperation.SetScaleToZero(Stateful)]).Guarded()).ScaleToZero);
+        Assert.Equal(InstanceState.Standby, (await Instances.SuspendAsync("it").Guarded()).State);
+
+        Instance patched = await Instances.PatchAsync("it", [new PatchOperation.SetScaleToZero(ScaleToZero: null)]).Guarded();
+        Assert.Equal((InstanceState.Standby, null), (patched.State, patched.ScaleToZero));
+        await Instances.StartAsync("it").Guarded();
+        Assert.Equal(InstanceState.Stopped, (await Instances.SuspendAsync("it").Guarded()).State);
+    }
 }

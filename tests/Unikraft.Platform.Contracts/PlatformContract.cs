@@ -29,7 +29,7 @@ public abstract partial class PlatformContract : IAsyncLifetime
     protected abstract void Configure(UnikraftPlatformBuilder builder);
 
     /// <summary>The image of a guest.</summary>
-    /// <param name="name"><c>hello</c>, <c>counter</c> or <c>crash</c>.</param>
+    /// <param name="name"><c>hello</c>, <c>counter</c>, <c>crash</c> or <c>kv</c>.</param>
     protected abstract GuestImage Image(string name);
 
     /// <inheritdoc/>

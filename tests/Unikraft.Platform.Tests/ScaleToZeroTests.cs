@@ -91,6 +91,19 @@ public sealed class ScaleToZeroTests
     }
 
     [Fact]
+    public async Task A_patched_cooldown_counts_from_the_patch()
+    {
+        await using TestPlatform test = new();
+        Instance instance = await test.CreateCounterAsync();
+        test.Time.Advance(Cooldown);
+        await test.Instances.PatchAsync(instance.Uuid, [new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: true, Cooldown))]).Guarded();
+        test.Time.Advance(Cooldown - Tick);
+        Assert.Equal(InstanceState.Running, test.Instances.Get(instance.Uuid).State);
+        test.Time.Advance(Tick);
+        await test.WaitAsync(instance.Uuid, InstanceState.Standby);
+    }
+
+    [Fact]
     public async Task Many_connections_wake_it_once()
     {
         await using TestPlatform test = new();

@@ -26,7 +26,7 @@ public sealed class VolumeTests : IDisposable
     [Fact]
     public async Task Both_sides_of_a_cut_have_what_was_before_it_and_only_their_own_of_what_came_after()
     {
-        await using Volume source = await Volume.CreateAsync(NextFile(), Size);
+        await using VolumeDisk source = await VolumeDisk.CreateAsync(NextFile(), Size);
         await source.WriteAsync(0, Filled(1, 8192));
         PreparedOverlay forSource = await source.PrepareOverlayAsync(NextFile());
         PreparedOverlay forClone = await source.PrepareOverlayAsync(NextFile());
@@ -34,7 +34,7 @@ public sealed class VolumeTests : IDisposable
 
         await source.HoldAsync();
         await using VolumeCut cut = source.Cut(forSource);
-        await using Volume clone = Volume.Open(forClone);
+        await using VolumeDisk clone = VolumeDisk.Open(forClone);
         source.Release();
         cut.Publish();
         await source.WriteAsync(0, Filled(3, 4096));
@@ -43,7 +43,7 @@ public sealed class VolumeTests : IDisposable
         await AssertHoldsAsync(source, 0, Filled(3, 4096), Filled(2, 4096));
         await AssertHoldsAsync(clone, 0, Filled(1, 4096), Filled(4, 4096));
         await using PreparedOverlay later = await cut.PrepareOverlayAsync(NextFile());
-        await using Volume another = Volume.Open(later);
+        await using VolumeDisk another = VolumeDisk.Open(later);
         await AssertHoldsAsync(another, 0, Filled(1, 4096), Filled(2, 4096));
         await clone.FlushAsync();
         await source.FlushAsync();
@@ -54,7 +54,7 @@ public sealed class VolumeTests : IDisposable
     [InlineData(100L << 30)]
     public async Task A_cut_allocates_nothing_and_an_overlay_takes_next_to_no_room(long size)
     {
-        await using Volume volume = await Volume.CreateAsync(NextFile(), size);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), size);
         for (int round = 0; round < 3; round++)
         {
             string path = NextFile();
@@ -76,7 +76,7 @@ public sealed class VolumeTests : IDisposable
     public async Task A_request_is_in_a_cut_as_a_whole_or_not_at_all()
     {
         // One after the other a guest writes a number to two places. A cut has the same number in both, or the first is one ahead.
-        await using Volume volume = await Volume.CreateAsync(NextFile(), Size, clusterBits: 12);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size, clusterBits: 12);
         using CancellationTokenSource stop = new();
         Task writer = Task.Run(async () =>
         {
@@ -103,7 +103,7 @@ public sealed class VolumeTests : IDisposable
             VolumeCut cut = volume.Cut(forVolume);
             volume.Release();
             cut.Publish();
-            await using Volume clone = Volume.Open(forClone);
+            await using VolumeDisk clone = VolumeDisk.Open(forClone);
             await cut.DisposeAsync();
             byte[] first = await ReadAsync(clone, 0, 4096);
             byte[] second = await ReadAsync(clone, 2 << 20, 4096);
@@ -121,7 +121,7 @@ public sealed class VolumeTests : IDisposable
     {
         const int Threads = 4;
         const int Stripe = 2048;
-        await using Volume volume = await Volume.CreateAsync(NextFile(), Size, clusterBits: 12);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size, clusterBits: 12);
         byte[] expected = new byte[Size];
 
         // Every cluster of 4 KiB belongs to two threads, so that they meet at every allocation.
@@ -159,7 +159,7 @@ public sealed class VolumeTests : IDisposable
     [Fact]
     public async Task A_flush_after_a_cut_waits_until_the_new_top_is_written_down()
     {
-        await using Volume volume = await Volume.CreateAsync(NextFile(), Size);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
         await volume.WriteAsync(0, Filled(1, 512));
         PreparedOverlay overlay = await volume.PrepareOverlayAsync(NextFile());
         await volume.HoldAsync();
@@ -184,7 +184,7 @@ public sealed class VolumeTests : IDisposable
     [Fact]
     public async Task A_cut_needs_held_requests_and_an_overlay_for_this_top()
     {
-        await using Volume volume = await Volume.CreateAsync(NextFile(), Size);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
         await using PreparedOverlay stale = await volume.PrepareOverlayAsync(NextFile());
         await using PreparedOverlay overlay = await volume.PrepareOverlayAsync(NextFile());
         Assert.Throws<InvalidOperationException>(() => volume.Cut(overlay));
@@ -199,7 +199,7 @@ public sealed class VolumeTests : IDisposable
     [Fact]
     public async Task Requests_wait_while_they_are_held_back_and_can_be_cancelled()
     {
-        await using Volume volume = await Volume.CreateAsync(NextFile(), Size);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
         await volume.HoldAsync();
         using CancellationTokenSource cancelled = new();
         Task write = volume.WriteAsync(0, Filled(1, 512)).AsTask();
@@ -215,7 +215,7 @@ public sealed class VolumeTests : IDisposable
     [Fact]
     public async Task An_overlay_that_is_not_used_leaves_no_file()
     {
-        await using Volume volume = await Volume.CreateAsync(NextFile(), Size);
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
         string path = NextFile();
         await (await volume.PrepareOverlayAsync(path)).DisposeAsync();
         Assert.False(File.Exists(path));
@@ -231,7 +231,7 @@ public sealed class VolumeTests : IDisposable
         {
             string path = NextFile();
             Qemu.Img("create", "-q", "-f", "qcow2", "-b", raw, "-F", "raw", path, "100k");
-            await using Volume volume = await Volume.OpenAsync(path);
+            await using VolumeDisk volume = await VolumeDisk.OpenAsync(path);
             await volume.WriteAsync(99 * 1024, Filled(1, 512));
             await volume.ResizeAsync(Size);
             Assert.Equal(Size, volume.Size);
@@ -247,10 +247,10 @@ public sealed class VolumeTests : IDisposable
     public async Task Volumes_share_the_images_they_are_based_on()
     {
         OpenLayers layers = new();
-        await using Volume source = await Volume.CreateAsync(NextFile(), Size, layers: layers);
+        await using VolumeDisk source = await VolumeDisk.CreateAsync(NextFile(), Size, layers: layers);
         await source.WriteAsync(0, Filled(1, 4096));
         string frozen = source.TopPath;
-        await Assert.ThrowsAsync<DiskImageException>(() => Volume.OpenAsync(frozen, isReadOnly: true, layers: layers));
+        await Assert.ThrowsAsync<DiskImageException>(() => VolumeDisk.OpenAsync(frozen, isReadOnly: true, layers: layers));
 
         PreparedOverlay overlay = await source.PrepareOverlayAsync(NextFile());
         await source.HoldAsync();
@@ -259,21 +259,21 @@ public sealed class VolumeTests : IDisposable
         cut.Publish();
         string clonePath = NextFile();
         await using (PreparedOverlay forClone = await cut.PrepareOverlayAsync(clonePath))
-        await using (Volume clone = Volume.Open(forClone))
+        await using (VolumeDisk clone = VolumeDisk.Open(forClone))
         {
             await clone.WriteAsync(4096, Filled(2, 4096));
             await clone.FlushAsync();
         }
 
         // By path, while the source still has the frozen image open for writing.
-        await using Volume reader = await Volume.OpenAsync(frozen, isReadOnly: true, layers: layers);
-        await using Volume again = await Volume.OpenAsync(clonePath, layers: layers);
+        await using VolumeDisk reader = await VolumeDisk.OpenAsync(frozen, isReadOnly: true, layers: layers);
+        await using VolumeDisk again = await VolumeDisk.OpenAsync(clonePath, layers: layers);
         await cut.DisposeAsync();
         await source.WriteAsync(0, Filled(3, 4096));
         await AssertHoldsAsync(again, 0, Filled(1, 4096), Filled(2, 4096));
         await AssertHoldsAsync(reader, 0, Filled(1, 4096), new byte[4096]);
         await AssertHoldsAsync(source, 0, Filled(3, 4096), new byte[4096]);
-        DiskImageException inUse = await Assert.ThrowsAsync<DiskImageException>(() => Volume.OpenAsync(frozen, layers: layers));
+        DiskImageException inUse = await Assert.ThrowsAsync<DiskImageException>(() => VolumeDisk.OpenAsync(frozen, layers: layers));
         Assert.Equal(DiskImageError.InUse, inUse.Error);
     }
 
@@ -282,12 +282,12 @@ public sealed class VolumeTests : IDisposable
     {
         OpenLayers layers = new();
         string basePath = NextFile();
-        await (await Volume.CreateAsync(basePath, Size, layers: layers)).DisposeAsync();
+        await (await VolumeDisk.CreateAsync(basePath, Size, layers: layers)).DisposeAsync();
         await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => Task.Run(async () =>
         {
             for (int round = 0; round < 200; round++)
             {
-                await using Volume volume = await Volume.OpenAsync(basePath, isReadOnly: true, layers: layers);
+                await using VolumeDisk volume = await VolumeDisk.OpenAsync(basePath, isReadOnly: true, layers: layers);
                 await AssertHoldsAsync(volume, 0, new byte[512]);
             }
         })));
@@ -296,17 +296,17 @@ public sealed class VolumeTests : IDisposable
     [Fact]
     public async Task Ranges_and_lifetimes_are_checked()
     {
-        Volume volume = await Volume.CreateAsync(NextFile(), Size);
+        VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
         BlockDeviceException error = await Assert.ThrowsAsync<BlockDeviceException>(async () => await volume.WriteAsync(Size - 511, new byte[512]));
         Assert.Equal(BlockDeviceError.OutOfRange, error.Error);
         await Assert.ThrowsAsync<BlockDeviceException>(async () => await volume.DiscardAsync(-1, 2));
         await Assert.ThrowsAsync<BlockDeviceException>(async () => await volume.ReadAsync(long.MaxValue, new byte[1]));
-        await Assert.ThrowsAsync<DiskImageException>(() => Volume.CreateAsync(NextFile(), 100));
+        await Assert.ThrowsAsync<DiskImageException>(() => VolumeDisk.CreateAsync(NextFile(), 100));
         await volume.DisposeAsync();
         await volume.DisposeAsync();
         await Assert.ThrowsAsync<ObjectDisposedException>(async () => await volume.ReadAsync(0, new byte[1]));
 
-        await using Volume reader = await Volume.OpenAsync(volume.TopPath, isReadOnly: true);
+        await using VolumeDisk reader = await VolumeDisk.OpenAsync(volume.TopPath, isReadOnly: true);
         Assert.True(reader.IsReadOnly);
         error = await Assert.ThrowsAsync<BlockDeviceException>(async () => await reader.WriteAsync(0, new byte[512]));
         Assert.Equal(BlockDeviceError.ReadOnly, error.Error);

@@ -5,8 +5,8 @@ namespace Unikraft.Platform.Latency.Measures;
 
 /// <summary>
 /// Twenty branches of one running instance in a row, all of which stay alive: the last over the second. The first one is left out, because the source has no layer
-/// to build on yet. Once with a source that works a little before each branch, and once, without a goal, with one that dirties 1 % of its memory at random
-/// places: each branch then has more to copy, until folding catches up.
+/// to build on yet. Once with a source that works a little before each branch, and, without goals, with one that dirties 1 % of its memory at random
+/// places, so that each branch has more to copy, until folding catches up, and with one that is left alone.
 /// </summary>
 internal sealed class BranchSeries : IMeasure
 {
@@ -24,6 +24,7 @@ internal sealed class BranchSeries : IMeasure
             context.Samples(10, quick: 2),
             FixedResidue.PagesOf(BranchTotal.MemoryMb, BranchTotal.Share),
             cancellationToken);
+        yield return await RunAsync(context.Samples(10, quick: 2), pages: 0, cancellationToken);
     }
 
     private async Task<Measurement> RunAsync(int samples, int pages, CancellationToken cancellationToken, params Target[] targets)

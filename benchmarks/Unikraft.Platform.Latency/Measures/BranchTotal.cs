@@ -71,7 +71,12 @@ internal sealed class BranchTotal : IMeasure
         List<double> elapsed = [];
         for (int i = 0; i < branches; i++)
         {
-            await TickAsync(console, cancellationToken);
+            // Once in any case: the guest is not heard before it has touched all of its memory.
+            if (pages > 0 || i == 0)
+            {
+                await TickAsync(console, cancellationToken);
+            }
+
             elapsed.Add((await BranchAsync(platform, probe, source.Uuid, cancellationToken)).ToExit);
         }
 

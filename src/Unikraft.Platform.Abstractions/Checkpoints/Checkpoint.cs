@@ -42,6 +42,9 @@ public sealed record Checkpoint
     /// <summary>How long the source stood still; <see langword="null"/> when it did not run.</summary>
     public TimeSpan? Pause { get; init; }
 
+    /// <summary>The volume templates that each instance made from it gets its own clones of.</summary>
+    public IReadOnlyList<AttachedVolume> Volumes { get; init; } = [];
+
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
 

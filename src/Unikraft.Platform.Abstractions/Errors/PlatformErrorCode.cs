@@ -54,6 +54,15 @@ public enum PlatformErrorCode
     /// <summary>A quota of the platform is used up. See <see cref="QuotaExceededException.Quota"/>.</summary>
     QuotaExceeded = 21,
 
+    /// <summary>What was asked for needs block volumes, and the instance has another one.</summary>
+    UnsupportedVolume = 30,
+
+    /// <summary>The volume is in use in a way that excludes what was asked for.</summary>
+    VolumeBusy = 31,
+
+    /// <summary>A program of the host is missing, or failed.</summary>
+    ToolMissing = 32,
+
     /// <summary>Another platform has the data directory open. Transient.</summary>
     DataDirectoryInUse = 40,
 

@@ -11,4 +11,7 @@ public sealed record CaptureOptions
     /// more and more of the time, until what is left can be copied within it. Default: <see cref="Timeout.InfiniteTimeSpan"/>, never hold it before the cut.
     /// </summary>
     public TimeSpan PauseBudget { get; init; } = Timeout.InfiniteTimeSpan;
+
+    /// <summary>Cuts the disks of the machine at the moment of the snapshot. Default: <see langword="null"/>, nobody does.</summary>
+    public IDiskCut? Disks { get; init; }
 }

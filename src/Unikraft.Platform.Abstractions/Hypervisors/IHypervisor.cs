@@ -23,13 +23,17 @@ public interface IHypervisor : IAsyncDisposable
     /// <param name="snapshot">A snapshot taken by this backend. It may be disposed of while the machine lives.</param>
     /// <param name="uuid">The UUID of the new machine.</param>
     /// <param name="monitor">Hears of what happens in it.</param>
+    /// <param name="disks">
+    /// Its disks. Where the guest of the snapshot uses one there must be one of that size again; a slot that was empty may have one.
+    /// </param>
     /// <param name="cancellationToken">Cancels the restoring; nothing remains then.</param>
-    /// <exception cref="ArgumentException">The snapshot is of another backend.</exception>
+    /// <exception cref="ArgumentException">The snapshot is of another backend, or the disks are not those that it needs.</exception>
     /// <exception cref="HypervisorException">The host refused.</exception>
     ValueTask<IVirtualMachine> RestoreAsync(
         IMachineSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default);
 
     /// <summary>Gets an optional ability of the backend, such as <see cref="ISnapshotFiles"/>.</summary>

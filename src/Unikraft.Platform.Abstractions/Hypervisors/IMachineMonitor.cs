@@ -22,4 +22,13 @@ public interface IMachineMonitor
     /// <see cref="IVirtualMachine.RefuseRequest"/>; in every machine restored from a snapshot that is taken until then it returns as the child.
     /// </summary>
     void OnForkRequested();
+
+    /// <summary>
+    /// A disk could not do what the guest asked for, and the guest was told that it failed. Called on any thread. Does nothing unless implemented.
+    /// </summary>
+    /// <param name="disk">The disk.</param>
+    /// <param name="error">Why it could not.</param>
+    void OnDiskFailed(MachineDisk disk, Exception error)
+    {
+    }
 }

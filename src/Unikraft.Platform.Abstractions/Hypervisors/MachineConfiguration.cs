@@ -23,4 +23,7 @@ public sealed record MachineConfiguration
 
     /// <summary>The environment.</summary>
     public IReadOnlyDictionary<string, string> Env { get; init; } = new Dictionary<string, string>(StringComparer.Ordinal);
+
+    /// <summary>The disks, each in a slot of its own.</summary>
+    public IReadOnlyList<MachineDisk> Disks { get; init; } = [];
 }

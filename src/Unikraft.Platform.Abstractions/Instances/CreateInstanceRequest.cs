@@ -41,6 +41,14 @@ public sealed record CreateInstanceRequest
     /// <summary>The number of vCPUs, from 1. Default: 1. Inherited, and not to be set, with a source.</summary>
     public int? Vcpus { get; init; }
 
+    /// <summary>
+    /// Volumes to attach, in addition to those that are inherited with a source: a clone gets its own of each. Up to 4 altogether. Default: none.
+    /// </summary>
+    public IReadOnlyList<InstanceVolume>? Volumes { get; init; }
+
+    /// <summary>ROMs, in addition to those that are inherited with a source. Up to 8 altogether. Default: none.</summary>
+    public IReadOnlyList<InstanceRom>? Roms { get; init; }
+
     /// <summary>What happens when the instance stops from within. Default: <see cref="Platform.RestartPolicy.Never"/>.</summary>
     public RestartPolicy RestartPolicy { get; init; }
 

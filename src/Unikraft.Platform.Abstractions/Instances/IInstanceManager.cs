@@ -124,7 +124,10 @@ public interface IInstanceManager
     /// <exception cref="DeletionProtectedException">It has a delete lock.</exception>
     Task<Instance> DeleteAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
 
-    /// <summary>Changes the tags, the delete lock and the autokill policy of an instance: all that is asked for, or nothing.</summary>
+    /// <summary>
+    /// Changes properties of an instance: all that is asked for, or nothing. What it boots with changes when it is stopped; until then the change is one of
+    /// <see cref="Instance.Updates"/>.
+    /// </summary>
     /// <param name="instance">The instance.</param>
     /// <param name="operations">What to change, in order.</param>
     /// <param name="cancellationToken">Cancels the patch as long as it has not begun.</param>

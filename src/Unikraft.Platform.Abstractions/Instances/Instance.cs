@@ -83,6 +83,12 @@ public sealed record Instance
     /// </summary>
     public bool HasSnapshot { get; init; }
 
+    /// <summary>The volumes, by the order in which they were attached.</summary>
+    public IReadOnlyList<AttachedVolume> Volumes { get; init; } = [];
+
+    /// <summary>Changes that were asked for and are not in effect yet: see <see cref="PatchOperation"/>. In the API they are <c>pending</c>.</summary>
+    public IReadOnlyList<PatchOperation> Updates { get; init; } = [];
+
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
 

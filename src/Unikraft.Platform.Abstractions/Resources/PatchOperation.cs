@@ -1,7 +1,11 @@
 namespace Unikraft.Platform;
 
-/// <summary>One change of the properties that instances, checkpoints and templates have in common.</summary>
-/// <remarks>A patch is a list of these, applied in order. It is applied as a whole or, when one of them is not allowed, not at all.</remarks>
+/// <summary>One change of a property. Tags, delete lock and autokill are those of instances, checkpoints and templates, the others of instances only.</summary>
+/// <remarks>
+/// A patch is a list of these, applied in order. It is applied as a whole or, when one of them is not allowed, not at all. Image, arguments, environment, memory and
+/// vCPUs are what an instance boots with: while it runs, or holds a snapshot that its next start continues from, such a change is kept as one of
+/// <see cref="Instance.Updates"/> and takes effect when the instance has stopped and its next start boots the image.
+/// </remarks>
 public abstract record PatchOperation
 {
     private PatchOperation()
@@ -27,4 +31,44 @@ public abstract record PatchOperation
     /// <summary>Property <c>autokill</c>, operation <c>set</c>: replaces the policy. The time goes on counting from where it did.</summary>
     /// <param name="Policy">The policy; <see langword="null"/> for none.</param>
     public sealed record SetAutokill(AutokillPolicy? Policy) : PatchOperation;
+
+    /// <summary>Property <c>image</c>, operation <c>set</c>.</summary>
+    /// <param name="Image">The image to boot.</param>
+    public sealed record SetImage(GuestImage Image) : PatchOperation;
+
+    /// <summary>Property <c>args</c>, operation <c>set</c>: replaces all arguments.</summary>
+    /// <param name="Args">The arguments.</param>
+    public sealed record SetArgs(params IReadOnlyList<string> Args) : PatchOperation;
+
+    /// <summary>Property <c>args</c>, operation <c>add</c>: adds arguments behind those that are there.</summary>
+    /// <param name="Args">The arguments.</param>
+    public sealed record AddArgs(params IReadOnlyList<string> Args) : PatchOperation;
+
+    /// <summary>Property <c>args</c>, operation <c>del</c>: removes all arguments that are equal to one of these.</summary>
+    /// <param name="Args">The arguments.</param>
+    public sealed record DelArgs(params IReadOnlyList<string> Args) : PatchOperation;
+
+    /// <summary>Property <c>env</c>, operation <c>set</c>: replaces the environment.</summary>
+    /// <param name="Env">The environment.</param>
+    public sealed record SetEnv(IReadOnlyDictionary<string, string> Env) : PatchOperation;
+
+    /// <summary>Property <c>env</c>, operation <c>add</c>: adds variables, or gives those that are there another value.</summary>
+    /// <param name="Env">The variables.</param>
+    public sealed record AddEnv(IReadOnlyDictionary<string, string> Env) : PatchOperation;
+
+    /// <summary>Property <c>env</c>, operation <c>del</c>: removes variables that are there.</summary>
+    /// <param name="Names">Their names.</param>
+    public sealed record DelEnv(params IReadOnlyList<string> Names) : PatchOperation;
+
+    /// <summary>Property <c>memory_mb</c>, operation <c>set</c>.</summary>
+    /// <param name="MemoryMb">The size of the memory in MiB, in the range of the backend.</param>
+    public sealed record SetMemoryMb(int MemoryMb) : PatchOperation;
+
+    /// <summary>Property <c>vcpus</c>, operation <c>set</c>.</summary>
+    /// <param name="Vcpus">The number of vCPUs, in the range of the backend.</param>
+    public sealed record SetVcpus(int Vcpus) : PatchOperation;
+
+    /// <summary>Property <c>scale_to_zero</c>, operation <c>set</c>: takes effect at once; a cooldown counts from then.</summary>
+    /// <param name="ScaleToZero">The policy; <see langword="null"/> for none. An instance that is in standby stays there until it is started.</param>
+    public sealed record SetScaleToZero(ScaleToZero? ScaleToZero) : PatchOperation;
 }

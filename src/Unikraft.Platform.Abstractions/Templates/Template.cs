@@ -39,6 +39,9 @@ public sealed record Template
     /// <summary>Bytes of memory that were stored for this template, on top of what it descends from. 0 for one made of a stopped instance.</summary>
     public long StoredBytes { get; init; }
 
+    /// <summary>The volume templates that each instance made from it gets its own clones of.</summary>
+    public IReadOnlyList<AttachedVolume> Volumes { get; init; } = [];
+
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
 

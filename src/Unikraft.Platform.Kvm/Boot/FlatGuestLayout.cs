@@ -5,7 +5,7 @@ namespace Unikraft.Platform.Kvm.Boot;
 /// <summary>Where everything lies in the memory of a flat guest. The addresses are those of docs/guest-abi.md.</summary>
 internal sealed class FlatGuestLayout
 {
-    internal const uint AbiVersion = 0x0001_0001;
+    internal const uint AbiVersion = 0x0001_0002;
     internal const int MaxVcpus = 8;
 
     internal const long GdtAddress = 0x1000;
@@ -15,7 +15,9 @@ internal sealed class FlatGuestLayout
     internal const long KernelStacksAddress = 0x5000;
     internal const long InterruptStacksAddress = 0x6000;
     internal const long PageTablesAddress = 0x1_0000;
-    internal const long PageTablesEnd = 0xF_0000;
+    internal const long PageTablesEnd = 0xE_E000;
+    internal const long DisksVirtualAddress = 0xE_E000;
+    internal const int DisksLength = 0x2000;
     internal const long InfoAddress = 0xF_0000;
     internal const long StringsAddress = 0xF_1000;
     internal const long StringsEnd = 0xF_C000;
@@ -26,6 +28,7 @@ internal sealed class FlatGuestLayout
     internal const long FaultVirtualAddress = 0xF_F000;
     internal const ulong DevicePhysicalAddress = 0x40_0000_0000;
     internal const ulong FaultPhysicalAddress = 0x40_0000_1000;
+    internal const ulong DisksPhysicalAddress = 0x40_0000_2000;
 
     internal const int StackSize = 256 << 10;
     internal const ulong HeapWindowEnd = 0x80_0000_0000;

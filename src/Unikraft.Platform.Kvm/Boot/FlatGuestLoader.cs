@@ -99,6 +99,11 @@ internal static class FlatGuestLoader
             FlatGuestLayout.DevicePhysicalAddress,
             PageSize.Bytes,
             PageAccess.User | PageAccess.Write);
+        tables.Map(
+            FlatGuestLayout.DisksVirtualAddress,
+            FlatGuestLayout.DisksPhysicalAddress,
+            FlatGuestLayout.DisksLength,
+            PageAccess.User | PageAccess.Write);
         tables.Map(FlatGuestLayout.FaultVirtualAddress, FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, PageAccess.Write);
 
         foreach (ElfSegment segment in image.Segments)

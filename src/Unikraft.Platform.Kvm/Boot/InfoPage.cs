@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Security.Cryptography;
 using System.Text;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Memory;
 
 namespace Unikraft.Platform.Kvm.Boot;
@@ -24,6 +25,14 @@ internal static class InfoPage
     private const long InstanceUuidOffset = 80;
     private const long EventsOffset = 96;
     private const long StackSizeOffset = 100;
+    private const long DisksOffset = 104;
+    private const long DiskCountOffset = 112;
+
+    private const long DiskTable = FlatGuestLayout.InfoAddress + 0x400;
+    private const int DiskEntrySize = 256;
+    private const int DiskAtOffset = 8;
+    private const uint DiskIsPresent = 1;
+    private const uint DiskIsReadOnly = 2;
 
     /// <summary>Writes everything but what only a vCPU knows.</summary>
     /// <exception cref="InvalidRequestException">Arguments and environment are too long.</exception>
@@ -55,6 +64,23 @@ internal static class InfoPage
         memory.Write(FlatGuestLayout.InfoAddress + GenerationIdOffset, bytes);
         uuid.TryWriteBytes(bytes, bigEndian: true, out _);
         memory.Write(FlatGuestLayout.InfoAddress + InstanceUuidOffset, bytes);
+    }
+
+    /// <summary>Tells the guest which disks there are. Nothing is said of those that were there before.</summary>
+    internal static void WriteDisks(GuestMemory memory, IReadOnlyList<MachineDisk> disks)
+    {
+        memory.Write(FlatGuestLayout.InfoAddress + DisksOffset, DiskTable);
+        memory.Write(FlatGuestLayout.InfoAddress + DiskCountOffset, MachineDisk.Slots);
+        Span<byte> table = stackalloc byte[MachineDisk.Slots * DiskEntrySize];
+        table.Clear();
+        foreach (MachineDisk disk in disks)
+        {
+            Span<byte> entry = table.Slice(disk.Slot * DiskEntrySize, DiskEntrySize);
+            BinaryPrimitives.WriteUInt32LittleEndian(entry, DiskIsPresent | (disk.Device.IsReadOnly ? DiskIsReadOnly : 0));
+            Encoding.UTF8.GetBytes(disk.At, entry[DiskAtOffset..]);
+        }
+
+        memory.Write(DiskTable, table);
     }
 
     internal static void WriteTscKhz(GuestMemory memory, int khz) =>

@@ -55,4 +55,16 @@ internal static partial class KvmIoctl
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmCpuid2 argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultApi argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultRange argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultRegister argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref UserFaultCopy argument);
 }

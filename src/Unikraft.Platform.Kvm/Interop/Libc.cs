@@ -29,7 +29,7 @@ internal static partial class Libc
     internal const int SealSeal = 0x1;
     internal const int SealShrink = 0x2;
     internal const int SealGrow = 0x4;
-    internal const int SealWrite = 0x8;
+    internal const int SealFutureWrite = 0x10;
 
     internal const int ErrnoInterrupted = 4;
     internal const int ErrnoAgain = 11;
@@ -64,6 +64,9 @@ internal static partial class Libc
 
     [LibraryImport(Library, EntryPoint = "pwrite", SetLastError = true)]
     internal static partial nint WriteAt(DescriptorHandle descriptor, nint buffer, nuint length, long offset);
+
+    [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
+    internal static partial nint SystemCall(nint number, nint argument);
 
     [LibraryImport(Library, EntryPoint = "gettid")]
     internal static partial int GetThreadId();

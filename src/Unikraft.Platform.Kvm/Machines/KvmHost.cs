@@ -25,6 +25,7 @@ internal sealed class KvmHost : IAsyncDisposable
         TimeProvider = timeProvider;
         Logger = logger;
         Reclaimer = new Reclaimer(logger);
+        Sheets = new SheetPool(Background, timeProvider, logger, refillDelay);
         Shells = new ShellPool(_device, readyMachines, refillDelay, timeProvider, logger);
     }
 
@@ -37,6 +38,8 @@ internal sealed class KvmHost : IAsyncDisposable
     internal ILogger Logger { get; }
 
     internal StagingPool StagingPool { get; } = new();
+
+    internal SheetPool Sheets { get; }
 
     internal CutForecast Forecast { get; } = new();
 
@@ -53,6 +56,7 @@ internal sealed class KvmHost : IAsyncDisposable
         await Background.DisposeAsync().ConfigureAwait(false);
         await Shells.DisposeAsync().ConfigureAwait(false);
         await Reclaimer.DisposeAsync().ConfigureAwait(false);
+        Sheets.Dispose();
         StagingPool.Dispose();
         _device.Dispose();
     }

@@ -60,6 +60,7 @@ internal sealed class KvmHypervisor : IHypervisor
             throw new InvalidRequestException($"A machine has {MinMemoryMb} to {MaxMemoryMb} MiB of memory, not {configuration.MemoryMb}.");
         }
 
+        MachineDisk.Require(configuration.Disks);
         KvmMachine machine = await KvmMachine
             .BootAsync(_host, configuration, monitor, cancellationToken)
             .ConfigureAwait(false);
@@ -71,16 +72,18 @@ internal sealed class KvmHypervisor : IHypervisor
         IMachineSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(monitor);
+        MachineDisk.Require(disks);
         if (snapshot is not KvmSnapshot own)
         {
             throw new ArgumentException("The snapshot was not taken by the KVM backend.", nameof(snapshot));
         }
 
         KvmMachine machine = await KvmMachine
-            .RestoreAsync(_host, own, uuid, monitor, cancellationToken)
+            .RestoreAsync(_host, own, uuid, monitor, disks, cancellationToken)
             .ConfigureAwait(false);
         Log.Restored(_logger, uuid, own.Depth);
         return machine;

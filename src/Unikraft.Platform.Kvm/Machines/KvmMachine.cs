@@ -19,6 +19,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private readonly PlatformDevice _platform;
     private readonly FaultDevice _faults;
     private readonly Vcpu[] _vcpus;
+    private readonly KvmDisks _disks;
     private readonly LiveCapture _capture;
     private readonly Lazy<Task> _disposal;
     private int _started;
@@ -34,9 +35,12 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _platform = new PlatformDevice(_memory, parts.Layout, monitor, _control, clock, new ConsoleInput(_control));
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
 
+        _disks = new KvmDisks(_memory, parts.Disks, _control, monitor);
+
         MmioBus bus = new();
         bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);
         bus.Attach(FlatGuestLayout.FaultPhysicalAddress, PageSize.Bytes, _faults);
+        _disks.Attach(bus);
         VcpuEnvironment environment = new(_control, bus, _platform, _faults, host.KickSignal, host.TimeProvider);
 
         _vcpus = new Vcpu[parts.Layout.Vcpus];
@@ -55,9 +59,11 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             environment,
             new Lazy<DirtyTracker>(() => new DirtyTracker(_shell.Vm.GetAwaiter().GetResult(), _memory)),
             host.StagingPool,
+            host.Sheets,
             host.Forecast,
             host.Background,
             host.Logger,
+            _disks,
             _memory,
             parts.Layout,
             parts.Origin?.ShareMemory());
@@ -108,10 +114,15 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             host,
             layout,
             configuration.Name,
+            configuration.Disks,
             origin: null,
             (vcpu, index) => FlatGuestLoader.Enter(vcpu, index, image, layout),
             parts => new KvmMachine(parts, host, monitor),
-            machine => FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name),
+            machine =>
+            {
+                FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name);
+                InfoPage.WriteDisks(machine._memory, configuration.Disks);
+            },
             cancellationToken).ConfigureAwait(false);
     }
 
@@ -121,10 +132,15 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         KvmSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
-        CancellationToken cancellationToken) => MakeAsync(
+        IReadOnlyList<MachineDisk> disks,
+        CancellationToken cancellationToken)
+    {
+        KvmDisks.Require(snapshot.Disks, disks);
+        return MakeAsync(
             host,
             snapshot.Layout,
             uuid.ToString("D"),
+            disks,
             snapshot,
             (vcpu, index) => snapshot.Vcpus[index].Restore(vcpu),
             parts => new KvmMachine(parts, host, monitor),
@@ -136,7 +152,9 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 }
 
                 InfoPage.WriteIdentity(machine._memory, uuid);
+                InfoPage.WriteDisks(machine._memory, disks);
                 machine._control.Lower(GuestEvents.StopRequested);
+                machine._disks.Restore(snapshot.Disks);
                 machine._platform.Restore(snapshot.Device);
                 for (int i = 0; i < snapshot.Vcpus.Count; i++)
                 {
@@ -147,6 +165,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 }
             },
             cancellationToken);
+    }
 
     public ValueTask StartAsync(CancellationToken cancellationToken = default)
     {
@@ -156,6 +175,8 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         {
             throw new InvalidOperationException("The machine was started before.");
         }
+
+        _disks.Release();
 
         // The threads may still be bringing their vCPUs into their first state: who waited for that first would start later.
         _control.Start();
@@ -169,6 +190,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         try
         {
             await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
+            await _disks.HoldAsync(cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -177,7 +199,11 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         }
     }
 
-    public void Resume() => _control.Resume();
+    public void Resume()
+    {
+        _control.Resume();
+        _disks.Release();
+    }
 
     public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
     {
@@ -223,6 +249,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         KvmHost host,
         FlatGuestLayout layout,
         string name,
+        IReadOnlyList<MachineDisk> disks,
         KvmSnapshot? origin,
         Action<KvmVcpu, int> initialize,
         Func<Parts, KvmMachine> construct,
@@ -234,7 +261,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         KvmMachine machine;
         try
         {
-            machine = construct(new Parts(shell, layout, name, origin, initialize));
+            machine = construct(new Parts(shell, layout, name, disks, origin, initialize));
         }
         catch
         {
@@ -267,6 +294,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         Kill();
         await Exited.ConfigureAwait(false);
         await _capture.CloseAsync().ConfigureAwait(false);
+        await _disks.DisposeAsync().ConfigureAwait(false);
         _capture.Dispose();
         await _reclaimer.TakeAsync(_shell).ConfigureAwait(false);
     }
@@ -276,6 +304,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         MachineShell Shell,
         FlatGuestLayout Layout,
         string Name,
+        IReadOnlyList<MachineDisk> Disks,
         KvmSnapshot? Origin,
         Action<KvmVcpu, int> Initialize);
 }

@@ -52,7 +52,7 @@ internal static class Rehearsal
                 {
                     using KvmSnapshot snapshot = (KvmSnapshot)await machine.CaptureAsync().ConfigureAwait(false);
                     KvmMachine clone = await KvmMachine
-                        .RestoreAsync(host, snapshot, configuration.Uuid, audience, CancellationToken.None)
+                        .RestoreAsync(host, snapshot, configuration.Uuid, audience, [], CancellationToken.None)
                         .ConfigureAwait(false);
                     await using (clone.ConfigureAwait(false))
                     {

@@ -32,6 +32,7 @@ internal sealed class DirtyTracker
     internal int TakeRound(LayerWriter writer, CancellationToken cancellationToken)
     {
         int pages = BeginRound();
+        writer.Expect(pages);
         int next = 0;
         while (ContinueRound(writer, ref next, int.MaxValue, cancellationToken))
         {

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using CommunityToolkit.HighPerformance.Buffers;
 using Unikraft.Platform.Kvm.Interop;
 
 namespace Unikraft.Platform.Kvm.Memory;
@@ -21,14 +22,23 @@ internal sealed unsafe class GuestMemory : SafeHandle
     /// <summary>The most mappings one guest may take.</summary>
     private const int MaxMappings = 4096;
 
-    /// <summary>So many pages are worth a second thread: they take some 300 us.</summary>
+    /// <summary>So many pages are worth a second thread: they take some 200 us.</summary>
     private const int ParallelCopy = 128;
+
+    /// <summary>So few pages are not worth the calls around placing them.</summary>
+    private const int MinPlaced = 16;
+
+    /// <summary>Pages that are read at a time from a layer that is not in memory.</summary>
+    private const int ScratchPages = 16;
 
     /// <summary>Mapping a run parts what was there: the run itself, and what is left behind it.</summary>
     private const int MappingsPerRun = 2;
 
     /// <summary>The memory begins at a multiple of this, and at least one page on either side of it stays inaccessible.</summary>
     private const int LargePage = 2 << 20;
+
+    /// <summary>That of the process: pages are put into the memory of any guest by the same one.</summary>
+    private static readonly UserFaultDescriptor? s_userFaults = UserFaultDescriptor.TryOpen();
 
     private readonly nint _reservation;
     private readonly MappingBudget _budget;
@@ -131,22 +141,33 @@ internal sealed unsafe class GuestMemory : SafeHandle
             extent.Layer.Map(handle + (nint)offset, offset, extent.Length << PageSize.Shift);
         }
 
-        if (plan.CopiedPages < ParallelCopy)
+        // Every mapping has to be registered: not worth it for a few pages.
+        bool isByCall = plan.CopiedPages > MinPlaced + 2 * plan.Mapped.Length && s_userFaults?.TryRegister(handle, Size) == true;
+        if (!isByCall)
         {
-            Copy(plan, 0, plan.Copied.Length);
+            InParallel(plan, Copy);
             return;
         }
 
-        // Mostly page faults, which two threads take side by side.
-        int half = plan.Copied.Length / 2;
-        Task others = Task.Run(() => Copy(plan, half, plan.Copied.Length));
+        bool isComplete = true;
         try
         {
-            Copy(plan, 0, half);
+            InParallel(plan, (part, from, to) =>
+            {
+                if (!TryPlace(part, from, to))
+                {
+                    Volatile.Write(ref isComplete, false);
+                }
+            });
         }
         finally
         {
-            others.GetAwaiter().GetResult();
+            s_userFaults!.Unregister(handle, Size);
+        }
+
+        if (!isComplete)
+        {
+            Copy(plan, 0, plan.Copied.Length);
         }
     }
 
@@ -198,6 +219,65 @@ internal sealed unsafe class GuestMemory : SafeHandle
         Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve | flags,
         descriptor: -1,
         offset: 0);
+
+    /// <summary>Does the work of many pages on two threads: most of it is the kernel's, which does it for two at a time.</summary>
+    private static void InParallel(LoadPlan plan, Action<LoadPlan, int, int> work)
+    {
+        if (plan.CopiedPages < ParallelCopy)
+        {
+            work(plan, 0, plan.Copied.Length);
+            return;
+        }
+
+        int half = plan.Copied.Length / 2;
+        Task others = Task.Run(() => work(plan, half, plan.Copied.Length));
+        try
+        {
+            work(plan, 0, half);
+        }
+        finally
+        {
+            others.GetAwaiter().GetResult();
+        }
+    }
+
+    /// <summary>Copies without a page fault for each page.</summary>
+    private bool TryPlace(LoadPlan plan, int from, int to)
+    {
+        using SpanOwner<byte> owner = SpanOwner<byte>.Allocate(ScratchPages << PageSize.Shift);
+        fixed (byte* scratch = owner.Span)
+        {
+            foreach (PageExtent extent in plan.Copied[from..to])
+            {
+                for (int page = extent.Start; page < extent.End; page += ScratchPages)
+                {
+                    long offset = (long)page << PageSize.Shift;
+                    int length = Math.Min(ScratchPages, extent.End - page) << PageSize.Shift;
+                    if (!TryPlace(extent.Layer, offset, owner.Span[..length], (nint)scratch))
+                    {
+                        return false;
+                    }
+                }
+            }
+        }
+
+        return true;
+    }
+
+    private bool TryPlace(MemoryLayer layer, long offset, Span<byte> scratch, nint scratchAddress)
+    {
+        ReadOnlySpan<byte> present = layer.GetPresent(offset, scratch.Length);
+        if (present.IsEmpty)
+        {
+            layer.Read(scratch, offset);
+            return s_userFaults!.TryCopy(handle + (nint)offset, scratchAddress, scratch.Length);
+        }
+
+        fixed (byte* source = present)
+        {
+            return s_userFaults!.TryCopy(handle + (nint)offset, (nint)source, scratch.Length);
+        }
+    }
 
     private void Copy(LoadPlan plan, int from, int to)
     {

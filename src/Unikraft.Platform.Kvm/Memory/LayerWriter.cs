@@ -1,39 +1,54 @@
+using System.Buffers;
 using Unikraft.Platform.Kvm.Interop;
 
 namespace Unikraft.Platform.Kvm.Memory;
 
 /// <summary>Builds a <see cref="MemoryLayer"/>: takes pages, possibly the same one more than once, until it is sealed.</summary>
 /// <remarks>
-/// Pages are written to the file, not copied into a mapping of it: a write of a run costs one call, a mapping one fault for each new page.
+/// Many pages are written to a sparse file, not copied into a mapping of it: a write of a run costs one call, a mapping one fault for each new page.
+/// Few pages are copied into a sheet.
 /// </remarks>
 internal sealed class LayerWriter : IDisposable
 {
-    private readonly DescriptorHandle _file;
+    /// <summary>The share of a guest's pages up to which a layer is packed: zeroes between packed pages part a mapping.</summary>
+    private const int PackedShare = 8;
+
+    private readonly SheetPool? _sheets;
     private readonly PageBitmap _stored;
     private readonly PageBitmap _zero;
     private StagingBuffer? _staging;
+    private DescriptorHandle? _file;
+    private LayerSheet? _sheet;
+
+    /// <summary>Where each page lies in the sheet, if it was stored there.</summary>
+    private int[] _positions = [];
+    private int _used;
     private bool _sealed;
 
-    internal LayerWriter(int pages)
+    /// <param name="pages">The number of pages of the guest.</param>
+    /// <param name="sheets">Where to take a sheet from; <see langword="null"/> for a layer that is not packed.</param>
+    internal LayerWriter(int pages, SheetPool? sheets = null)
     {
+        _sheets = sheets;
         _stored = new PageBitmap(pages);
         _zero = new PageBitmap(pages);
-        _file = new DescriptorHandle(HostError.Check(
-            Libc.MemfdCreate("unikraft-layer", Libc.MemfdCloseOnExec | Libc.MemfdAllowSealing),
-            "Creating a memory layer"));
-        try
-        {
-            HostError.Check(Libc.Truncate(_file, (long)pages << PageSize.Shift), "Sizing a memory layer");
-        }
-        catch
-        {
-            _file.Dispose();
-            throw;
-        }
     }
 
     /// <summary>The pages that the last <see cref="Stage"/> copied into its buffer.</summary>
     internal int Staged { get; private set; }
+
+    /// <summary>Tells how many pages are about to be stored, before the first of them is.</summary>
+    internal void Expect(int pages)
+    {
+        if (_sheets is null || _file is not null || _sheet is not null || pages > _stored.Pages / PackedShare)
+        {
+            return;
+        }
+
+        // A quarter more for what changes meanwhile. What comes beyond that is written to the end of the file.
+        _sheet = _sheets.Rent(pages + pages / 4 + PageBitmap.BitsPerWord);
+        _positions = _sheet is null ? [] : ArrayPool<int>.Shared.Rent(_stored.Pages);
+    }
 
     /// <summary>Takes the present content of some pages as quickly as possible, for <see cref="FlushStaged"/> to do the rest of the work.</summary>
     /// <remarks>What does not fit into the buffer is stored at once, which is several times slower.</remarks>
@@ -93,7 +108,15 @@ internal sealed class LayerWriter : IDisposable
 
             if (!isZero)
             {
-                Write(content[(start << PageSize.Shift)..(end << PageSize.Shift)], (long)(firstPage + start) << PageSize.Shift);
+                ReadOnlySpan<byte> run = content[(start << PageSize.Shift)..(end << PageSize.Shift)];
+                if (_sheet is null)
+                {
+                    Write(_file ??= MakeFile(), run, (long)(firstPage + start) << PageSize.Shift);
+                }
+                else
+                {
+                    Pack(_sheet, run, firstPage + start);
+                }
             }
 
             Note(firstPage + start, firstPage + end, isZero);
@@ -106,10 +129,7 @@ internal sealed class LayerWriter : IDisposable
     /// <returns>The map of parent and layer together, which holds the layer.</returns>
     internal PageMap Seal(PageMap? parent)
     {
-        HostError.Check(
-            Libc.FileControl(_file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealWrite | Libc.SealSeal),
-            "Sealing a memory layer");
-        MemoryLayer layer = new(_file, (long)_stored.Count() << PageSize.Shift, _stored);
+        MemoryLayer layer = _sheet is null ? SealFile(_file ??= MakeFile()) : SealSheet(_sheet);
         _sealed = true;
         try
         {
@@ -125,7 +145,14 @@ internal sealed class LayerWriter : IDisposable
     {
         if (!_sealed)
         {
-            _file.Dispose();
+            _file?.Dispose();
+            _sheet?.Dispose();
+        }
+
+        if (_positions.Length > 0)
+        {
+            ArrayPool<int>.Shared.Return(_positions);
+            _positions = [];
         }
     }
 
@@ -144,14 +171,70 @@ internal sealed class LayerWriter : IDisposable
     private static bool IsZero(ReadOnlySpan<byte> content, int page) =>
         !content.Slice(page << PageSize.Shift, PageSize.Bytes).ContainsAnyExcept((byte)0);
 
-    private unsafe void Write(ReadOnlySpan<byte> content, long offset)
+    private MemoryLayer SealFile(DescriptorHandle file)
+    {
+        // Nobody has mapped it for writing, so that this seals it against all writes; a seal against writes would look at every page, and wait for those in use.
+        HostError.Check(
+            Libc.FileControl(file, Libc.AddSeals, Libc.SealShrink | Libc.SealGrow | Libc.SealFutureWrite | Libc.SealSeal),
+            "Sealing a memory layer");
+        return new MemoryLayer(file, (long)_stored.Count() << PageSize.Shift, _stored);
+    }
+
+    private MemoryLayer SealSheet(LayerSheet sheet)
+    {
+        MemoryLayer layer = new(sheet, _stored, PageIndex.From(_stored, _positions));
+        _sheets!.TrimLater(layer, sheet, _used);
+        return layer;
+    }
+
+    private DescriptorHandle MakeFile()
+    {
+        DescriptorHandle file = new(HostError.Check(
+            Libc.MemfdCreate("unikraft-layer", Libc.MemfdCloseOnExec | Libc.MemfdAllowSealing),
+            "Creating a memory layer"));
+        try
+        {
+            HostError.Check(Libc.Truncate(file, (long)_stored.Pages << PageSize.Shift), "Sizing a memory layer");
+            return file;
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private void Pack(LayerSheet sheet, ReadOnlySpan<byte> content, int firstPage)
+    {
+        for (int page = firstPage; !content.IsEmpty; page++)
+        {
+            if (!_stored[page])
+            {
+                _positions[page] = _used++;
+            }
+
+            int position = _positions[page];
+            if (position < sheet.Capacity)
+            {
+                content[..PageSize.Bytes].CopyTo(sheet.Slice(position, 1));
+            }
+            else
+            {
+                Write(sheet.File, content[..PageSize.Bytes], (long)position << PageSize.Shift);
+            }
+
+            content = content[PageSize.Bytes..];
+        }
+    }
+
+    private static unsafe void Write(DescriptorHandle file, ReadOnlySpan<byte> content, long offset)
     {
         fixed (byte* first = content)
         {
             int done = 0;
             while (done < content.Length)
             {
-                nint written = Libc.WriteAt(_file, (nint)first + done, (nuint)(content.Length - done), offset + done);
+                nint written = Libc.WriteAt(file, (nint)first + done, (nuint)(content.Length - done), offset + done);
                 if (written <= 0)
                 {
                     throw HostError.Last("Writing a memory layer");

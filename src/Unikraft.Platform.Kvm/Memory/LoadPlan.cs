@@ -43,21 +43,28 @@ internal sealed class LoadPlan
         int end = 0;
         foreach (PageExtent extent in extents)
         {
-            // Zero pages part a mapping where it would bring what its layer had there before, or too much room for what nobody may ever read.
-            canExtend = canExtend && IsZeroIn(mapped[^1].Layer, end, extent.Start - end);
-            end = extent.End;
-            if (canExtend && TryExtend(mapped[^1], extent, out PageExtent longer))
+            PageExtent rest = extent;
+            while (rest.Length > 0)
             {
-                mapped[^1] = longer;
-            }
-            else if (extent.Length >= threshold)
-            {
-                mapped.Add(extent);
-                canExtend = true;
-            }
-            else
-            {
-                copied.Add(extent);
+                PageExtent piece = rest with { Length = extent.Layer.CountTogether(rest.Start, rest.Length) };
+                rest = rest with { Start = piece.End, Length = rest.Length - piece.Length };
+
+                // Zero pages part a mapping where it would bring what its layer had there before, or too much room for what nobody may ever read.
+                canExtend = canExtend && IsZeroIn(mapped[^1].Layer, end, piece.Start - end);
+                end = piece.End;
+                if (canExtend && TryExtend(mapped[^1], piece, out PageExtent longer))
+                {
+                    mapped[^1] = longer;
+                }
+                else if (piece.Length >= threshold)
+                {
+                    mapped.Add(piece);
+                    canExtend = true;
+                }
+                else
+                {
+                    copied.Add(piece);
+                }
             }
         }
 
@@ -72,6 +79,6 @@ internal sealed class LoadPlan
         longer = mapped with { Length = next.End - mapped.Start };
         return mapped.Layer == next.Layer
             && longer.Length <= PageExtent.MaxLength
-            && mapped.Layer.CanSpan(mapped.End, next.End - mapped.End);
+            && mapped.Layer.CanSpan(mapped.Start, longer.Length);
     }
 }

@@ -14,6 +14,7 @@ internal sealed class MappingBudget(int limit)
     /// <summary>The part of what is left that one guest may take.</summary>
     private const int Share = 8;
 
+    private readonly int _spareFrom = limit / 2;
     private int _left = limit;
 
     /// <summary>The budget of this process: half of its limit, for the host, threads, and the mappings that every guest needs come on top.</summary>
@@ -39,6 +40,18 @@ internal sealed class MappingBudget(int limit)
 
             left = seen;
         }
+    }
+
+    /// <summary>Takes one for something that can do without, which leaves half of the budget to those who cannot.</summary>
+    internal bool TryTakeSpare()
+    {
+        if (Left <= _spareFrom)
+        {
+            return false;
+        }
+
+        Interlocked.Decrement(ref _left);
+        return true;
     }
 
     /// <summary>Gives mappings back.</summary>

@@ -6,14 +6,15 @@ namespace Unikraft.Platform.Kvm.Memory;
 /// The pages that changed between two snapshots, immutable, shared by everything that builds on them and freed with the last user.
 /// </summary>
 /// <remarks>
-/// Either a sealed, sparse memory file in which every page lies at its guest physical address, or an opened layer file in which the pages are packed by
-/// ascending address. In both, pages that follow one another can be mapped with one call.
+/// One of three: a sealed, sparse memory file in which every page lies at its guest physical address; a <see cref="LayerSheet"/> with few pages, packed as
+/// they came; or an opened layer file in which they are packed by ascending address. In all, pages that lie together can be mapped with one call.
 /// </remarks>
 internal sealed class MemoryLayer
 {
     private readonly DescriptorHandle _file;
     private readonly PageBitmap? _stored;
     private readonly PageIndex? _packed;
+    private readonly LayerSheet? _sheet;
     private readonly long _contentOffset;
     private readonly Action<MemoryLayer>? _freed;
     private int _references = 1;
@@ -27,6 +28,20 @@ internal sealed class MemoryLayer
         _file = file;
         _stored = stored;
         StoredBytes = storedBytes;
+        Id = Guid.NewGuid();
+    }
+
+    /// <summary>A sheet.</summary>
+    /// <param name="sheet">The sheet, which is taken over.</param>
+    /// <param name="stored">The pages that it holds, which do not change any more.</param>
+    /// <param name="positions">Where they lie.</param>
+    internal MemoryLayer(LayerSheet sheet, PageBitmap stored, PageIndex positions)
+    {
+        _file = sheet.File;
+        _sheet = sheet;
+        _stored = stored;
+        _packed = positions;
+        StoredBytes = (long)positions.StoredPages << PageSize.Shift;
         Id = Guid.NewGuid();
     }
 
@@ -52,9 +67,15 @@ internal sealed class MemoryLayer
     /// <summary>Bytes of memory that the layer holds.</summary>
     internal long StoredBytes { get; }
 
-    /// <summary>Makes a list of the pages that the layer holds.</summary>
-    internal PageIndex GetIndex() =>
-        _packed ?? PageIndex.From(_stored ?? throw new InvalidOperationException("The layer does not know its pages."));
+    /// <summary>Makes a list of the pages that the layer holds, as they lie when packed by ascending address.</summary>
+    internal PageIndex GetIndex() => _stored is not null
+        ? PageIndex.From(_stored)
+        : _packed ?? throw new InvalidOperationException("The layer does not know its pages.");
+
+    /// <summary>Counts the pages from one on that can be mapped with one call. The first one is held.</summary>
+    /// <param name="page">The page.</param>
+    /// <param name="pages">The most to count.</param>
+    internal int CountTogether(int page, int pages) => _packed is null ? pages : Math.Min(pages, _packed.CountTogether(page, out _));
 
     /// <summary>Whether one mapping can cover a run of pages, some of which the layer may not hold: they are zero then.</summary>
     internal bool CanSpan(int page, int pages) => _packed is null
@@ -62,7 +83,7 @@ internal sealed class MemoryLayer
         : _packed.TryFind(page, pages, out _);
 
     /// <summary>Whether the layer, where it can span them, has zeroes in a run of pages.</summary>
-    internal bool IsZero(int page, int pages) => _stored is not null && _stored.IsClear(page, pages);
+    internal bool IsZero(int page, int pages) => _packed is null && _stored is not null && _stored.IsClear(page, pages);
 
     /// <exception cref="ObjectDisposedException">The last reference is gone, and the layer with it.</exception>
     internal void AddReference() => ObjectDisposedException.ThrowIf(!TryAddReference(), this);
@@ -92,6 +113,7 @@ internal sealed class MemoryLayer
         if (Interlocked.Decrement(ref _references) == 0)
         {
             _file.Dispose();
+            _sheet?.Dispose();
             _freed?.Invoke(this);
         }
     }
@@ -130,11 +152,40 @@ internal sealed class MemoryLayer
         }
     }
 
+    /// <summary>Finds some pages in memory that is there already.</summary>
+    /// <param name="offset">The guest physical address of the first page.</param>
+    /// <param name="length">The number of bytes, in whole pages.</param>
+    /// <returns>The pages; empty when not all of them lie together in such memory.</returns>
+    internal ReadOnlySpan<byte> GetPresent(long offset, int length) =>
+        _sheet is not null
+        && _packed!.TryFind((int)(offset >> PageSize.Shift), length >> PageSize.Shift, out int position)
+        && position + (length >> PageSize.Shift) <= _sheet.Capacity
+            ? _sheet.Slice(position, length >> PageSize.Shift)
+            : default;
+
     /// <summary>Copies a run of pages.</summary>
     /// <param name="destination">Where to, in whole pages.</param>
     /// <param name="offset">The guest physical address of the first page.</param>
-    internal unsafe void Read(Span<byte> destination, long offset)
+    internal void Read(Span<byte> destination, long offset)
     {
+        while (!destination.IsEmpty)
+        {
+            int length = Math.Max(1, CountTogether((int)(offset >> PageSize.Shift), destination.Length >> PageSize.Shift)) << PageSize.Shift;
+            ReadTogether(destination[..length], offset);
+            destination = destination[length..];
+            offset += length;
+        }
+    }
+
+    private unsafe void ReadTogether(Span<byte> destination, long offset)
+    {
+        ReadOnlySpan<byte> present = GetPresent(offset, destination.Length);
+        if (!present.IsEmpty)
+        {
+            present.CopyTo(destination);
+            return;
+        }
+
         offset = ToFileOffset(offset, destination.Length);
         fixed (byte* first = destination)
         {

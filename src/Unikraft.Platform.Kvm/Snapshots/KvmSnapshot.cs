@@ -17,13 +17,15 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     /// <param name="device">The state of the platform device.</param>
     /// <param name="pause">The longest that the machine stood still at a time.</param>
     /// <param name="throttled">How long it was held before the cut.</param>
+    /// <param name="disks">The state of the disks, by slot.</param>
     internal KvmSnapshot(
         PageMap memory,
         FlatGuestLayout layout,
         IReadOnlyList<VcpuState> vcpus,
         PlatformDeviceState device,
         TimeSpan pause,
-        TimeSpan throttled)
+        TimeSpan throttled,
+        IReadOnlyList<DiskState> disks)
     {
         _memory = new SharedPageMap(memory);
         StoredBytes = memory.OwnBytes;
@@ -33,6 +35,7 @@ internal sealed class KvmSnapshot : IMachineSnapshot
         Device = device;
         Pause = pause;
         Throttled = throttled;
+        Disks = disks;
     }
 
     public long StoredBytes { get; }
@@ -48,6 +51,8 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     internal IReadOnlyList<VcpuState> Vcpus { get; }
 
     internal PlatformDeviceState Device { get; }
+
+    internal IReadOnlyList<DiskState> Disks { get; }
 
     /// <summary>The memory, for the caller to hold and dispose of.</summary>
     /// <exception cref="ObjectDisposedException">The snapshot was disposed of.</exception>

@@ -2,6 +2,7 @@ using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
 
@@ -25,11 +26,13 @@ internal sealed class LiveCapture : IDisposable
 
     private readonly RunControl _control;
     private readonly PlatformDevice _device;
+    private readonly KvmDisks _disks;
     private readonly FlatGuestLayout _layout;
     private readonly GuestMemory _memory;
     private readonly TimeProvider _timeProvider;
     private readonly Lazy<DirtyTracker> _tracker;
     private readonly StagingPool _stagingPool;
+    private readonly SheetPool _sheets;
     private readonly CutForecast _forecast;
     private readonly BackgroundWork _background;
     private readonly ILogger _logger;
@@ -40,9 +43,11 @@ internal sealed class LiveCapture : IDisposable
     /// <param name="parts">The machine.</param>
     /// <param name="tracker">What has changed since <paramref name="baseMap"/>; not made before it is needed.</param>
     /// <param name="stagingPool">Where the buffer for the cut comes from.</param>
+    /// <param name="sheets">Where small layers are stored.</param>
     /// <param name="forecast">How long cuts take.</param>
     /// <param name="background">Where chains are folded.</param>
     /// <param name="logger">Where to log.</param>
+    /// <param name="disks">The machine's disks.</param>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="layout">Its layout.</param>
     /// <param name="baseMap">What the memory was made of, which is taken over; <see langword="null"/> for zeroes.</param>
@@ -50,17 +55,21 @@ internal sealed class LiveCapture : IDisposable
         VcpuEnvironment parts,
         Lazy<DirtyTracker> tracker,
         StagingPool stagingPool,
+        SheetPool sheets,
         CutForecast forecast,
         BackgroundWork background,
         ILogger logger,
+        KvmDisks disks,
         GuestMemory memory,
         FlatGuestLayout layout,
         PageMap? baseMap)
     {
         _stagingPool = stagingPool;
+        _sheets = sheets;
         _forecast = forecast;
         _background = background;
         _logger = logger;
+        _disks = disks;
         _control = parts.Control;
         _device = parts.Platform;
         _timeProvider = parts.TimeProvider;
@@ -151,8 +160,9 @@ internal sealed class LiveCapture : IDisposable
     private async Task<KvmSnapshot> CaptureCoreAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
     {
         DirtyTracker tracker = _tracker.Value;
-        using LayerWriter writer = new(_memory.Pages);
+        using LayerWriter writer = new(_memory.Pages, _sheets);
         StagingBuffer? staging = null;
+        DiskCapture? holding = null;
         try
         {
             PreCopy preCopy = new(_control, tracker, writer, _timeProvider);
@@ -171,6 +181,11 @@ internal sealed class LiveCapture : IDisposable
                 states[i] = new VcpuState();
             }
 
+            // From here on the guest waits for its disks, and before the room for the rest is measured: requests write to memory too.
+            DiskCapture disks = new(_disks, options.Disks);
+            await disks.HoldAsync(cancellationToken).ConfigureAwait(false);
+            holding = disks;
+
             // Twice the last round is room enough for a guest that writes as fast as before, twice what is there for one that became faster.
             staging = _stagingPool.Rent(Math.Min(MaxStaged, 2 * Math.Max(preCopy.LastRound, tracker.CountResidue())));
             StagingBuffer buffer = staging;
@@ -182,10 +197,13 @@ internal sealed class LiveCapture : IDisposable
                 tracker.StageResidue(writer, buffer);
                 copying = _timeProvider.GetElapsedTime(start);
                 _device.Save(device);
+                disks.Cut();
                 hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
             await cut.Completion.ConfigureAwait(false);
+            holding = null;
+            disks.Release();
             tracker.FlushResidue(writer);
 
             TimeSpan pause = _timeProvider.GetElapsedTime(cut.RequestedAt, cut.WaitUntilResumed());
@@ -201,7 +219,8 @@ internal sealed class LiveCapture : IDisposable
                 states,
                 device.ToState(),
                 pause > preCopy.LongestHold ? pause : preCopy.LongestHold,
-                preCopy.Held);
+                preCopy.Held,
+                disks.ToStates());
             tracker.Commit();
             BeginFolding(snapshot);
             return snapshot;
@@ -213,6 +232,7 @@ internal sealed class LiveCapture : IDisposable
         }
         finally
         {
+            holding?.Release();
             if (staging is not null)
             {
                 _stagingPool.Return(staging);

@@ -76,6 +76,7 @@ internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDispos
             LoadCount = _state.LoadCount,
             StoredBytes = _state.StoredBytes,
             Pause = _state.Pause,
+            Volumes = _state.Volumes,
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,

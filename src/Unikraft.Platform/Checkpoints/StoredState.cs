@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Diagnostics.CodeAnalysis;
 using Unikraft.Platform.Instances;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Checkpoints;
 
@@ -36,6 +37,18 @@ internal sealed class StoredState(CloneSource source, bool? wasRunning = null) :
             lock (_lock)
             {
                 return _isDisposed;
+            }
+        }
+    }
+
+    /// <summary>The volume templates that belong to it.</summary>
+    public IReadOnlyList<AttachedVolume> Volumes
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return VolumeSnapshot.AttachedOf(_snapshot?.Snapshot);
             }
         }
     }

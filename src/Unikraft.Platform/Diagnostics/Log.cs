@@ -91,6 +91,27 @@ internal static partial class Log
     [LoggerMessage(1202, LogLevel.Information, "Checkpoint {Name} ({Uuid}) deleted")]
     public static partial void CheckpointDeleted(this ILogger logger, string name, Guid uuid);
 
+    [LoggerMessage(1310, LogLevel.Information, "Volume {Name} ({Uuid}) created")]
+    public static partial void VolumeCreated(this ILogger logger, string name, Guid uuid);
+
+    [LoggerMessage(1311, LogLevel.Debug, "Volume {Name} ({Uuid}) deleted")]
+    public static partial void VolumeDeleted(this ILogger logger, string name, Guid uuid);
+
+    [LoggerMessage(1312, LogLevel.Warning, "Volume {Name} ({Uuid}) of instance {Instance} could not do what was asked of it")]
+    public static partial void VolumeFailed(this ILogger logger, Exception error, string name, Guid uuid, string instance);
+
+    [LoggerMessage(1313, LogLevel.Error, "Volume {Name} ({Uuid}) cannot be used; no image is removed until it can, or is deleted")]
+    public static partial void VolumeUnusable(this ILogger logger, Exception error, string name, Guid uuid);
+
+    [LoggerMessage(1314, LogLevel.Warning, "The file or directory '{Path}' of a volume could not be deleted")]
+    public static partial void ImageNotDeleted(this ILogger logger, Exception error, string path);
+
+    [LoggerMessage(1316, LogLevel.Debug, "Made one image of {Count} of volume {Name} ({Uuid})")]
+    public static partial void VolumeFolded(this ILogger logger, string name, Guid uuid, int count);
+
+    [LoggerMessage(1315, LogLevel.Warning, "Work on a volume in the background failed")]
+    public static partial void VolumeWorkFailed(this ILogger logger, Exception error);
+
     [LoggerMessage(1300, LogLevel.Information, "Instance {Name} ({Uuid}) became a template: {StoredBytes} bytes")]
     public static partial void TemplateReady(this ILogger logger, string name, Guid uuid, long storedBytes);
 

@@ -50,16 +50,18 @@ internal sealed class InMemoryHypervisor : IHypervisor
         ArgumentNullException.ThrowIfNull(monitor);
         cancellationToken.ThrowIfCancellationRequested();
         Require(configuration);
+        MachineDisk.Require(configuration.Disks);
         ScriptedGuest guest = MakeGuest(configuration.Image.Name);
         await DelayAsync(Options.CreateLatency, cancellationToken).ConfigureAwait(false);
         ThrowIf(Options.CreateFailure?.Invoke(configuration));
-        return Make(new MachineState(configuration, guest), configuration.Uuid, monitor);
+        return Make(new MachineState(configuration, guest), configuration.Uuid, monitor, configuration.Disks);
     }
 
     public async ValueTask<IVirtualMachine> RestoreAsync(
         IMachineSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(snapshot);
@@ -70,10 +72,16 @@ internal sealed class InMemoryHypervisor : IHypervisor
             throw new ArgumentException("The snapshot is of another backend.", nameof(snapshot));
         }
 
+        MachineDisk.Require(disks);
         MachineState state = own.State;
+        if (!state.Disks.All(disk => disks.Any(disk.IsMetBy)))
+        {
+            throw new ArgumentException("The guest of the snapshot has disks in other slots or of other sizes.", nameof(disks));
+        }
+
         await DelayAsync(Options.RestoreLatency, cancellationToken).ConfigureAwait(false);
         ThrowIf(Options.RestoreFailure?.Invoke(uuid));
-        return Make(state with { Guest = state.Guest.Clone() }, uuid, monitor);
+        return Make(state with { Guest = state.Guest.Clone() }, uuid, monitor, disks);
     }
 
     public TFeature? GetFeature<TFeature>()
@@ -110,10 +118,10 @@ internal sealed class InMemoryHypervisor : IHypervisor
         }
     }
 
-    private InMemoryMachine Make(MachineState state, Guid uuid, IMachineMonitor monitor)
+    private InMemoryMachine Make(MachineState state, Guid uuid, IMachineMonitor monitor, IReadOnlyList<MachineDisk> disks)
     {
         Interlocked.Increment(ref _machines);
-        return new InMemoryMachine(this, state, uuid, monitor);
+        return new InMemoryMachine(this, state, uuid, monitor, disks);
     }
 
     private void Require(MachineConfiguration configuration)

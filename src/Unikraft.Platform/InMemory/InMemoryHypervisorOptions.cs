@@ -7,7 +7,7 @@ namespace Unikraft.Platform.InMemory;
 public sealed class InMemoryHypervisorOptions
 {
     /// <summary>
-    /// The guests, by the name of their image: its file name without folder and extension. Built in are <c>hello</c>, <c>counter</c> and
+    /// The guests, by the name of their image: its file name without folder and extension. Built in are <c>hello</c>, <c>counter</c>, <c>kv</c> and
     /// <c>crash</c>, the counterparts of the flat guests of that name.
     /// </summary>
     public IDictionary<string, Func<ScriptedGuest>> Guests { get; } = new Dictionary<string, Func<ScriptedGuest>>(StringComparer.Ordinal)
@@ -15,6 +15,7 @@ public sealed class InMemoryHypervisorOptions
         ["hello"] = static () => new HelloGuest(),
         ["counter"] = static () => new CounterGuest(),
         ["crash"] = static () => new CrashGuest(),
+        ["kv"] = static () => new KvGuest(),
     };
 
     /// <summary>The largest number of vCPUs of a machine. Default: 8.</summary>

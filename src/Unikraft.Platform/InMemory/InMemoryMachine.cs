@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.InMemory;
 
@@ -50,8 +51,14 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
     private bool _isShuttingDown;
     private volatile bool _hasReachedMain;
 
-    public InMemoryMachine(InMemoryHypervisor hypervisor, MachineState state, Guid uuid, IMachineMonitor monitor)
+    public InMemoryMachine(
+        InMemoryHypervisor hypervisor,
+        MachineState state,
+        Guid uuid,
+        IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks)
     {
+        Disks = disks;
         _hypervisor = hypervisor;
         _monitor = monitor;
         _guest = state.Guest;
@@ -87,6 +94,8 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
     public IReadOnlyList<string> Args { get; }
 
     public ReadOnlyMemory<byte> GenerationId { get; }
+
+    public IReadOnlyList<MachineDisk> Disks { get; }
 
     public int? ExitCode { get; set; }
 
@@ -228,13 +237,8 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
             long pausedAt = _hypervisor.TimeProvider.GetTimestamp();
             try
             {
-                MachineState state;
-                lock (_lock)
-                {
-                    ThrowIfExited();
-                    state = Save();
-                }
-
+                // No step runs, so no request of the guest is under way.
+                MachineState state = await CutAsync(options.Disks, cancellationToken).ConfigureAwait(false);
                 state = state with { Guest = _guest.Clone() };
                 _hypervisor.OnSnapshotTaken();
                 return new InMemorySnapshot(_hypervisor, state, state.Depth, _hypervisor.TimeProvider.GetElapsedTime(pausedAt));
@@ -370,6 +374,34 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
     }
 
+    /// <summary>Does a request to a disk.</summary>
+    /// <returns>0, or the Linux error number with which the guest is told that it failed.</returns>
+    public int OnDisk(int slot, Func<IBlockDevice, ValueTask> request)
+    {
+        const int NoSuchDevice = 19;
+        const int InputOutputError = 5;
+        if (Disks.FirstOrDefault(disk => disk.Slot == slot) is not { } disk)
+        {
+            return NoSuchDevice;
+        }
+
+        try
+        {
+            // A step is synchronous, and the guest has nothing else to do.
+            request(disk.Device).AsTask().GetAwaiter().GetResult();
+            return 0;
+        }
+        catch (BlockDeviceException error)
+        {
+            if (error.Error is not (BlockDeviceError.OutOfRange or BlockDeviceError.ReadOnly))
+            {
+                _monitor.OnDiskFailed(disk, error);
+            }
+
+            return InputOutputError;
+        }
+    }
+
     public void SetInitLevel(int level, bool isShuttingDown)
     {
         _initLevel = level;
@@ -443,6 +475,31 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
     }
 
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    private async ValueTask<MachineState> CutAsync(IDiskCut? disks, CancellationToken cancellationToken)
+    {
+        if (disks is not null)
+        {
+            await disks.HoldAsync(cancellationToken).ConfigureAwait(false);
+        }
+
+        try
+        {
+            MachineState state;
+            lock (_lock)
+            {
+                ThrowIfExited();
+                state = Save();
+            }
+
+            disks?.Cut();
+            return state;
+        }
+        finally
+        {
+            disks?.Release();
+        }
+    }
 
     private GuestStep Step()
     {
@@ -651,6 +708,7 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
         Monotonic = MonotonicLocked(),
         Input = [.. _input],
         Line = [.. _line],
+        Disks = [.. Disks.Select(DiskShape.Of)],
         Depth = _depth + 1,
     };
 

@@ -40,6 +40,9 @@ internal sealed record MachineState(MachineConfiguration Configuration, Scripted
     /// <summary>The beginning of a line that the guest has read.</summary>
     public IReadOnlyList<byte> Line { get; init; } = [];
 
+    /// <summary>The disks that the guest has; not what is on them.</summary>
+    public IReadOnlyList<DiskShape> Disks { get; init; } = [];
+
     /// <summary>How many snapshots the machine builds on.</summary>
     public int Depth { get; init; }
 }

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using Unikraft.Platform.Hypervisors;
 
 namespace Unikraft.Platform.InMemory;
 
@@ -49,6 +50,9 @@ public sealed class ScriptedGuestContext
     /// <summary>The UUID of the child of the last <see cref="GuestStep.Fork"/>.</summary>
     public Guid ForkChild => _machine.RequestOutcome.ForkChild;
 
+    /// <summary>The disks.</summary>
+    public IReadOnlyList<MachineDisk> Disks => _machine.Disks;
+
     /// <summary>The events that are pending.</summary>
     public GuestEvents PendingEvents => _machine.PendingEvents;
 
@@ -91,6 +95,25 @@ public sealed class ScriptedGuestContext
         ObjectDisposedException.ThrowIf(_machine.Exited.IsCompleted, this);
         RandomNumberGenerator.Fill(destination);
     }
+
+    /// <summary>Reads from a disk.</summary>
+    /// <param name="slot">The slot of the disk.</param>
+    /// <param name="offset">Where, in bytes.</param>
+    /// <param name="buffer">Filled as a whole.</param>
+    /// <returns>0, or the Linux error number of the failure: <c>EIO</c> (5), or <c>ENODEV</c> (19) when there is no such disk.</returns>
+    public int ReadDisk(int slot, long offset, Memory<byte> buffer) => _machine.OnDisk(slot, disk => disk.ReadAsync(offset, buffer));
+
+    /// <summary>Writes to a disk. What is written is durable after the next <see cref="FlushDisk"/>.</summary>
+    /// <param name="slot">The slot of the disk.</param>
+    /// <param name="offset">Where, in bytes.</param>
+    /// <param name="data">The bytes.</param>
+    /// <returns>0, or the Linux error number of the failure, as for <see cref="ReadDisk"/>.</returns>
+    public int WriteDisk(int slot, long offset, ReadOnlyMemory<byte> data) => _machine.OnDisk(slot, disk => disk.WriteAsync(offset, data));
+
+    /// <summary>Makes durable what was written to a disk.</summary>
+    /// <param name="slot">The slot of the disk.</param>
+    /// <returns>0, or the Linux error number of the failure, as for <see cref="ReadDisk"/>.</returns>
+    public int FlushDisk(int slot) => _machine.OnDisk(slot, static disk => disk.FlushAsync());
 
     /// <summary>Makes <see cref="GuestEvents.Wake"/> pending. May be called from anywhere.</summary>
     public void Wake() => _machine.Wake();

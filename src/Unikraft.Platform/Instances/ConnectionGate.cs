@@ -17,12 +17,12 @@ internal sealed class ConnectionGate
     private readonly InstanceConnections _connections = new();
     private readonly IdleTimer _idle;
 
-    public ConnectionGate(PlatformContext platform, InstanceStatus status, InstanceController instance, ScaleToZero? scaleToZero)
+    public ConnectionGate(PlatformContext platform, InstanceStatus status, InstanceController instance)
     {
         _platform = platform;
         _status = status;
         _instance = instance;
-        _idle = new IdleTimer(platform.TimeProvider, scaleToZero, run => _ = ScaleToZeroAsync(run));
+        _idle = new IdleTimer(platform.TimeProvider, run => _ = ScaleToZeroAsync(run));
     }
 
     /// <summary>Whether there is no connection, and nobody who waits for one. Under the lock.</summary>
@@ -79,13 +79,20 @@ internal sealed class ConnectionGate
     public void OnStarting() => _connections.Reset();
 
     /// <summary>The instance is running, or is not any more. Under the lock.</summary>
-    public void WatchIdleness() => _idle.Set(_status.State == InstanceState.Running && _connections.IsIdle ? _status.Run : null);
+    /// <param name="atLeast">How long to wait in any case.</param>
+    public void WatchIdleness(TimeSpan atLeast = default)
+    {
+        TimeSpan? cooldown = _status.Policies.ScaleToZero?.CooldownTime;
+        _idle.Set(
+            _status.State == InstanceState.Running && _connections.IsIdle ? _status.Run : null,
+            cooldown < atLeast ? atLeast : cooldown);
+    }
 
     /// <summary>The instance does not run any more. Under the lock.</summary>
     public void OnEnded()
     {
         _connections.CloseAll();
-        _idle.Set(null);
+        _idle.Set(run: null, cooldown: null);
     }
 
     // Under the lock.
@@ -184,7 +191,8 @@ internal sealed class ConnectionGate
             _platform.Logger.ScaleToZeroFailed(error, _status.Identity.Name, _status.Identity.Uuid);
             lock (_status.Sync)
             {
-                WatchIdleness();
+                // Not at once, however short the cooldown is.
+                WatchIdleness(atLeast: ScaleToZero.DefaultCooldownTime);
             }
         }
     }

@@ -1,3 +1,5 @@
+using Unikraft.Platform.Volumes;
+
 namespace Unikraft.Platform.Instances;
 
 /// <summary>What a request to create an instance may say.</summary>
@@ -33,16 +35,28 @@ internal static class CreateInstanceRules
         }
 
         RequireUnset(request.Snapshot is not null && request.BranchFrom is null, "Cannot specify 'snapshot' unless 'branch_from' is set");
+        VolumeRules.Require(request.Volumes, request.Roms);
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
-        RequireRange("memory_mb", request.MemoryMb, hypervisor.MinMemoryMb, hypervisor.MaxMemoryMb, hypervisor);
-        RequireRange("vcpus", request.Vcpus, 1, hypervisor.MaxVcpus, hypervisor);
-        RequireArgs(request.Args ?? []);
-        RequireEnv(request.Env ?? new Dictionary<string, string>(StringComparer.Ordinal));
+        RequireBootable(request.MemoryMb, request.Vcpus, request.Args, request.Env, hypervisor);
         RequireUnset(!Enum.IsDefined(request.RestartPolicy), $"'{request.RestartPolicy}' is not a restart policy");
         RequireUnset(replicas is < 0 or > MaxReplicas, $"'replicas' is {replicas}; allowed is 0 to {MaxReplicas}");
         RequireFeatures(request);
         Durations.RequireTimeout(request.WaitTimeout);
         RequireUnset(Durations.WaitTimeoutOf(request) is not null && !request.Autostart, "Cannot wait for an instance that is not started: set 'autostart'");
+    }
+
+    /// <exception cref="InvalidRequestException">No machine can boot with this.</exception>
+    public static void RequireBootable(
+        int? memoryMb,
+        int? vcpus,
+        IReadOnlyList<string>? args,
+        IReadOnlyDictionary<string, string>? env,
+        HypervisorInfo hypervisor)
+    {
+        RequireRange("memory_mb", memoryMb, hypervisor.MinMemoryMb, hypervisor.MaxMemoryMb, hypervisor);
+        RequireRange("vcpus", vcpus, 1, hypervisor.MaxVcpus, hypervisor);
+        RequireArgs(args ?? []);
+        RequireEnv(env ?? new Dictionary<string, string>(StringComparer.Ordinal));
     }
 
     private static void RequireFeatures(CreateInstanceRequest request)

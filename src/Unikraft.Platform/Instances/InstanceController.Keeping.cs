@@ -89,12 +89,16 @@ internal sealed partial class InstanceController : IKeptResource
             InstanceRun? run = _status.Run;
             PastRun? last = _status.Last;
             bool isRestarting = _status.Restart is not null && !(run is not null && _status.IsHealthy(run));
+            // What waits for the next boot is what it boots with, once the run is over with the process.
+            InstanceConfiguration configuration = Snapshots.KeptAs is null && !_status.Updates.IsEmpty
+                ? _status.Configuration.Apply(_status.Updates, _platform.Hypervisor.Info)
+                : _status.Configuration;
             return new InstanceRecord
             {
                 Name = _identity.Name,
                 CreatedAt = _identity.CreatedAt,
                 Order = _identity.Order,
-                Configuration = _status.Configuration.ToRecord(data),
+                Configuration = configuration.ToRecord(data),
                 Lineage = data.KeepLineage(Snapshots.HistoryLocked),
                 Tags = metadata.Tags,
                 DeleteLock = metadata.DeleteLock,

@@ -14,7 +14,6 @@ internal sealed partial class InstanceController
 {
     private readonly PlatformContext _platform;
     private readonly ResourceIdentity _identity;
-    private readonly InstancePolicies _policies;
     private readonly InstanceStatus _status;
     private readonly RestartScheduler _restarts;
     private readonly InstanceReports _reports;
@@ -36,13 +35,13 @@ internal sealed partial class InstanceController
     {
         _platform = platform;
         _identity = identity;
-        _policies = policies;
         _requests = requests;
         _status = new InstanceStatus(platform.TimeProvider, identity, blueprint, policies, retention, transitions);
         _restarts = new RestartScheduler(platform, _status, policies.Restart, sequence => StartAsync(sequence, onlyFromStandby: false, CancellationToken.None));
         _reports = new InstanceReports(platform, identity);
+        _status.Volumes = () => platform.Volumes.ListOf(identity.Uuid);
         Snapshots = new InstanceSnapshots(platform, _status, blueprint);
-        Connections = new ConnectionGate(platform, _status, this, policies.ScaleToZero);
+        Connections = new ConnectionGate(platform, _status, this);
         Origin = blueprint.Origin;
         Log = new InstanceLog(platform.Settings.LogCapacityBytes);
         KeepChanges();
@@ -121,6 +120,40 @@ internal sealed partial class InstanceController
         _ = delete?.Invoke();
     }
 
+    /// <summary>Changes properties, all or none.</summary>
+    /// <returns>False when the instance is gone.</returns>
+    public bool TryPatch(IReadOnlyList<PatchOperation> operations)
+    {
+        PatchOperation[] metadata = [.. operations.Where(ResourceMetadata.Concerns)];
+        PatchOperation[] boot = [.. operations.Where(operation => !ResourceMetadata.Concerns(operation) && operation is not PatchOperation.SetScaleToZero)];
+        lock (_status.Sync)
+        {
+            if (_status.IsClosed)
+            {
+                return false;
+            }
+
+            // Nothing is changed before everything is found to be allowed.
+            _ = _status.Configuration.Apply([.. _status.Updates, .. boot], _platform.Hypervisor.Info);
+            InstancePolicies policies = _status.Policies.Apply(operations);
+            if (!Retention.TryPatch(metadata))
+            {
+                return false;
+            }
+
+            _status.Updates = _status.Updates.AddRange(boot);
+            ApplyUpdates();
+            if (policies != _status.Policies)
+            {
+                _status.Policies = policies;
+                Connections.WatchIdleness();
+            }
+
+            _status.Changed?.Invoke();
+            return true;
+        }
+    }
+
     /// <summary>Starts the instance, and returns when its vCPUs run.</summary>
     public Task StartAsync(CancellationToken cancellationToken) => StartAsync(restart: null, onlyFromStandby: false, cancellationToken);
 
@@ -184,7 +217,7 @@ internal sealed partial class InstanceController
     /// <summary>Keeps the memory of the instance in a snapshot, and gives its machine back.</summary>
     public async Task<Instance> SuspendAsync(CancellationToken cancellationToken)
     {
-        if (_policies.Features.HasFlag(InstanceFeatures.DeleteOnStop))
+        if (_status.Policies.Features.HasFlag(InstanceFeatures.DeleteOnStop))
         {
             throw new InvalidRequestException($"Cannot suspend instance '{_identity.Name}': it has the feature 'delete-on-stop'");
         }
@@ -197,7 +230,7 @@ internal sealed partial class InstanceController
     /// <summary>A run has had no connection for the cooldown time.</summary>
     public async Task ScaleToZeroAsync(InstanceRun idle)
     {
-        if (_policies.ScaleToZero is { Stateful: true })
+        if (_status.Policies.ScaleToZero is { Stateful: true })
         {
             await SuspendAsync(StopInitiator.Platform, idle, CancellationToken.None).ConfigureAwait(false);
             return;
@@ -540,14 +573,25 @@ internal sealed partial class InstanceController
         run.Dispose();
         Connections.OnEnded();
         _platform.Quotas.LeaveLive(run.Configuration);
+        ApplyUpdates();
         _status.Transition(inStandby ? InstanceTrigger.ScaledToZero : InstanceTrigger.Ended);
         return run.NoRestart || run.Escalation is not null ? BeginDeleteOnStop() : null;
+    }
+
+    // Under the lock. Only what boots the image can boot with something else.
+    private void ApplyUpdates()
+    {
+        if (_status is { Run: null, HasSnapshot: false, Updates.IsEmpty: false })
+        {
+            _status.Configuration = _status.Configuration.Apply(_status.Updates, _platform.Hypervisor.Info);
+            _status.Updates = [];
+        }
     }
 
     // Under the lock.
     private Func<Task>? BeginDeleteOnStop()
     {
-        if (!_policies.Features.HasFlag(InstanceFeatures.DeleteOnStop)
+        if (!_status.Policies.Features.HasFlag(InstanceFeatures.DeleteOnStop)
             || _status.IsClosed
             || !_status.Published.IsCompleted
             || Retention.TryRemove() is not { } release)
@@ -704,7 +748,7 @@ internal sealed partial class InstanceController
 
             NoteStop(initiator, new StopPlan(Force: false, GracePeriod: TimeSpan.Zero));
             run.Suspension = memory;
-            run.EndsInStandby = _policies.ScaleToZero is not null;
+            run.EndsInStandby = _status.Policies.ScaleToZero is not null;
             return run;
         }
     }
@@ -735,6 +779,7 @@ internal sealed partial class InstanceController
         }
 
         snapshot?.Dispose();
+        await _platform.Volumes.ForgetAsync(_identity.Uuid).ConfigureAwait(false);
         Log.Complete();
     }
 

@@ -5,6 +5,7 @@ using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Storage;
 using Unikraft.Platform.Templates;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Instances;
 
@@ -14,7 +15,8 @@ internal sealed class InstanceManager(
     LiveInstances live,
     ResourceRegistry<StoredCheckpoint> checkpoints,
     ResourceRegistry<StoredTemplate> templates,
-    TemplateStore templateStore) : IInstanceManager, IGuestRequests
+    TemplateStore templateStore,
+    VolumeStore volumes) : IInstanceManager, IGuestRequests
 {
     private readonly TransitionLog _transitions = new(TransitionLog.OfAllInstances);
 
@@ -148,7 +150,7 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
-        if (!found.Retention.TryPatch(operations))
+        if (!found.TryPatch(operations))
         {
             throw instances.NotFound(instance);
         }
@@ -264,6 +266,12 @@ internal sealed class InstanceManager(
             {
                 foreach (Creation creation in creations)
                 {
+                    await platform.Volumes.PrepareAsync(
+                        creation.Identity,
+                        blueprint.Snapshot?.Snapshot,
+                        request,
+                        volume => volumes.CreateOwnedAsync(volume, creation.Identity.Uuid, cancellationToken),
+                        cancellationToken).ConfigureAwait(false);
                     creation.Instance = Make(creation.Identity, blueprint, request, metadata, stored);
                     creation.Running = waitTimeout is null ? null : creation.Instance.ExpectRunning();
                 }
@@ -483,6 +491,11 @@ internal sealed class InstanceManager(
             retention,
             new InstanceTransitions(identity, platform.TimeProvider, _transitions),
             this);
+        platform.Volumes.Watch(identity.Uuid, () =>
+        {
+            Instance now = instance.Describe();
+            return (now.State, now.HasSnapshot);
+        });
         live.Add(instance);
         return instance;
     }

@@ -136,6 +136,26 @@ internal sealed class InstanceSnapshots
         bool waitForPending,
         CancellationToken cancellationToken)
     {
+        _platform.Volumes.RequireBlocks(_status.Identity.Uuid, purpose);
+        CloneSource clone = await BeginInTurnAsync(purpose, onlyIn, waitForPending, cancellationToken).ConfigureAwait(false);
+        if (clone is not { Machine: null, Snapshot: null })
+        {
+            return clone;
+        }
+
+        // An instance that does not run has no memory to clone, but it may have volumes.
+        IMachineSnapshot? volumes = await _platform.Volumes
+            .CaptureStoppedAsync(clone.Identity, clone.Configuration, purpose, cancellationToken)
+            .ConfigureAwait(false);
+        return clone with { Snapshot = volumes is null ? null : new SnapshotReference(volumes) };
+    }
+
+    private async Task<CloneSource> BeginInTurnAsync(
+        ClonePurpose purpose,
+        InstanceRun? onlyIn,
+        bool waitForPending,
+        CancellationToken cancellationToken)
+    {
         Task turn;
         lock (_status.Sync)
         {

@@ -13,7 +13,6 @@ namespace Unikraft.Platform.Instances;
 internal sealed class InstanceStatus
 {
     private readonly TimeProvider _time;
-    private readonly InstancePolicies _policies;
     private readonly InstanceOrigin? _origin;
     private readonly InstanceTransitions _transitions;
     private readonly List<Waiter> _waiters = [];
@@ -32,7 +31,7 @@ internal sealed class InstanceStatus
         Identity = identity;
         Configuration = blueprint.Configuration;
         _origin = blueprint.Origin;
-        _policies = policies;
+        Policies = policies;
         Retention = retention;
         _transitions = transitions;
         _transitions.Add(from: null, State, stopReason: null);
@@ -51,8 +50,6 @@ internal sealed class InstanceStatus
     /// <summary>Whether the instance can be found, and is not going.</summary>
     public bool IsKept => _published.Task.IsCompleted && _refusal is null;
 
-    public InstancePolicies Policies => _policies;
-
     public InstanceOrigin? Origin => _origin;
 
     public InstanceTransitions Transitions => _transitions;
@@ -64,6 +61,12 @@ internal sealed class InstanceStatus
 
     /// <summary>What the next machine is made of, unless it is restored.</summary>
     public InstanceConfiguration Configuration { get; set; }
+
+    /// <summary>Changes of the configuration that wait for the instance to boot its image.</summary>
+    public ImmutableList<PatchOperation> Updates { get; set; } = [];
+
+    /// <summary>What the instance does by itself.</summary>
+    public InstancePolicies Policies { get; set; }
 
     /// <summary>Goes on in standby, where a platform before has left off. Before it can be found.</summary>
     public void RestoreStandby() => State = InstanceState.Standby;
@@ -78,6 +81,9 @@ internal sealed class InstanceStatus
 
     /// <summary>Whether there is a snapshot that the next start continues from.</summary>
     public bool HasSnapshot { get; set; }
+
+    /// <summary>Lists the volumes.</summary>
+    public Func<IReadOnlyList<AttachedVolume>>? Volumes { get; set; }
 
     public int StartCount { get; set; }
 
@@ -225,7 +231,7 @@ internal sealed class InstanceStatus
             MemoryMb = Configuration.MemoryMb,
             Args = Configuration.Args,
             Env = Configuration.Env,
-            RestartPolicy = _policies.Restart,
+            RestartPolicy = Policies.Restart,
             Origin = _origin,
             StartCount = StartCount,
             RestartCount = RestartCount,
@@ -238,9 +244,11 @@ internal sealed class InstanceStatus
             ExitCode = past?.Outcome.ExitCode,
             StopCode = past?.Outcome.StopCode,
             Fault = past?.Outcome.Fault,
-            Features = _policies.Features,
-            ScaleToZero = _policies.ScaleToZero,
+            Features = Policies.Features,
+            ScaleToZero = Policies.ScaleToZero,
+            Updates = Updates,
             HasSnapshot = run is null && HasSnapshot,
+            Volumes = Volumes?.Invoke() ?? [],
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,

@@ -55,13 +55,23 @@ internal sealed record ResourceMetadata(ImmutableList<string> Tags, bool DeleteL
         }
     }
 
-    private ResourceMetadata Apply(PatchOperation operation) => operation switch
+    /// <summary>Whether an operation changes what is here, and not something that only instances have.</summary>
+    public static bool Concerns(PatchOperation? operation) => operation
+        is null
+        or PatchOperation.AddTags
+        or PatchOperation.DelTags
+        or PatchOperation.SetTags
+        or PatchOperation.SetDeleteLock
+        or PatchOperation.SetAutokill;
+
+    private ResourceMetadata Apply(PatchOperation? operation) => operation switch
     {
         PatchOperation.AddTags add => this with { Tags = Union(Tags, add.Tags) },
         PatchOperation.DelTags del => this with { Tags = Except(Tags, del.Tags) },
         PatchOperation.SetTags set => this with { Tags = Union([], set.Tags) },
         PatchOperation.SetDeleteLock set => this with { DeleteLock = set.Enabled },
         PatchOperation.SetAutokill set => this with { Autokill = Normalize(set.Policy) },
-        _ => throw new InvalidRequestException("A patch operation is null"),
+        null => throw new InvalidRequestException("A patch operation is null"),
+        _ => throw new InvalidRequestException($"'{operation.GetType().Name}' is for instances only; allowed are changes of tags, delete_lock and autokill"),
     };
 }

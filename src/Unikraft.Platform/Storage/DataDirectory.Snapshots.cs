@@ -22,7 +22,15 @@ internal sealed partial class DataDirectory
         {
             Guid id = Guid.NewGuid();
             using IDisposable reservation = Reserve(snapshot.StoredBytes + SnapshotOverhead);
-            await _snapshots.SaveAsync(id, snapshot, progress: null, cancellationToken).ConfigureAwait(false);
+            try
+            {
+                await _snapshots.SaveAsync(id, snapshot, progress: null, cancellationToken).ConfigureAwait(false);
+            }
+            catch (ArgumentException error)
+            {
+                throw new HypervisorException($"The snapshot cannot be kept in the data directory '{Root}': {error.Message} Take it while the instance runs.", error);
+            }
+
             Hold(id);
             return id;
         }

@@ -121,6 +121,7 @@ internal sealed class StoredTemplate : IInstanceSource, IKeptResource, IDisposab
             Origin = _origin,
             CloneCount = _state.LoadCount,
             StoredBytes = _state.StoredBytes,
+            Volumes = _state.Volumes,
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,

@@ -18,6 +18,7 @@ internal static class ImageChain
     /// <param name="backingRoot">The directory that backing files have to be in, at any depth; the image's own by default.</param>
     /// <param name="layers">Where open images are found and noted.</param>
     /// <param name="cacheBytes">How much of the mapping of each image may be in memory.</param>
+    /// <param name="outside">Backing files that may be outside the directory: whoever made the volume has named them.</param>
     /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
     /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
     internal static Qcow2Image Open(
@@ -25,18 +26,19 @@ internal static class ImageChain
         bool isReadOnly,
         string? backingRoot = null,
         OpenLayers? layers = null,
-        int cacheBytes = Qcow2Image.DefaultCacheBytes)
+        int cacheBytes = Qcow2Image.DefaultCacheBytes,
+        IReadOnlyCollection<string>? outside = null)
     {
         layers ??= new OpenLayers();
         string full = System.IO.Path.GetFullPath(path);
         string root = System.IO.Path.GetFullPath(backingRoot ?? System.IO.Path.GetDirectoryName(full)!);
         lock (layers.Lock)
         {
-            return (Qcow2Image)new Opening(layers, root, cacheBytes).OpenLayer(full, Qcow2Image.FormatName, isReadOnly);
+            return (Qcow2Image)new Opening(layers, root, outside ?? [], cacheBytes).OpenLayer(full, Qcow2Image.FormatName, isReadOnly);
         }
     }
 
-    private static string Resolve(string path, string name, string root)
+    private static string Resolve(string path, string name, string root, IReadOnlyCollection<string> outside)
     {
         // QEMU takes what comes before a colon for a protocol.
         int colon = name.IndexOf(':', StringComparison.Ordinal);
@@ -47,6 +49,11 @@ internal static class ImageChain
         }
 
         string full = System.IO.Path.GetFullPath(System.IO.Path.Combine(System.IO.Path.GetDirectoryName(path)!, name));
+        if (outside.Contains(full, StringComparer.Ordinal))
+        {
+            return full;
+        }
+
         if (!full.StartsWith(root.EndsWith('/') ? root : root + '/', StringComparison.Ordinal))
         {
             throw Refused(path, $"names a backing file outside '{root}'");
@@ -70,7 +77,7 @@ internal static class ImageChain
         $"The disk image '{path}' {why}. Or make one image of the chain with qemu-img convert -O qcow2.");
 
     /// <summary>One chain that is being opened.</summary>
-    private sealed class Opening(OpenLayers layers, string root, int cacheBytes)
+    private sealed class Opening(OpenLayers layers, string root, IReadOnlyCollection<string> outside, int cacheBytes)
     {
         private readonly HashSet<string> _seen = new(StringComparer.Ordinal);
 
@@ -123,7 +130,7 @@ internal static class ImageChain
 
         private BlockLayer OpenBacking(string path, string name, string? format)
         {
-            string backing = Resolve(path, name, root);
+            string backing = Resolve(path, name, root, outside);
             return format is RawLayer.FormatName or Qcow2Image.FormatName
                 ? OpenLayer(backing, format, isReadOnly: true)
                 : throw Refused(path, format is null

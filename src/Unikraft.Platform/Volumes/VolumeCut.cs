@@ -42,7 +42,7 @@ internal sealed class VolumeCut : IAsyncDisposable
     /// <param name="path">Where. Must not exist.</param>
     /// <exception cref="DiskImageException">The file cannot be created.</exception>
     /// <exception cref="BlockDeviceException">The host cannot write it.</exception>
-    internal Task<PreparedOverlay> PrepareOverlayAsync(string path) => Volume.CreateOverlayAsync(Frozen, path);
+    internal Task<PreparedOverlay> PrepareOverlayAsync(string path) => VolumeDisk.CreateOverlayAsync(Frozen, path);
 
     internal void Freeze(Qcow2Image top)
     {

@@ -2,6 +2,7 @@ using System.Text;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Kvm.Tests.Boot;
 
@@ -25,7 +26,7 @@ public sealed class InfoPageTests
         InfoPage.WriteEvents(memory, 3);
 
         Assert.Equal("UKPI"u8, memory.Read(Info, 4));
-        Assert.Equal(0x0001_0001u, memory.Read<uint>(Info + 4));
+        Assert.Equal(0x0001_0002u, memory.Read<uint>(Info + 4));
         Assert.Equal(5UL << 20, memory.Read<ulong>(Info + 8));
         Assert.Equal(3u, memory.Read<uint>(Info + 16));
         Assert.Equal(3u, memory.Read<uint>(Info + 20));
@@ -38,6 +39,28 @@ public sealed class InfoPageTests
         Assert.Equal("00112233445566778899AABBCCDDEEFF", Convert.ToHexString(memory.Read(Info + 80, 16)));
         Assert.Equal(3u, memory.Read<uint>(Info + 96));
         Assert.Equal(256u << 10, memory.Read<uint>(Info + 100));
+    }
+
+    [Fact]
+    public void Disks_are_told_of_by_slot_and_forgotten_when_they_are_gone()
+    {
+        using GuestMemory memory = new(Layout.MemorySize);
+        MachineDisk volume = new() { Slot = 1, Device = new MemoryBlockDevice(512), Id = "a", At = "/data/ä" };
+        MachineDisk rom = new() { Slot = 11, Device = new MemoryBlockDevice(512, isReadOnly: true), Id = "b", At = new string('x', 240) };
+
+        InfoPage.WriteDisks(memory, [rom, volume]);
+
+        long table = memory.Read<long>(Info + 104);
+        Assert.Equal(0xF_0400, table);
+        Assert.Equal(12u, memory.Read<uint>(Info + 112));
+        Assert.Equal((0u, 1u, 3u), (memory.Read<uint>(table), memory.Read<uint>(table + 256), memory.Read<uint>(table + 11 * 256)));
+        Assert.Equal("/data/ä\0"u8, memory.Read(table + 256 + 8, 9));
+        Assert.Equal((byte)'x', memory.Read<byte>(table + 11 * 256 + 8 + 239));
+        Assert.Equal((byte)0, memory.Read<byte>(table + 11 * 256 + 8 + 240));
+
+        InfoPage.WriteDisks(memory, []);
+
+        Assert.False(memory.Read(table, 12 * 256).ContainsAnyExcept((byte)0));
     }
 
     [Fact]

@@ -84,6 +84,8 @@ public sealed class PageTablesTests
 
     private static ulong PhysicalOf(ulong page) => page switch
     {
+        FlatGuestLayout.DisksVirtualAddress => FlatGuestLayout.DisksPhysicalAddress,
+        FlatGuestLayout.DisksVirtualAddress + Page => FlatGuestLayout.DisksPhysicalAddress + Page,
         FlatGuestLayout.DeviceVirtualAddress => FlatGuestLayout.DevicePhysicalAddress,
         FlatGuestLayout.FaultVirtualAddress => FlatGuestLayout.FaultPhysicalAddress,
         _ => page,
@@ -98,8 +100,10 @@ public sealed class PageTablesTests
         {
             case 0:
                 return Unmapped;
-            case < 0xF_0000:
+            case < 0xE_E000:
                 return Ring0;
+            case < 0xF_0000:
+                return "rw";
             case < 0xF_C000:
                 return "r";
             case 0xF_C000:

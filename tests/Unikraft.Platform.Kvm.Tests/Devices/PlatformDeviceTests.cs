@@ -21,7 +21,7 @@ public sealed class PlatformDeviceTests : IDisposable
 
     [Theory]
     [InlineData(0, 4, 0x44504B55)]
-    [InlineData(4, 4, 0x00010001)]
+    [InlineData(4, 4, 0x00010002)]
     [InlineData(8, 4, 0xFFFFFFFF)]
     [InlineData(0xFFC, 4, 0xFFFFFFFF)]
     [InlineData(1, 4, 0xFFFFFFFF)]

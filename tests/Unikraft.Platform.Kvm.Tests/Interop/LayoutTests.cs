@@ -27,7 +27,9 @@ public sealed class LayoutTests
         #include <sys/mman.h>
         #include <sys/stat.h>
         #include <linux/kvm.h>
+        #include <sys/syscall.h>
         #include <linux/memfd.h>
+        #include <linux/userfaultfd.h>
 
         """;
 
@@ -79,6 +81,10 @@ public sealed class LayoutTests
         [typeof(SignalActionArgument)] = (
             "struct sigaction",
             "Handler=sa_handler Mask=sa_mask Flags=sa_flags Restorer=sa_restorer"),
+        [typeof(UserFaultApi)] = ("struct uffdio_api", "Api=api Features=features Ioctls=ioctls"),
+        [typeof(UserFaultRange)] = ("struct uffdio_range", "Start=start Length=len"),
+        [typeof(UserFaultRegister)] = ("struct uffdio_register", "Start=range.start Length=range.len Mode=mode Ioctls=ioctls"),
+        [typeof(UserFaultCopy)] = ("struct uffdio_copy", "Destination=dst Source=src Length=len Mode=mode Copied=copy"),
         [typeof(FileStatus)] = (
             "struct statx",
             "Inode=stx_ino Size=stx_size ChangeSeconds=stx_ctime.tv_sec ChangeNanoseconds=stx_ctime.tv_nsec DeviceMajor=stx_dev_major "
@@ -130,10 +136,14 @@ public sealed class LayoutTests
             "OpenReadWrite=O_RDWR OpenCloseOnExec=O_CLOEXEC ProtectionNone=PROT_NONE ProtectionRead=PROT_READ ProtectionWrite=PROT_WRITE "
             + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE MapPopulate=MAP_POPULATE "
             + "AdviseDontDump=MADV_DONTDUMP MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
-            + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealWrite=F_SEAL_WRITE ErrnoInterrupted=EINTR "
+            + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealFutureWrite=F_SEAL_FUTURE_WRITE ErrnoInterrupted=EINTR "
             + "ErrnoAgain=EAGAIN ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
             + "OpenDirectory=O_DIRECTORY LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
             + "ErrnoNoEntry=ENOENT ErrnoInputOutput=EIO ErrnoAccess=EACCES ErrnoExists=EEXIST ErrnoNoSpace=ENOSPC ErrnoQuota=EDQUOT",
+        [typeof(UserFaultConstants)] =
+            "SystemCall=SYS_userfaultfd UserModeOnly=UFFD_USER_MODE_ONLY ApiVersion=UFFD_API Api=UFFDIO_API Register=UFFDIO_REGISTER "
+            + "Unregister=UFFDIO_UNREGISTER Copy=UFFDIO_COPY RegisterModeMissing=UFFDIO_REGISTER_MODE_MISSING "
+            + "CopyModeDontWake=UFFDIO_COPY_MODE_DONTWAKE",
         [typeof(PlatformDevice)] = "ErrnoBadAddress=EFAULT ErrnoBusy=EBUSY ErrnoInvalidArgument=EINVAL ErrnoNotImplemented=ENOSYS",
         [typeof(FaultDevice)] =
             "ErrnoNoMemory=ENOMEM ErrnoAccess=EACCES ErrnoBadAddress=EFAULT ErrnoTimedOut=ETIMEDOUT ErrnoNotRecoverable=ENOTRECOVERABLE",

@@ -60,7 +60,7 @@ public sealed class HostileFileTests : SnapshotFilesTest
     }
 
     [Theory]
-    [InlineData(8, 2, SnapshotFileError.UnknownVersion)]
+    [InlineData(8, 3, SnapshotFileError.UnknownVersion)]
     [InlineData(12, 2)]
     [InlineData(16, 5)]
     [InlineData(40, 4095)]
@@ -264,6 +264,9 @@ public sealed class HostileFileTests : SnapshotFilesTest
         }
 
         Assert.True(state.Layout.HeapStart < state.Layout.MemorySize);
+        Assert.InRange(state.Disks.Count, 0, 12);
+        Assert.All(state.Disks, disk => Assert.InRange(disk.Slot, 0, 11));
+        Assert.Equal(state.Disks.Count, state.Disks.DistinctBy(disk => disk.Slot).Count());
         Assert.Equal(state.Layout.Vcpus, state.Vcpus.Count);
     }
 }

@@ -1,5 +1,6 @@
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Testing;
@@ -16,6 +17,26 @@ internal sealed class SyntheticGuest : IDisposable
     internal const long StacksStart = 0x10_5000;
 
     private readonly GuestMemory _memory = new((long)Pages << PageSize.Shift);
+    private static readonly DiskState[] Disks =
+    [
+        new(
+            Slot: 1,
+            Size: 1 << 20,
+            IsReadOnly: false,
+            new VirtioDeviceState
+            {
+                Status = 15,
+                DriverFeatures = (1UL << 32) | (1 << 9),
+                InterruptStatus = 1,
+                Queues = [new(new VirtqueueSettings { Size = 256, Descriptors = 0x3000, Available = 0x4000, Used = 0x5000 }, IsReady: true, 700, 698)],
+            }),
+        new(
+            Slot: 11,
+            Size: 512,
+            IsReadOnly: true,
+            new VirtioDeviceState { QueueSelector = 5, Queues = [new(new VirtqueueSettings { Used = 3 }, IsReady: false, 0, 0)] }),
+    ];
+
     private readonly Random _random;
     private PageMap? _map;
 
@@ -109,6 +130,7 @@ internal sealed class SyntheticGuest : IDisposable
             [first, second],
             new PlatformDeviceState(127, IsShuttingDown: false, HasReachedMain: true, ExitCode: -7, input, Monotonic: 123_456_789_012),
             TimeSpan.FromTicks(1_234),
-            TimeSpan.FromTicks(56_789));
+            TimeSpan.FromTicks(56_789),
+            Disks);
     }
 }

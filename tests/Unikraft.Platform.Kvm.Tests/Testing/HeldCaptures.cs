@@ -26,8 +26,9 @@ internal sealed class HeldCaptures(IHypervisor inner) : IHypervisor
         IMachineSnapshot snapshot,
         Guid uuid,
         IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default) =>
-        new Machine(await inner.RestoreAsync(snapshot, uuid, monitor, cancellationToken), this);
+        new Machine(await inner.RestoreAsync(snapshot, uuid, monitor, disks, cancellationToken), this);
 
     public TFeature? GetFeature<TFeature>()
         where TFeature : class => inner.GetFeature<TFeature>();

@@ -65,16 +65,16 @@ public abstract class KvmTest : IAsyncLifetime
     }
 
     /// <summary>A machine restored and started.</summary>
-    private protected async Task<TestMachine> RestoreAsync(IMachineSnapshot snapshot)
+    private protected async Task<TestMachine> RestoreAsync(IMachineSnapshot snapshot, params MachineDisk[] disks)
     {
-        TestMachine machine = await RestoreWithoutStartAsync(snapshot);
+        TestMachine machine = await RestoreWithoutStartAsync(snapshot, uuid: null, disks);
         await machine.Machine.StartAsync();
         return machine;
     }
 
-    private protected async Task<TestMachine> RestoreWithoutStartAsync(IMachineSnapshot snapshot, Guid? uuid = null)
+    private protected async Task<TestMachine> RestoreWithoutStartAsync(IMachineSnapshot snapshot, Guid? uuid = null, params MachineDisk[] disks)
     {
         RecordingMonitor monitor = new();
-        return new TestMachine(await Hypervisor.RestoreAsync(snapshot, uuid ?? Guid.NewGuid(), monitor).Guarded(), monitor);
+        return new TestMachine(await Hypervisor.RestoreAsync(snapshot, uuid ?? Guid.NewGuid(), monitor, disks).Guarded(), monitor);
     }
 }

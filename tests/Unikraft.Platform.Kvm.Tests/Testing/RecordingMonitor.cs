@@ -58,6 +58,11 @@ internal sealed class RecordingMonitor : IMachineMonitor
         _mainReached.TrySetResult();
     }
 
+    /// <summary>What disks could not do.</summary>
+    internal System.Collections.Concurrent.ConcurrentQueue<(int Slot, Exception Error)> DiskFailures { get; } = new();
+
+    public void OnDiskFailed(MachineDisk disk, Exception error) => DiskFailures.Enqueue((disk.Slot, error));
+
     public void OnTemplateRequested() => _requests.Writer.TryWrite("template");
 
     public void OnForkRequested() => _requests.Writer.TryWrite("fork");

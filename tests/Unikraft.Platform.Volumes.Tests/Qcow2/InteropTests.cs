@@ -78,7 +78,7 @@ public sealed class InteropTests : IDisposable
     {
         Random random = new(2);
         DiskModel model = new(new byte[Size], random);
-        Volume volume = await Volume.CreateAsync(_folder["0.qcow2"], Size, clusterBits: 16);
+        VolumeDisk volume = await VolumeDisk.CreateAsync(_folder["0.qcow2"], Size, clusterBits: 16);
         for (int depth = 1; depth <= 16; depth++)
         {
             for (int request = 0; request < 20; request++)

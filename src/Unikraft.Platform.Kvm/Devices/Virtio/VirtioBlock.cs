@@ -43,8 +43,7 @@ internal sealed class VirtioBlock : VirtioDevice
         _disk = disk;
         _failed = failed;
         _ = Encoding.ASCII.GetBytes(id, _id);
-        Features = (ulong)(Feature.SegmentSize | Feature.Segments | Feature.BlockSize | Feature.Flush)
-            | (ulong)(disk.IsReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes);
+        Features = FeaturesOf(disk.IsReadOnly);
 
         Span<byte> span = _configuration;
         BinaryPrimitives.WriteInt64LittleEndian(span, disk.Size / SectorSize);
@@ -96,6 +95,13 @@ internal sealed class VirtioBlock : VirtioDevice
     protected override ReadOnlySpan<byte> Configuration => _configuration;
 
     protected override bool HasRoom => Volatile.Read(ref _bytesUnderWay) < MaxBytesUnderWay;
+
+    /// <summary>Whether a device could have been in a state.</summary>
+    internal static bool CouldBe(VirtioDeviceState state, bool isReadOnly) => IsPossible(state, FeaturesOf(isReadOnly));
+
+    private static ulong FeaturesOf(bool isReadOnly) =>
+        (ulong)(Feature.SegmentSize | Feature.Segments | Feature.BlockSize | Feature.Flush)
+        | (ulong)(isReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes);
 
     protected override async ValueTask<int> HandleAsync(VirtqueueRequest request)
     {

@@ -213,6 +213,17 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
     /// <summary>What a snapshot keeps. Requests are held back.</summary>
     internal VirtioDeviceState Save()
     {
+        VirtioDeviceCut cut = NewCut();
+        Save(cut);
+        return cut.ToState();
+    }
+
+    /// <summary>Makes room for a state.</summary>
+    internal VirtioDeviceCut NewCut() => new(_queues.Length);
+
+    /// <summary>Takes the state, while requests are held back. Allocates nothing.</summary>
+    internal void Save(VirtioDeviceCut cut)
+    {
         lock (_lock)
         {
             if (_held is null || _active != 0)
@@ -220,27 +231,20 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
                 throw new InvalidOperationException("The state of a device is taken while its requests are held back.");
             }
 
-            return new VirtioDeviceState
+            cut.Status = _status;
+            cut.DriverFeatures = _driverFeatures;
+            cut.DeviceFeaturesSelector = _deviceFeaturesSelector;
+            cut.DriverFeaturesSelector = _driverFeaturesSelector;
+            cut.QueueSelector = _queueSelector;
+            cut.InterruptStatus = _interruptStatus;
+            for (int i = 0; i < _queues.Length; i++)
             {
-                Status = _status,
-                DriverFeatures = _driverFeatures,
-                DeviceFeaturesSelector = _deviceFeaturesSelector,
-                DriverFeaturesSelector = _driverFeaturesSelector,
-                QueueSelector = _queueSelector,
-                InterruptStatus = _interruptStatus,
-                Queues =
-                [
-                    .. _settings.Zip(_queues, static (settings, queue) => new VirtioDeviceState.QueueState(
-                        settings,
-                        queue is not null,
-                        queue?.NextAvailable ?? 0,
-                        queue?.NextUsed ?? 0)),
-                ],
-            };
+                cut.Take(i, _settings[i], _queues[i]);
+            }
         }
     }
 
-    /// <summary>Makes a new device what another one was, over a copy of its guest's memory. Looks for requests at once.</summary>
+    /// <summary>Makes a new device what another one was, over a copy of its guest's memory. Looks for requests at once, unless they are held back.</summary>
     /// <exception cref="ArgumentException">The state is not one of such a device, or does not fit the memory.</exception>
     internal void Restore(VirtioDeviceState state)
     {
@@ -279,6 +283,12 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
 
     /// <summary>Whether the device has room for another request now. When it has not, it is asked again after the next request that ends.</summary>
     protected virtual bool HasRoom => true;
+
+    /// <summary>Whether a device with certain features of its own could have been in a state.</summary>
+    protected static bool IsPossible(VirtioDeviceState state, ulong features) =>
+        (state.Status & ~(DriverBits | (uint)DeviceStatus.NeedsReset)) == 0
+        && (state.InterruptStatus & ~(UsedBuffer | ConfigurationChange)) == 0
+        && (state.DriverFeatures & ~(features | Version1 | IndirectDescriptors)) == 0;
 
     private bool Pump(Virtqueue queue)
     {

@@ -52,12 +52,17 @@ internal sealed class Virtqueue
     /// <returns>The queue, or null when it is not all in guest memory or breaks the rules of alignment and size.</returns>
     internal static Virtqueue? TryCreate(GuestMemory memory, VirtqueueSettings settings, ushort nextAvailable = 0, ushort nextUsed = 0)
     {
+        return IsSound(memory.Size, settings) ? new Virtqueue(memory, settings, nextAvailable, nextUsed) : null;
+    }
+
+    /// <summary>Whether a queue is all in a memory and keeps the rules of alignment and size.</summary>
+    internal static bool IsSound(long memorySize, VirtqueueSettings settings)
+    {
         uint size = settings.Size;
-        bool isSound = size is > 0 and <= MaxSize && BitOperations.IsPow2(size)
-            && IsInside(memory, settings.Descriptors, DescriptorSize * size, alignment: 16)
-            && IsInside(memory, settings.Available, RingHeader + sizeof(ushort) * size, alignment: 2)
-            && IsInside(memory, settings.Used, RingHeader + UsedElementSize * size, alignment: 4);
-        return isSound ? new Virtqueue(memory, settings, nextAvailable, nextUsed) : null;
+        return size is > 0 and <= MaxSize && BitOperations.IsPow2(size)
+            && IsInside(memorySize, settings.Descriptors, DescriptorSize * size, alignment: 16)
+            && IsInside(memorySize, settings.Available, RingHeader + sizeof(ushort) * size, alignment: 2)
+            && IsInside(memorySize, settings.Used, RingHeader + UsedElementSize * size, alignment: 4);
     }
 
     /// <summary>Takes the next request.</summary>
@@ -110,8 +115,8 @@ internal sealed class Virtqueue
         return (_memory.Read<ushort>((long)_settings.Available) & NoInterrupt) == 0;
     }
 
-    private static bool IsInside(GuestMemory memory, ulong address, uint length, uint alignment) =>
-        address % alignment == 0 && address <= (ulong)memory.Size && length <= (ulong)memory.Size - address;
+    private static bool IsInside(long memorySize, ulong address, uint length, uint alignment) =>
+        address % alignment == 0 && address <= (ulong)memorySize && length <= (ulong)memorySize - address;
 
     private VirtqueueRequest Rent(ushort head)
     {
@@ -142,7 +147,7 @@ internal sealed class Virtqueue
             if ((descriptor.Flags & IsIndirect) != 0)
             {
                 if (isInTable || (descriptor.Flags & HasNext) != 0 || descriptor.Length % DescriptorSize != 0 || descriptor.Length == 0
-                    || !IsInside(_memory, descriptor.Address, descriptor.Length, alignment: 1))
+                    || !IsInside(_memory.Size, descriptor.Address, descriptor.Length, alignment: 1))
                 {
                     throw new InvalidDataException("An indirect table is not one.");
                 }
@@ -154,7 +159,7 @@ internal sealed class Virtqueue
                 continue;
             }
 
-            if (!IsInside(_memory, descriptor.Address, descriptor.Length, alignment: 1))
+            if (!IsInside(_memory.Size, descriptor.Address, descriptor.Length, alignment: 1))
             {
                 throw new InvalidDataException("A buffer is outside guest memory.");
             }

@@ -95,7 +95,8 @@ internal sealed partial class SnapshotDirectory
                 state.Vcpus,
                 state.Device,
                 state.Pause,
-                state.Throttled);
+                state.Throttled,
+                state.Disks);
         }
         finally
         {

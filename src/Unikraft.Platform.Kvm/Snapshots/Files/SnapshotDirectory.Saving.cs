@@ -122,6 +122,7 @@ internal sealed partial class SnapshotDirectory
             Layout = snapshot.Layout,
             Vcpus = snapshot.Vcpus,
             Device = snapshot.Device,
+            Disks = snapshot.Disks,
             Layers = [.. layers.Select(static layer => new LayerReference(layer.Layer.Id, layer.Stored.Root!.Value))],
             Extents = extents,
             Depth = snapshot.Depth,

@@ -16,6 +16,9 @@ internal sealed record SnapshotState
 
     public required PlatformDeviceState Device { get; init; }
 
+    /// <summary>The disks, by slot.</summary>
+    public required IReadOnlyList<DiskState> Disks { get; init; }
+
     /// <summary>The layers that pages come from, each once.</summary>
     public required IReadOnlyList<LayerReference> Layers { get; init; }
 

@@ -1,7 +1,9 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Vcpus;
 
@@ -12,7 +14,10 @@ namespace Unikraft.Platform.Kvm.Snapshots.Files;
 internal static class StateFile
 {
     internal const string Suffix = ".state";
-    internal const uint Version = 1;
+
+    /// <summary>A file that tells of disks. One without is of version 1, which older platforms read too.</summary>
+    internal const uint Version = 2;
+
     internal const int HeaderSize = 128;
 
     private const uint FlatGuestOnKvm = 1;
@@ -20,6 +25,11 @@ internal static class StateFile
     private const int WaitSize = 32;
     private const int LayerSize = 48;
     private const int ExtentSize = 12;
+    private const int DiskSize = 80;
+    private const int SectorSize = 512;
+
+    private const uint VersionWithoutDisks = 1;
+    private const uint IsReadOnlyDisk = 1;
 
     private const uint IsShuttingDown = 1;
     private const uint HasReachedMain = 2;
@@ -47,7 +57,8 @@ internal static class StateFile
             state.Layout.Image.Count,
             state.Layers.Count,
             state.Extents.Count,
-            state.Device.ConsoleInput.Length);
+            state.Device.ConsoleInput.Length,
+            state.Disks.Count);
         byte[] bytes = new byte[counts.FileLength];
         WriteHeader(bytes, state, counts);
         Span<byte> rest = bytes.AsSpan(HeaderSize);
@@ -81,6 +92,12 @@ internal static class StateFile
             rest = rest[ExtentSize..];
         }
 
+        foreach (DiskState disk in state.Disks)
+        {
+            WriteDisk(rest, disk);
+            rest = rest[DiskSize..];
+        }
+
         state.Device.ConsoleInput.CopyTo(rest);
         Seal(bytes);
         return bytes;
@@ -101,11 +118,11 @@ internal static class StateFile
         }
 
         uint version = BinaryPrimitives.ReadUInt32LittleEndian(header[8..]);
-        if (version != Version)
+        if (version is not (VersionWithoutDisks or Version))
         {
             throw new FileDamageException(
                 SnapshotFileError.UnknownVersion,
-                $"is in version {version} of the state format, and this version of the platform reads version {Version}");
+                $"is in version {version} of the state format, and this version of the platform reads versions up to {Version}");
         }
 
         long expected = ReadCounts(header).FileLength;
@@ -153,12 +170,14 @@ internal static class StateFile
 
         LayerReference[] layers = ReadLayers(ref rest, counts.Layers);
         StoredExtent[] extents = ReadExtents(ref rest, counts, (int)(memorySize >> PageSize.Shift));
+        DiskState[] disks = ReadDisks(ref rest, counts.Disks, memorySize);
         return new SnapshotState
         {
             Id = new Guid(file.Slice(24, UuidSize), bigEndian: true),
             Layout = layout,
             Vcpus = vcpus,
             Device = ReadDevice(file, Take(ref rest, counts.ConsoleBytes)),
+            Disks = disks,
             Layers = layers,
             Extents = extents,
             Depth = depth,
@@ -175,7 +194,7 @@ internal static class StateFile
             | (device.HasReachedMain ? HasReachedMain : 0)
             | (device.ExitCode is not null ? HasExitCode : 0);
         Magic.CopyTo(header);
-        BinaryPrimitives.WriteUInt32LittleEndian(header[8..], Version);
+        BinaryPrimitives.WriteUInt32LittleEndian(header[8..], counts.Disks > 0 ? Version : VersionWithoutDisks);
         BinaryPrimitives.WriteUInt32LittleEndian(header[12..], FlatGuestOnKvm);
         BinaryPrimitives.WriteInt64LittleEndian(header[16..], counts.FileLength);
         state.Id.TryWriteBytes(header[24..], bigEndian: true, out _);
@@ -193,7 +212,8 @@ internal static class StateFile
         BinaryPrimitives.WriteInt32LittleEndian(header[104..], counts.Layers);
         BinaryPrimitives.WriteInt32LittleEndian(header[108..], counts.Extents);
         BinaryPrimitives.WriteInt32LittleEndian(header[112..], counts.ConsoleBytes);
-        BinaryPrimitives.WriteInt32LittleEndian(header[116..], VcpuSize);
+        BinaryPrimitives.WriteUInt16LittleEndian(header[116..], (ushort)VcpuSize);
+        BinaryPrimitives.WriteUInt16LittleEndian(header[118..], (ushort)counts.Disks);
         BinaryPrimitives.WriteInt64LittleEndian(header[120..], state.Throttled.Ticks);
     }
 
@@ -204,13 +224,16 @@ internal static class StateFile
             BinaryPrimitives.ReadInt32LittleEndian(header[100..]),
             BinaryPrimitives.ReadInt32LittleEndian(header[104..]),
             BinaryPrimitives.ReadInt32LittleEndian(header[108..]),
-            BinaryPrimitives.ReadInt32LittleEndian(header[112..]));
+            BinaryPrimitives.ReadInt32LittleEndian(header[112..]),
+            BinaryPrimitives.ReadUInt16LittleEndian(header[118..]));
+        bool hasDisks = BinaryPrimitives.ReadUInt32LittleEndian(header[8..]) == Version;
         Require(counts.Vcpus is >= 1 and <= FlatGuestLayout.MaxVcpus, "number of vCPUs");
         Require(counts.Ranges is >= 1 and <= ElfImage.MaxSegments, "number of ranges");
         Require(counts.Extents is >= 0 and <= LayerFormat.MaxPages, "number of extents");
         Require(counts.Layers >= 0 && counts.Layers <= counts.Extents, "number of layers");
         Require(counts.ConsoleBytes is >= 0 and <= ConsoleInput.Capacity, "number of console bytes");
-        Require(BinaryPrimitives.ReadInt32LittleEndian(header[116..]) == VcpuSize, "size of a vCPU");
+        Require(BinaryPrimitives.ReadUInt16LittleEndian(header[116..]) == VcpuSize, "size of a vCPU");
+        Require(counts.Disks <= MachineDisk.Slots && counts.Disks > 0 == hasDisks, "number of disks");
         return counts;
     }
 
@@ -332,6 +355,71 @@ internal static class StateFile
             monotonic);
     }
 
+    private static void WriteDisk(Span<byte> bytes, DiskState disk)
+    {
+        VirtioDeviceState.QueueState queue = disk.Device.Queues[0];
+        BinaryPrimitives.WriteInt32LittleEndian(bytes, disk.Slot);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[4..], disk.IsReadOnly ? IsReadOnlyDisk : 0);
+        BinaryPrimitives.WriteInt64LittleEndian(bytes[8..], disk.Size);
+        BinaryPrimitives.WriteUInt64LittleEndian(bytes[16..], disk.Device.DriverFeatures);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[24..], disk.Device.Status);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[28..], disk.Device.DeviceFeaturesSelector);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[32..], disk.Device.DriverFeaturesSelector);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[36..], disk.Device.QueueSelector);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[40..], disk.Device.InterruptStatus);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[44..], queue.Settings.Size);
+        BinaryPrimitives.WriteUInt64LittleEndian(bytes[48..], queue.Settings.Descriptors);
+        BinaryPrimitives.WriteUInt64LittleEndian(bytes[56..], queue.Settings.Available);
+        BinaryPrimitives.WriteUInt64LittleEndian(bytes[64..], queue.Settings.Used);
+        BinaryPrimitives.WriteUInt16LittleEndian(bytes[72..], queue.NextAvailable);
+        BinaryPrimitives.WriteUInt16LittleEndian(bytes[74..], queue.NextUsed);
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes[76..], queue.IsReady ? 1u : 0);
+    }
+
+    private static DiskState[] ReadDisks(ref ReadOnlySpan<byte> rest, int count, long memorySize)
+    {
+        DiskState[] disks = new DiskState[count];
+        int free = 0;
+        for (int i = 0; i < count; i++)
+        {
+            ReadOnlySpan<byte> bytes = Take(ref rest, DiskSize);
+            int slot = BinaryPrimitives.ReadInt32LittleEndian(bytes);
+            uint flags = BinaryPrimitives.ReadUInt32LittleEndian(bytes[4..]);
+            long size = BinaryPrimitives.ReadInt64LittleEndian(bytes[8..]);
+            uint isReady = BinaryPrimitives.ReadUInt32LittleEndian(bytes[76..]);
+            VirtioDeviceState.QueueState queue = new(
+                new VirtqueueSettings
+                {
+                    Size = BinaryPrimitives.ReadUInt32LittleEndian(bytes[44..]),
+                    Descriptors = BinaryPrimitives.ReadUInt64LittleEndian(bytes[48..]),
+                    Available = BinaryPrimitives.ReadUInt64LittleEndian(bytes[56..]),
+                    Used = BinaryPrimitives.ReadUInt64LittleEndian(bytes[64..]),
+                },
+                isReady == 1,
+                BinaryPrimitives.ReadUInt16LittleEndian(bytes[72..]),
+                BinaryPrimitives.ReadUInt16LittleEndian(bytes[74..]));
+            DiskState disk = new(slot, size, flags == IsReadOnlyDisk, new VirtioDeviceState
+            {
+                DriverFeatures = BinaryPrimitives.ReadUInt64LittleEndian(bytes[16..]),
+                Status = BinaryPrimitives.ReadUInt32LittleEndian(bytes[24..]),
+                DeviceFeaturesSelector = BinaryPrimitives.ReadUInt32LittleEndian(bytes[28..]),
+                DriverFeaturesSelector = BinaryPrimitives.ReadUInt32LittleEndian(bytes[32..]),
+                QueueSelector = BinaryPrimitives.ReadUInt32LittleEndian(bytes[36..]),
+                InterruptStatus = BinaryPrimitives.ReadUInt32LittleEndian(bytes[40..]),
+                Queues = [queue],
+            });
+            Require(slot >= free && slot < MachineDisk.Slots && (flags & ~IsReadOnlyDisk) == 0, "slot of a disk");
+            Require(size >= 0 && size % SectorSize == 0, "size of a disk");
+            Require(
+                isReady <= 1 && VirtioBlock.CouldBe(disk.Device, disk.IsReadOnly) && (isReady == 0 || Virtqueue.IsSound(memorySize, queue.Settings)),
+                "state of a disk");
+            disks[i] = disk;
+            free = slot + 1;
+        }
+
+        return disks;
+    }
+
     private static ReadOnlySpan<byte> Take(ref ReadOnlySpan<byte> rest, int length)
     {
         ReadOnlySpan<byte> taken = rest[..length];
@@ -349,7 +437,7 @@ internal static class StateFile
 
     /// <summary>How many there are of everything that there can be several of.</summary>
     [StructLayout(LayoutKind.Auto)]
-    private readonly record struct Counts(int Vcpus, int Ranges, int Layers, int Extents, int ConsoleBytes)
+    private readonly record struct Counts(int Vcpus, int Ranges, int Layers, int Extents, int ConsoleBytes, int Disks)
     {
         internal long FileLength =>
             HeaderSize
@@ -357,6 +445,7 @@ internal static class StateFile
             + (long)Vcpus * VcpuSize
             + (long)Layers * LayerSize
             + (long)Extents * ExtentSize
+            + (long)Disks * DiskSize
             + ConsoleBytes
             + Digest.SizeInBytes;
     }

@@ -171,6 +171,24 @@ internal sealed class Qcow2Header
         return sector;
     }
 
+    /// <summary>The header with another backing file of the same format.</summary>
+    /// <param name="name">Its name, as long as that of the old one.</param>
+    /// <returns><see langword="null"/> when the change would not be one of the first sector.</returns>
+    internal Qcow2Header? TryWithBackingFile(string name)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(name);
+        ulong offset = BinaryPrimitives.ReadUInt64BigEndian(_sector.AsSpan(8));
+        uint length = BinaryPrimitives.ReadUInt32BigEndian(_sector.AsSpan(16));
+        if (offset == 0 || length != bytes.Length || offset + length > SectorSize)
+        {
+            return null;
+        }
+
+        Qcow2Header header = Clone();
+        bytes.CopyTo(header._sector, (int)offset);
+        return header;
+    }
+
     /// <summary>A copy, for changes that may fail.</summary>
     internal Qcow2Header Clone() => new([.. _sector])
     {

@@ -23,7 +23,7 @@ internal sealed class Qcow2Image : BlockLayer
     private static readonly byte[] Zeroes = new byte[64 << 10];
 
     private readonly IImageFile _file;
-    private readonly BlockLayer? _backing;
+    private BlockLayer? _backing;
     private readonly L2Cache _l2;
     private readonly MetadataClusters? _metadata;
     private readonly RefcountBlocks? _refcounts;
@@ -346,6 +346,40 @@ internal sealed class Qcow2Image : BlockLayer
             header.Size = size;
             WriteHeader(header);
             Volatile.Write(ref _size, size);
+        }
+    }
+
+    /// <summary>What the image itself has from an offset on, and for how many bytes.</summary>
+    internal (ClusterKind Kind, int Length) Find(long offset, int length)
+    {
+        ClusterRun run = Map(offset, length);
+        return (run.Kind, run.Length);
+    }
+
+    /// <summary>Puts another layer, of the same contents, in the place of the one beneath. Nobody reads or writes meanwhile.</summary>
+    /// <param name="backing">The layer, which the image has from now on.</param>
+    /// <returns>The one that was beneath, which is the caller's now.</returns>
+    internal BlockLayer ReplaceBacking(BlockLayer backing)
+    {
+        lock (_allocation)
+        {
+            BlockLayer before = _backing!;
+            Volatile.Write(ref _ancestors, null);
+            Volatile.Write(ref _backing, backing);
+            return before;
+        }
+    }
+
+    /// <summary>Writes the name of the layer beneath down, durably. Until then the file names another one of the same contents.</summary>
+    /// <exception cref="BlockDeviceException">The host cannot write.</exception>
+    /// <exception cref="InvalidOperationException">The names are not of one length.</exception>
+    internal void StoreBackingName()
+    {
+        lock (_allocation)
+        {
+            ThrowIfFlushWasLost();
+            string name = System.IO.Path.GetRelativePath(System.IO.Path.GetDirectoryName(Path)!, _backing!.Path);
+            WriteHeader(_header.TryWithBackingFile(name) ?? throw new InvalidOperationException($"'{name}' does not fit into the header of '{Path}'."));
         }
     }
 

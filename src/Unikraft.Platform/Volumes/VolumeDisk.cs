@@ -1,3 +1,4 @@
+using System.Numerics;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -6,14 +7,16 @@ namespace Unikraft.Platform.Volumes;
 /// A disk that can be cloned while it is in use: a chain of qcow2 images, of which the top one takes the writes. A cut freezes the top and puts an
 /// empty one on it, which takes as long for any size.
 /// </summary>
-internal sealed class Volume : IBlockDevice
+internal sealed class VolumeDisk : IBlockDevice
 {
+    internal const string Qcow2Format = Qcow2Image.FormatName;
+
     private readonly RequestGate _gate = new();
     private Qcow2Image _top;
     private Task _published = Task.CompletedTask;
     private bool _isDisposed;
 
-    private Volume(Qcow2Image top) => _top = top;
+    private VolumeDisk(Qcow2Image top) => _top = top;
 
     public long Size => Volatile.Read(ref _top).Size;
 
@@ -118,19 +121,35 @@ internal sealed class Volume : IBlockDevice
     /// <param name="isReadOnly">Whether it is only read.</param>
     /// <param name="backingRoot">The directory that its backing files have to be in; the image's own by default.</param>
     /// <param name="layers">Where open images are found and noted. The volumes of one host share it.</param>
+    /// <param name="outside">Backing files that may be outside that directory.</param>
     /// <param name="cancellationToken">Cancels the opening as long as it has not begun.</param>
     /// <exception cref="DiskImageException">One of the files cannot be used.</exception>
     /// <exception cref="BlockDeviceException">The host cannot read or write one of the files.</exception>
-    internal static Task<Volume> OpenAsync(
+    internal static Task<VolumeDisk> OpenAsync(
         string path,
         bool isReadOnly = false,
         string? backingRoot = null,
         OpenLayers? layers = null,
+        IReadOnlyCollection<string>? outside = null,
         CancellationToken cancellationToken = default) =>
-        Task.Run(() => new Volume(ImageChain.Open(path, isReadOnly, backingRoot, layers)), cancellationToken);
+        Task.Run(() => new VolumeDisk(ImageChain.Open(path, isReadOnly, backingRoot, layers, outside: outside)), cancellationToken);
+
+    /// <summary>The files of the chain, the top first.</summary>
+    internal IReadOnlyList<string> ListPaths()
+    {
+        List<string> paths = [];
+        BlockLayer? layer = _top;
+        while (layer is not null)
+        {
+            paths.Add(layer.Path);
+            layer = layer is Qcow2Image image ? image.Backing : null;
+        }
+
+        return paths;
+    }
 
     /// <summary>Makes a volume of an overlay that nobody uses yet.</summary>
-    internal static Volume Open(PreparedOverlay overlay) => new(overlay.Take());
+    internal static VolumeDisk Open(PreparedOverlay overlay) => new(overlay.Take());
 
     /// <summary>Creates an empty volume.</summary>
     /// <param name="path">Where. Must not exist.</param>
@@ -140,13 +159,13 @@ internal sealed class Volume : IBlockDevice
     /// <param name="cancellationToken">Cancels the creation as long as it has not begun.</param>
     /// <exception cref="DiskImageException">The size is out of range, or the file cannot be created. There is no file then.</exception>
     /// <exception cref="BlockDeviceException">The host cannot write the file. There is no file then.</exception>
-    internal static Task<Volume> CreateAsync(
+    internal static Task<VolumeDisk> CreateAsync(
         string path,
         long size,
         int clusterBits = Qcow2Header.DefaultClusterBits,
         OpenLayers? layers = null,
         CancellationToken cancellationToken = default) =>
-        Task.Run(() => new Volume(Create(path, size, clusterBits, backing: null, layers)), cancellationToken);
+        Task.Run(() => new VolumeDisk(Create(path, size, clusterBits, backing: null, layers)), cancellationToken);
 
     /// <summary>Creates an empty image over the top, for a cut to come. Takes as long for any size.</summary>
     /// <param name="path">Where. Must not exist.</param>
@@ -189,6 +208,65 @@ internal sealed class Volume : IBlockDevice
         Volatile.Write(ref _published, cut.Published);
         Volatile.Write(ref _top, overlay.Take());
         return cut;
+    }
+
+    /// <summary>
+    /// Puts one image in the place of some beneath the top that holds what they held together. The guest goes on meanwhile; whenever it is interrupted the volume is
+    /// what it was.
+    /// </summary>
+    /// <param name="count">How many images, all of one size and one size of clusters.</param>
+    /// <param name="path">Where the new image goes. Must not exist; its name is as long as theirs.</param>
+    /// <param name="cancellationToken">Cancels the copying. There is no file then.</param>
+    /// <returns>False, and nothing is done, when the images differ in size.</returns>
+    internal async Task<bool> FoldAsync(int count, string path, CancellationToken cancellationToken)
+    {
+        Qcow2Image top = Volatile.Read(ref _top);
+        List<Qcow2Image> images = [];
+        for (BlockLayer? layer = top.Backing; images.Count < count && layer is Qcow2Image image; layer = image.Backing)
+        {
+            images.Add(image);
+        }
+
+        if (images.Count < count || images.Exists(image => image.Size != images[0].Size || image.ClusterSize != images[0].ClusterSize))
+        {
+            return false;
+        }
+
+        Qcow2Image folded = await Task.Run(() => Merge(images, path, cancellationToken), cancellationToken).ConfigureAwait(false);
+        BlockLayer before;
+        try
+        {
+            await _gate.HoldAsync(cancellationToken).ConfigureAwait(false);
+            try
+            {
+                before = top.ReplaceBacking(folded);
+            }
+            finally
+            {
+                _gate.Release();
+            }
+        }
+        catch
+        {
+            folded.Release();
+            File.Delete(path);
+            throw;
+        }
+
+        await Task.Run(
+            () =>
+            {
+                try
+                {
+                    top.StoreBackingName();
+                }
+                finally
+                {
+                    before.Release();
+                }
+            },
+            CancellationToken.None).ConfigureAwait(false);
+        return true;
     }
 
     /// <summary>Makes the disk larger.</summary>
@@ -237,6 +315,63 @@ internal sealed class Volume : IBlockDevice
         {
             file.Dispose();
             File.Delete(full);
+            throw;
+        }
+    }
+
+    private static Qcow2Image Merge(List<Qcow2Image> images, string path, CancellationToken cancellationToken)
+    {
+        const int MaxPart = 1 << 20;
+        Qcow2Image first = images[0];
+        BlockLayer? beneath = images[^1].Backing?.Share();
+        Qcow2Image merged;
+        try
+        {
+            merged = Create(path, first.Size, BitOperations.Log2((uint)first.ClusterSize), beneath, first.Registry);
+        }
+        catch
+        {
+            beneath?.Release();
+            throw;
+        }
+
+        try
+        {
+            byte[] buffer = new byte[MaxPart];
+            for (long offset = 0; offset < first.Size;)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                int length = (int)Math.Min(MaxPart, first.Size - offset);
+                ClusterKind kind = ClusterKind.Unallocated;
+                Qcow2Image? owner = null;
+                for (int i = 0; i < images.Count && owner is null; i++)
+                {
+                    (kind, int run) = images[i].Find(offset, length);
+                    length = Math.Min(length, run);
+                    owner = kind == ClusterKind.Unallocated ? null : images[i];
+                }
+
+                if (kind == ClusterKind.Zero)
+                {
+                    merged.WriteZeroes(offset, length);
+                }
+                else if (owner is not null)
+                {
+                    owner.Read(offset, buffer.AsSpan(0, length));
+                    merged.Write(offset, buffer.AsSpan(0, length));
+                }
+
+                offset += length;
+            }
+
+            merged.Freeze();
+            merged.Seal();
+            return merged;
+        }
+        catch
+        {
+            merged.Release();
+            File.Delete(path);
             throw;
         }
     }

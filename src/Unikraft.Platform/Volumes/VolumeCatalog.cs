@@ -1,0 +1,592 @@
+using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Resources;
+using Unikraft.Platform.Volumes.Qcow2;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>
+/// All volumes, and which instance has which: their names, their images, and what is written down of them. What instances do with them is in the other part.
+/// </summary>
+/// <remarks>
+/// The lock guards the fields below it, and those of <see cref="StoredVolume"/>, <see cref="InstanceVolumes"/> and <see cref="VolumeMount"/>. Nothing that may block
+/// is called under it, nor anything that takes another lock but that of the image directory. It may be taken under the locks of a retention and of an instance. What takes long is ordered by the
+/// turns of the volumes.
+/// </remarks>
+internal sealed partial class VolumeCatalog : IAsyncDisposable
+{
+    private readonly PlatformContext _platform;
+    private readonly Lazy<VolumeFiles> _files;
+    private readonly Lock _journalLock = new();
+
+    private readonly Lock _lock = new();
+    private readonly Dictionary<string, Guid> _names = new(StringComparer.Ordinal);
+    private readonly Dictionary<Guid, StoredVolume> _volumes = [];
+    private readonly Dictionary<Guid, InstanceVolumes> _instances = [];
+    private readonly HashSet<Task> _background = [];
+    private long _lastOrder;
+    private bool _isFolding;
+
+    /// <param name="platform">The platform.</param>
+    /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed, and deleted in the end.</param>
+    public VolumeCatalog(PlatformContext platform, VolumeFiles? files)
+    {
+        _platform = platform;
+        _files = files is null
+            ? new Lazy<VolumeFiles>(() => VolumeFiles.Open(path: null, platform.Logger))
+            : new Lazy<VolumeFiles>(Load(files));
+    }
+
+    private ImageDirectory Images => _files.Value.Images;
+
+    public async ValueTask DisposeAsync()
+    {
+        await WhenIdleAsync().ConfigureAwait(false);
+        if (_files.IsValueCreated)
+        {
+            _files.Value.Dispose();
+        }
+    }
+
+    /// <summary>Waits for what is being done in the background.</summary>
+    public async Task WhenIdleAsync()
+    {
+        while (true)
+        {
+            Task[] under;
+            lock (_lock)
+            {
+                under = [.. _background];
+            }
+
+            if (under.Length == 0)
+            {
+                return;
+            }
+
+            await Task.WhenAll(under).ConfigureAwait(false);
+        }
+    }
+
+    /// <exception cref="ResourceNotFoundException">There is none.</exception>
+    public StoredVolume Find(NameOrUuid reference)
+    {
+        lock (_lock)
+        {
+            Guid uuid = reference.Uuid ?? _names.GetValueOrDefault(reference.Name!);
+            return _volumes.TryGetValue(uuid, out StoredVolume? volume) && volume.IsListed ? volume : throw NotFound(reference);
+        }
+    }
+
+    public static ResourceNotFoundException NotFound(NameOrUuid reference) => new("volume", reference);
+
+    /// <summary>All volumes, oldest first.</summary>
+    public IReadOnlyList<StoredVolume> List()
+    {
+        lock (_lock)
+        {
+            return [.. _volumes.Values.Where(static volume => volume.IsListed).OrderBy(static volume => volume.Identity.Order)];
+        }
+    }
+
+    /// <summary>The volumes that a snapshot owns.</summary>
+    public IReadOnlyList<StoredVolume> OwnedBy(Guid owner)
+    {
+        lock (_lock)
+        {
+            return [.. _volumes.Values.Where(volume => volume.Record.Owner == owner)];
+        }
+    }
+
+    public Volume Describe(StoredVolume volume)
+    {
+        // Neither lock within the other.
+        ResourceMetadata metadata = volume.Retention.Metadata;
+        VolumeMount[] mounts;
+        lock (_lock)
+        {
+            mounts = [.. volume.Mounts];
+        }
+
+        bool isWanted = mounts.Any(mount => mount.Pending != VolumeUpdate.Attach && mount.Owner.Status?.Invoke().State is not (null or InstanceState.Stopped));
+        VolumeMount[] waiting = [.. mounts.Where(static mount => !IsFree(mount.Owner))];
+        lock (_lock)
+        {
+            VolumeRecord record = volume.Record;
+            return new Volume
+            {
+                Uuid = record.Uuid,
+                Name = record.Name,
+                CreatedAt = record.CreatedAt,
+                State = StateOf(volume, mounts, isWanted),
+                SizeMb = (int)((record.Size + (1 << 20) - 1) >> 20),
+                Persistent = record.Owner is null,
+                AttachedTo =
+                [
+                    .. mounts.Select(mount => new VolumeAttachment
+                    {
+                        InstanceUuid = mount.Owner.Identity.Uuid,
+                        InstanceName = mount.Owner.Identity.Name,
+                        At = mount.At,
+                        ReadOnly = mount.IsReadOnly,
+                        IsMounted = mount.Disk is not null,
+                        Pending = waiting.Contains(mount) ? mount.Pending : null,
+                    }),
+                ],
+                Filesystem = record.Filesystem,
+                HostPath = record.HostPath,
+                Depth = record.Top is { } top ? Images.DepthOf(top) : 0,
+                Error = (volume.Failure ?? volume.LastError)?.Message,
+                Tags = metadata.Tags,
+                DeleteLock = metadata.DeleteLock,
+            };
+        }
+    }
+
+    /// <summary>Makes a volume of an image that nobody has yet, and writes it down.</summary>
+    /// <param name="identity">What it is known by.</param>
+    /// <param name="record">What is to be written down. Its top belongs to the volume from now on.</param>
+    /// <param name="metadata">Tags and delete lock.</param>
+    /// <exception cref="StorageException">It cannot be written down. The image is gone then.</exception>
+    public StoredVolume Add(ResourceIdentity identity, VolumeRecord record, ResourceMetadata metadata)
+    {
+        StoredVolume volume = Make(identity, record, metadata);
+        try
+        {
+            Commit(new VolumeChange { Set = [record] });
+        }
+        catch
+        {
+            Remove(volume);
+            volume.Retention.Dispose();
+            ReleaseImage(record.Top);
+            throw;
+        }
+
+        Publish(volume);
+        return volume;
+    }
+
+    /// <summary>Reserves a name; a generated one when none is requested.</summary>
+    /// <exception cref="NameConflictException">The name is taken.</exception>
+    public ResourceIdentity Reserve(string? requested)
+    {
+        if (requested is not null)
+        {
+            ResourceName.Require(requested);
+        }
+
+        // So that names that are written down already are known.
+        _ = Images;
+        DateTimeOffset now = _platform.TimeProvider.GetUtcNow();
+        Guid uuid = Guid.CreateVersion7(now);
+        lock (_lock)
+        {
+            string name = requested ?? ResourceName.Generate("vol");
+            while (!_names.TryAdd(name, uuid))
+            {
+                name = requested is null ? ResourceName.Generate("vol") : throw new NameConflictException("A volume", requested);
+            }
+
+            return new ResourceIdentity(uuid, name, now, ++_lastOrder);
+        }
+    }
+
+    /// <summary>What a volume without a name is known by.</summary>
+    public ResourceIdentity ReserveUnnamed()
+    {
+        DateTimeOffset now = _platform.TimeProvider.GetUtcNow();
+        Guid uuid = Guid.CreateVersion7(now);
+        lock (_lock)
+        {
+            return new ResourceIdentity(uuid, uuid.ToString("D"), now, ++_lastOrder);
+        }
+    }
+
+    /// <summary>Gives a reserved name back.</summary>
+    public void Unreserve(ResourceIdentity identity)
+    {
+        lock (_lock)
+        {
+            if (_names.TryGetValue(identity.Name, out Guid holder) && holder == identity.Uuid)
+            {
+                _names.Remove(identity.Name);
+            }
+        }
+    }
+
+    /// <summary>Makes an empty image over another one, or over nothing. Takes as long for any size. Nobody needs it yet.</summary>
+    /// <param name="backing">The image beneath: its name in the directory, or its path elsewhere.</param>
+    /// <param name="format">The format of that.</param>
+    /// <param name="size">The size of the disk in bytes.</param>
+    public async Task<string> MakeImageAsync(string? backing, string? format, long size)
+    {
+        string name = ImageDirectory.NewName();
+        string path = Images.PathOf(name);
+        await Task.Run(() =>
+        {
+            using ImageFile file = ImageFile.Create(path);
+            try
+            {
+                Qcow2Image.Create(file, size, backing: backing is null ? null : (backing, format!));
+            }
+            catch
+            {
+                File.Delete(path);
+                throw;
+            }
+        }).ConfigureAwait(false);
+        Images.Add(name, backing is not null && !backing.Contains('/', StringComparison.Ordinal) ? backing : null);
+        return name;
+    }
+
+    public static string FormatOf(string top) =>
+        top.EndsWith(ImageDirectory.RawSuffix, StringComparison.Ordinal) ? RawLayer.FormatName : Qcow2Image.FormatName;
+
+    /// <summary>Makes an image whose contents others put there. Nobody needs it yet.</summary>
+    public async Task<string> FillImageAsync(string suffix, Func<string, Task> fill)
+    {
+        string name = ImageDirectory.NewName(suffix);
+        string path = Images.PathOf(name);
+        try
+        {
+            await fill(path).ConfigureAwait(false);
+        }
+        catch
+        {
+            File.Delete(path);
+            throw;
+        }
+
+        Images.Add(name, backing: null);
+        return name;
+    }
+
+    /// <summary>An image that was made is not needed after all.</summary>
+    public void ReleaseImage(string? name)
+    {
+        if (name is not null)
+        {
+            Images.Release(name);
+        }
+    }
+
+    /// <summary>Opens the disk of an image of the directory.</summary>
+    public Task<VolumeDisk> OpenDiskAsync(VolumeRecord record, bool isReadOnly, CancellationToken cancellationToken) =>
+        VolumeDisk.OpenAsync(Images.PathOf(record.Top!), isReadOnly, Images.Path, Images.Layers, record.Bases, cancellationToken);
+
+    /// <summary>Writes a change down, durably, and then makes it.</summary>
+    /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
+    public void Commit(VolumeChange change)
+    {
+        lock (_journalLock)
+        {
+            _files.Value.Journal.Append(change);
+            foreach (VolumeRecord record in change.Set)
+            {
+                SetTop(record);
+            }
+        }
+    }
+
+    /// <summary>Changes what is written down of a volume, durably.</summary>
+    public void Update(StoredVolume volume, Func<VolumeRecord, VolumeRecord> change)
+    {
+        VolumeRecord next;
+        lock (_lock)
+        {
+            next = change(volume.Record);
+        }
+
+        Commit(new VolumeChange { Set = [next] });
+    }
+
+    /// <summary>Makes long chains short, in the background and one after the other, while guests go on.</summary>
+    public void BeginFold()
+    {
+        if (_platform.Rundown.Closing.IsCancellationRequested || Interlocked.Exchange(ref _isFolding, true))
+        {
+            return;
+        }
+
+        Begin(async () =>
+        {
+            try
+            {
+                while (await FoldOneAsync(_platform.Rundown.Closing).ConfigureAwait(false))
+                {
+                }
+            }
+            catch (OperationCanceledException) when (_platform.Rundown.Closing.IsCancellationRequested)
+            {
+                // What was begun is removed, and the chain is as it was.
+            }
+            finally
+            {
+                Volatile.Write(ref _isFolding, false);
+            }
+        });
+    }
+
+    /// <summary>Deletes volumes in the background.</summary>
+    public void BeginDelete(IReadOnlyList<StoredVolume> volumes)
+    {
+        if (volumes.Count > 0)
+        {
+            Begin(() => DeleteAsync(volumes));
+        }
+    }
+
+    /// <summary>Deletes volumes that nobody uses any more, and that have no delete lock to be asked.</summary>
+    public async Task DeleteAsync(IReadOnlyList<StoredVolume> volumes)
+    {
+        foreach (StoredVolume volume in volumes)
+        {
+            if (Remove(volume))
+            {
+                volume.Retention.Dispose();
+                await ReleaseAsync(volume).ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>Does something in the background, whose failure is logged.</summary>
+    public void Begin(Func<Task> work)
+    {
+        lock (_lock)
+        {
+            Task? task = null;
+            task = Task.Run(async () =>
+            {
+                try
+                {
+                    await work().ConfigureAwait(false);
+                }
+                catch (Exception error)
+                {
+                    _platform.Logger.VolumeWorkFailed(error);
+                }
+                finally
+                {
+                    lock (_lock)
+                    {
+                        _background.Remove(task!);
+                    }
+                }
+            });
+            _background.Add(task);
+        }
+    }
+
+    // Folds what is to be folded of the first volume that has something.
+    private async Task<bool> FoldOneAsync(CancellationToken cancellationToken)
+    {
+        StoredVolume[] all;
+        lock (_lock)
+        {
+            all = [.. _volumes.Values.Where(static volume => volume is { IsListed: true, IsFoldingBroken: false, Failure: null, Record: { IsTemplate: false, Top: not null } })];
+        }
+
+        foreach (StoredVolume volume in all)
+        {
+            if (Images.CountFoldable(volume.Record.Top!) == 0)
+            {
+                continue;
+            }
+
+            await volume.Turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+            try
+            {
+                if (await FoldAsync(volume, cancellationToken).ConfigureAwait(false))
+                {
+                    return true;
+                }
+            }
+            finally
+            {
+                volume.Turn.Release();
+            }
+        }
+
+        return false;
+    }
+
+    private async Task<bool> FoldAsync(StoredVolume volume, CancellationToken cancellationToken)
+    {
+        string top = volume.Record.Top!;
+        int count = volume is { IsListed: true, Readers: 0 } ? Images.CountFoldable(top) : 0;
+        if (count == 0)
+        {
+            return false;
+        }
+
+        string folded = ImageDirectory.NewName();
+        VolumeDisk? opened = volume.Writer is null ? await OpenDiskAsync(volume.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false) : null;
+        try
+        {
+            if (!await (volume.Writer ?? opened!).FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
+            {
+                return false;
+            }
+
+            Images.Replace(top, count, folded);
+            _platform.Logger.VolumeFolded(volume.Identity.Name, volume.Identity.Uuid, count);
+            return true;
+        }
+        catch (PlatformException)
+        {
+            volume.IsFoldingBroken = true;
+            throw;
+        }
+        finally
+        {
+            if (opened is not null)
+            {
+                await opened.DisposeAsync().ConfigureAwait(false);
+            }
+        }
+    }
+
+    private static VolumeState StateOf(StoredVolume volume, VolumeMount[] mounts, bool isWanted) => volume switch
+    {
+        { Failure: not null } => VolumeState.Error,
+        { Record.IsTemplate: true } => VolumeState.Template,
+        _ when isWanted => VolumeState.Mounted,
+        { IsBusy: true } => VolumeState.Busy,
+        _ => Array.Exists(mounts, static mount => mount.Pending != VolumeUpdate.Attach) ? VolumeState.Idle : VolumeState.Available,
+    };
+
+    private VolumeFiles Load(VolumeFiles files)
+    {
+        bool allFound = true;
+        foreach (VolumeRecord record in files.Records.Values.OrderBy(static record => record.CreatedAt).ThenBy(static record => record.Uuid))
+        {
+            ResourceIdentity identity = new(record.Uuid, record.Name ?? record.Uuid.ToString("D"), record.CreatedAt, ++_lastOrder);
+            StoredVolume volume = new(identity, record) { IsListed = true };
+            volume.Retention = RetentionOf(volume, ResourceMetadata.Of(record.Tags, record.DeleteLock, autokill: null));
+            try
+            {
+                if (record.Top is { } top)
+                {
+                    files.Images.Find(top);
+                    files.Images.Hold(top);
+                    files.Images.Repair(top, record.Bases);
+                }
+            }
+            catch (PlatformException error)
+            {
+                // The others can be used all the same.
+                volume.Failure = error;
+                allFound = false;
+                _platform.Logger.VolumeUnusable(error, identity.Name, identity.Uuid);
+            }
+
+            _volumes.Add(record.Uuid, volume);
+            if (record.Name is { } name)
+            {
+                _names[name] = record.Uuid;
+            }
+        }
+
+        // What a damaged volume needs is not known.
+        if (allFound)
+        {
+            files.Images.DeleteUnknown();
+        }
+
+        return files;
+    }
+
+    private StoredVolume Make(ResourceIdentity identity, VolumeRecord record, ResourceMetadata metadata)
+    {
+        StoredVolume volume = new(identity, record with { Top = null });
+        volume.Retention = RetentionOf(volume, metadata);
+        lock (_lock)
+        {
+            _volumes.Add(identity.Uuid, volume);
+        }
+
+        return volume;
+    }
+
+    private void Publish(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            volume.IsListed = true;
+        }
+    }
+
+    private Retention RetentionOf(StoredVolume volume, ResourceMetadata metadata) => new(
+        _platform,
+        "volume",
+        volume.Identity,
+        metadata,
+        () => Remove(volume),
+        () => ReleaseAsync(volume));
+
+    // A volume lets go of the image that was its top before. Under the lock of the journal.
+    private void SetTop(VolumeRecord record)
+    {
+        string? before;
+        lock (_lock)
+        {
+            if (!_volumes.TryGetValue(record.Uuid, out StoredVolume? volume))
+            {
+                return;
+            }
+
+            before = volume.Record.Top;
+            volume.Record = record;
+        }
+
+        if (!string.Equals(before, record.Top, StringComparison.Ordinal))
+        {
+            if (record.Top is not null)
+            {
+                Images.Hold(record.Top);
+            }
+
+            ReleaseImage(before);
+        }
+    }
+
+    // Called under the lock of the retention.
+    private bool Remove(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            if (!_volumes.Remove(volume.Identity.Uuid))
+            {
+                return false;
+            }
+
+            volume.IsListed = false;
+            if (_names.TryGetValue(volume.Identity.Name, out Guid holder) && holder == volume.Identity.Uuid)
+            {
+                _names.Remove(volume.Identity.Name);
+            }
+
+            return true;
+        }
+    }
+
+    private async Task ReleaseAsync(StoredVolume volume)
+    {
+        await volume.Turn.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            await Task.Run(() =>
+            {
+                Commit(new VolumeChange { Removed = [volume.Identity.Uuid] });
+                ReleaseImage(volume.Record.Top);
+            }).ConfigureAwait(false);
+        }
+        finally
+        {
+            volume.Turn.Release();
+        }
+
+        _platform.Logger.VolumeDeleted(volume.Identity.Name, volume.Identity.Uuid);
+        BeginFold();
+    }
+}

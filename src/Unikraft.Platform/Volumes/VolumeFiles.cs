@@ -1,0 +1,36 @@
+using Microsoft.Extensions.Logging;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>What is on the disk of the volumes: images, the journal, and what that said when it was opened.</summary>
+internal sealed record VolumeFiles(ImageDirectory Images, VolumeJournal Journal, IReadOnlyDictionary<Guid, VolumeRecord> Records) : IDisposable
+{
+    /// <summary>Opens a directory.</summary>
+    /// <param name="path">The directory; <see langword="null"/> for one that is deleted in the end.</param>
+    /// <param name="logger">Where to log.</param>
+    /// <exception cref="StorageException">It is open elsewhere or damaged, or the host refused.</exception>
+    public static VolumeFiles Open(string? path, ILogger logger)
+    {
+        ImageDirectory images = ImageDirectory.Open(path, logger);
+        try
+        {
+            // Instances and snapshots in memory do not outlive the platform, so neither do the volumes that they own.
+            VolumeJournal journal = VolumeJournal.Open(
+                images.Path,
+                static record => record.Owner is null || record.IsKept,
+                out Dictionary<Guid, VolumeRecord> records);
+            return new VolumeFiles(images, journal, records);
+        }
+        catch
+        {
+            images.Dispose();
+            throw;
+        }
+    }
+
+    public void Dispose()
+    {
+        Journal.Dispose();
+        Images.Dispose();
+    }
+}

@@ -1,0 +1,83 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Instances;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>
+/// A backend whose machines have the volumes of their instances, and whose snapshots have those of their machines. Who knows instances only need not know of either.
+/// </summary>
+internal sealed class VolumeHypervisor(IHypervisor inner) : IHypervisor
+{
+    private VolumeCatalog? _catalog;
+
+    public HypervisorInfo Info => inner.Info;
+
+    private VolumeCatalog Catalog => _catalog!;
+
+    /// <summary>Names the volumes, before anything else is asked.</summary>
+    public void Use(VolumeCatalog catalog) => _catalog = catalog;
+
+    public ValueTask<IVirtualMachine> CreateAsync(
+        MachineConfiguration configuration,
+        IMachineMonitor monitor,
+        CancellationToken cancellationToken = default) => MakeAsync(
+            configuration.Uuid,
+            boots: true,
+            monitor,
+            (heard, disks, token) => inner.CreateAsync(configuration with { Disks = disks }, heard, token),
+            cancellationToken);
+
+    public ValueTask<IVirtualMachine> RestoreAsync(
+        IMachineSnapshot snapshot,
+        Guid uuid,
+        IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
+        CancellationToken cancellationToken = default) => MakeAsync(
+            uuid,
+            boots: snapshot is VolumeSnapshot { Machine: null },
+            monitor,
+            (heard, own, token) => snapshot switch
+            {
+                VolumeSnapshot { Machine: { } machine } => inner.RestoreAsync(machine, uuid, heard, own, token),
+                VolumeSnapshot { Configuration: { } configuration } => inner.CreateAsync(
+                    configuration.ForMachine(Catalog.Find(uuid)!.Identity) with { Disks = own },
+                    heard,
+                    token),
+                _ => inner.RestoreAsync(snapshot, uuid, heard, own, token),
+            },
+            cancellationToken);
+
+    public TFeature? GetFeature<TFeature>()
+        where TFeature : class => inner.GetFeature<TFeature>() switch
+        {
+            ISnapshotFiles files => new VolumeSnapshotFiles(files, Catalog) as TFeature,
+            var feature => feature,
+        };
+
+    public ValueTask DisposeAsync() => inner.DisposeAsync();
+
+    private async ValueTask<IVirtualMachine> MakeAsync(
+        Guid uuid,
+        bool boots,
+        IMachineMonitor monitor,
+        Func<IMachineMonitor, IReadOnlyList<MachineDisk>, CancellationToken, ValueTask<IVirtualMachine>> make,
+        CancellationToken cancellationToken)
+    {
+        if (Catalog.Find(uuid) is not { } volumes)
+        {
+            return await make(monitor, [], cancellationToken).ConfigureAwait(false);
+        }
+
+        OpenVolumes open = await Catalog.OpenAsync(volumes, boots, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            IVirtualMachine machine = await make(new VolumeMonitor(monitor, Catalog, volumes), open.Disks, cancellationToken).ConfigureAwait(false);
+            return new VolumeMachine(machine, Catalog, open);
+        }
+        catch
+        {
+            await Catalog.CloseAsync(open).ConfigureAwait(false);
+            throw;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>What is written down of a volume.</summary>
+internal sealed record VolumeRecord
+{
+    public required Guid Uuid { get; init; }
+
+    public string? Name { get; init; }
+
+    public required DateTimeOffset CreatedAt { get; init; }
+
+    /// <summary>The name of the image that takes the writes; <see langword="null"/> for what is no block device.</summary>
+    public string? Top { get; init; }
+
+    /// <summary>The size in bytes.</summary>
+    public long Size { get; init; }
+
+    public VolumeFilesystem Filesystem { get; init; }
+
+    public string? HostPath { get; init; }
+
+    public bool IsTemplate { get; init; }
+
+    /// <summary>The instance, or the snapshot, that the volume is deleted with; <see langword="null"/> for a persistent one.</summary>
+    public Guid? Owner { get; init; }
+
+    /// <summary>Whether its owner is a snapshot in a file, which is there again after a restart.</summary>
+    public bool IsKept { get; init; }
+
+    /// <summary>Where it goes in an instance made from the snapshot that owns it.</summary>
+    public int Slot { get; init; }
+
+    /// <inheritdoc cref="Slot"/>
+    public string At { get; init; } = "";
+
+    /// <inheritdoc cref="Slot"/>
+    public bool ReadOnly { get; init; }
+
+    /// <summary>Files outside the directory that its images are based on.</summary>
+    public IReadOnlyList<string> Bases { get; init; } = [];
+
+    public IReadOnlyList<string> Tags { get; init; } = [];
+
+    public bool DeleteLock { get; init; }
+}

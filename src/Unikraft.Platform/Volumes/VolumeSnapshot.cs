@@ -1,0 +1,51 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Instances;
+
+namespace Unikraft.Platform.Volumes;
+
+/// <summary>A snapshot of a machine together with its volumes; or of the volumes of an instance that did not run.</summary>
+internal sealed class VolumeSnapshot(
+    VolumeCatalog catalog,
+    IMachineSnapshot? machine,
+    InstanceConfiguration? configuration,
+    IReadOnlyList<SnapshotVolume> volumes,
+    IReadOnlyList<RomMount> roms) : IMachineSnapshot
+{
+    private bool _isDisposed;
+
+    /// <summary>The snapshot of the machine; <see langword="null"/> when it did not run.</summary>
+    public IMachineSnapshot? Machine { get; } = machine;
+
+    /// <summary>What to boot when there is no machine.</summary>
+    public InstanceConfiguration? Configuration { get; } = configuration;
+
+    public IReadOnlyList<SnapshotVolume> Volumes { get; private set; } = volumes;
+
+    public IReadOnlyList<RomMount> Roms { get; } = roms;
+
+    public long StoredBytes => Machine?.StoredBytes ?? 0;
+
+    public int Depth => Machine?.Depth ?? 1;
+
+    public TimeSpan Pause => Machine?.Pause ?? TimeSpan.Zero;
+
+    public TimeSpan Throttled => Machine?.Throttled ?? TimeSpan.Zero;
+
+    public IReadOnlyList<AttachedVolume> Attached =>
+        [.. Volumes.Select(static volume => new AttachedVolume(volume.Template.Identity.Uuid, volume.Template.Record.Name, volume.At, volume.IsReadOnly))];
+
+    /// <summary>The volumes of a snapshot; none unless it is one with volumes.</summary>
+    public static IReadOnlyList<AttachedVolume> AttachedOf(IMachineSnapshot? snapshot) => (snapshot as VolumeSnapshot)?.Attached ?? [];
+
+    public void Dispose()
+    {
+        if (!Interlocked.Exchange(ref _isDisposed, true))
+        {
+            Machine?.Dispose();
+            catalog.BeginDelete([.. Volumes.Select(static volume => volume.Template)]);
+        }
+    }
+
+    /// <summary>The volumes themselves have become the templates.</summary>
+    public void Replace(IReadOnlyList<SnapshotVolume> volumes) => Volumes = volumes;
+}

@@ -1,0 +1,122 @@
+using System.ComponentModel;
+using System.Diagnostics;
+using System.Globalization;
+using Unikraft.Platform.Kvm.Tests.Testing;
+using Unikraft.Platform.TestKit;
+using ConsoleSession = Unikraft.Platform.Contracts.ConsoleSession;
+
+namespace Unikraft.Platform.Kvm.Tests.Machines;
+
+/// <summary>A host that is killed while its guest writes to a volume, again and again.</summary>
+[RequiresKvm]
+public sealed class HostCrashTests : IDisposable
+{
+    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("unikraft-crash-");
+
+    /// <summary>How often the host is killed; a thorough run sets it to hundreds.</summary>
+    private static int Crashes =>
+        int.TryParse(Environment.GetEnvironmentVariable("UNIKRAFT_HOST_CRASHES"), CultureInfo.InvariantCulture, out int count) ? count : 4;
+
+    public void Dispose() => _directory.Delete(recursive: true);
+
+    [ContractFact]
+    [Trait("Lab", "TooLong")]
+    public async Task Nothing_that_was_acknowledged_is_lost_when_the_host_is_killed()
+    {
+        Random random = new(4);
+        long acknowledged = 0;
+        for (int crash = 0; crash < Crashes; crash++)
+        {
+            acknowledged = await RunAndKillAsync(crash, random.Next(1, 60), acknowledged);
+        }
+
+        await using (IUnikraftPlatform platform = new UnikraftPlatformBuilder().Configure(options => options.VolumeDirectory = _directory.FullName).UseKvm().Build())
+        {
+            Assert.All(platform.Volumes.List(), volume => Assert.Null(volume.Error));
+            Assert.InRange(await CheckAsync(platform, "data"), acknowledged, long.MaxValue);
+            foreach (Volume clone in platform.Volumes.List().Where(volume => !string.Equals(volume.Name, "data", StringComparison.Ordinal)).Take(10))
+            {
+                await CheckAsync(platform, clone.Uuid);
+            }
+        }
+
+        foreach (string image in Directory.EnumerateFiles(_directory.FullName, "*.qcow2"))
+        {
+            try
+            {
+                ProcessResult check = await ProcessResult.RunAsync("qemu-img", ["check", "-f", "qcow2", image]);
+                Assert.True(check.ExitCode == 0, check.Output);
+            }
+            catch (Win32Exception)
+            {
+                // Not installed: other tests say so.
+                return;
+            }
+        }
+    }
+
+    private static async Task<long> CheckAsync(IUnikraftPlatform platform, NameOrUuid volume)
+    {
+        Instance instance = await platform.Instances.CreateAsync(new CreateInstanceRequest
+        {
+            Image = GuestImages.Get("kv"),
+            MemoryMb = 16,
+            Volumes = [new InstanceVolume { Volume = volume, At = "/data" }],
+        }).Guarded();
+        await using ConsoleSession console = new(platform.Instances.AttachConsole(instance.Uuid, new ConsoleOptions { FromStart = true }));
+        long last = LastOf(await console.ReadLineAsync("kv"));
+        await console.WriteLineAsync("check");
+        Assert.StartsWith("check ok", await console.ReadLineAsync("check"), StringComparison.Ordinal);
+        await platform.Instances.DeleteAsync(instance.Uuid).Guarded();
+        return last;
+    }
+
+    private static long LastOf(string line)
+    {
+        Assert.StartsWith("kv ready", line, StringComparison.Ordinal);
+        string last = line.Split(' ').First(static word => word.StartsWith("last=", StringComparison.Ordinal));
+        return long.Parse(last["last=".Length..], CultureInfo.InvariantCulture);
+    }
+
+    private async Task<long> RunAndKillAsync(int crash, int acknowledgements, long before)
+    {
+        string dotnet = Environment.ProcessPath is { } path && Path.GetFileNameWithoutExtension(path) is "dotnet" ? path : "dotnet";
+        string host = Path.Combine(AppContext.BaseDirectory, "Unikraft.Platform.CrashHost.dll");
+        string image = Path.Combine(AppContext.BaseDirectory, "guests", "kv.elf");
+        using Process process = Process.Start(new ProcessStartInfo(dotnet, [host, _directory.FullName, image])
+        {
+            UseShellExecute = false,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        Task<string> errors = process.StandardError.ReadToEndAsync();
+        long last = before;
+        try
+        {
+            for (int seen = 0; seen < acknowledgements;)
+            {
+                string? line = await process.StandardOutput.ReadLineAsync().Guarded();
+                if (line is null)
+                {
+                    Assert.Fail($"The host ended in round {crash}: {await errors.Guarded()}");
+                }
+                else if (line.StartsWith("ack ", StringComparison.Ordinal))
+                {
+                    last = long.Parse(line["ack ".Length..], CultureInfo.InvariantCulture);
+                    seen++;
+                }
+                else if (line.StartsWith("kv", StringComparison.Ordinal))
+                {
+                    Assert.InRange(LastOf(line), before, long.MaxValue);
+                }
+            }
+        }
+        finally
+        {
+            process.Kill();
+            await process.WaitForExitAsync().Guarded();
+        }
+
+        return last;
+    }
+}

@@ -1,0 +1,356 @@
+using System.Diagnostics;
+using Unikraft.Platform.Contracts;
+using Unikraft.Platform.TestKit;
+
+namespace Unikraft.Platform.Tests;
+
+/// <summary>Volumes in a directory of their own, judged by QEMU's and ext4's own tools where they are installed.</summary>
+public sealed class VolumeStoreTests : IAsyncLifetime
+{
+    private const int Megabyte = 1 << 20;
+
+    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("unikraft-store-");
+
+    private string VolumeDirectory => Path.Combine(_directory.FullName, "volumes");
+
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public Task DisposeAsync()
+    {
+        _directory.Delete(recursive: true);
+        return Task.CompletedTask;
+    }
+
+    [Fact]
+    public async Task Volumes_are_there_again_when_the_directory_is_opened_again()
+    {
+        Volume before;
+        await using (TestPlatform first = NewPlatform())
+        {
+            before = await first.Platform.Volumes.CreateAsync(Blank("data") with { Tags = ["a"], DeleteLock = true });
+            Instance instance = await StartKvAsync(first, "data");
+            Assert.Equal("ok 1", await AskAsync(first, instance, "put a 1"));
+            await first.Platform.Volumes.CreateAsync(Blank("template"));
+            await first.Platform.Volumes.ConvertAsync("template");
+        }
+
+        await using TestPlatform second = NewPlatform();
+        Volume after = Assert.Single(second.Platform.Volumes.List());
+        Assert.Equal(before.Uuid, after.Uuid);
+        Assert.Equal(("data", 8, true, VolumeState.Available, before.CreatedAt), (after.Name, after.SizeMb, after.DeleteLock, after.State, after.CreatedAt));
+        Assert.Equal(["a"], after.Tags);
+        Assert.Equal("template", Assert.Single(second.Platform.Volumes.ListTemplates()).Name);
+        Assert.Equal("value=1", await AskAsync(second, await StartKvAsync(second, "data"), "get a"));
+        await second.Instances.DeleteAsync(second.Instances.List()[0].Uuid).Guarded();
+        await Assert.ThrowsAsync<DeletionProtectedException>(() => second.Platform.Volumes.DeleteAsync("data"));
+        await second.Platform.Volumes.PatchAsync("data", [new PatchOperation.SetDeleteLock(false)]);
+        await second.Platform.Volumes.DeleteAsync("data");
+        Assert.Empty(second.Platform.Volumes.List());
+    }
+
+    [Fact]
+    public async Task A_directory_belongs_to_one_platform_at_a_time()
+    {
+        await using TestPlatform first = NewPlatform();
+
+        StorageException error = Assert.Throws<StorageException>(() => NewPlatform());
+
+        Assert.Contains(VolumeDirectory, error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Nothing_is_left_of_volumes_that_are_deleted_and_everything_that_clones_need_is()
+    {
+        await using TestPlatform platform = NewPlatform();
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("one"));
+        await volumes.CloneAsync("one", new CloneVolumeRequest { Name = "two" });
+        await volumes.CloneAsync("two", new CloneVolumeRequest { Name = "three" });
+        Assert.True(Images().Length > 3);
+
+        await volumes.DeleteAsync("one");
+        await volumes.DeleteAsync("two");
+        Assert.Equal("ok 1", await AskAsync(platform, await StartKvAsync(platform, "three"), "put a 1"));
+        await platform.Instances.DeleteAsync(platform.Instances.List()[0].Uuid);
+        await volumes.DeleteAsync("three");
+
+        Assert.Empty(Images());
+        Assert.Empty(volumes.List());
+    }
+
+    [Fact]
+    public async Task What_a_crash_has_left_behind_is_removed_and_a_torn_line_is_no_line()
+    {
+        await using (TestPlatform first = NewPlatform())
+        {
+            await first.Platform.Volumes.CreateAsync(Blank("data"));
+        }
+
+        string orphan = Path.Combine(VolumeDirectory, $"{Guid.NewGuid():D}.qcow2");
+        await File.WriteAllBytesAsync(orphan, [1, 2, 3]);
+        await File.AppendAllTextAsync(Path.Combine(VolumeDirectory, "volumes.journal"), "0123456789abcdef{\"Rem");
+        await using (TestPlatform second = NewPlatform())
+        {
+            Assert.Equal("data", Assert.Single(second.Platform.Volumes.List()).Name);
+            Assert.False(File.Exists(orphan));
+        }
+    }
+
+    [Fact]
+    public async Task A_damaged_journal_is_refused_and_nothing_is_removed()
+    {
+        await using (TestPlatform first = NewPlatform())
+        {
+            await first.Platform.Volumes.CreateAsync(Blank("data"));
+            await first.Platform.Volumes.CreateAsync(Blank("more"));
+        }
+
+        string journal = Path.Combine(VolumeDirectory, "volumes.journal");
+        string[] lines = await File.ReadAllLinesAsync(journal);
+        lines[1] = lines[1].Replace("data", "dada", StringComparison.Ordinal);
+        await File.WriteAllLinesAsync(journal, lines);
+
+        StorageException error = Assert.Throws<StorageException>(() => NewPlatform());
+
+        Assert.Contains("line 2", error.Message, StringComparison.Ordinal);
+        Assert.Equal(2, Images().Length);
+    }
+
+    [Fact]
+    public async Task A_volume_whose_image_is_missing_is_in_error_and_the_others_are_not()
+    {
+        await using (TestPlatform first = NewPlatform())
+        {
+            await first.Platform.Volumes.CreateAsync(Blank("lost"));
+        }
+
+        string lost = Assert.Single(Images());
+        await using (TestPlatform second = NewPlatform())
+        {
+            await second.Platform.Volumes.CreateAsync(Blank("found"));
+        }
+
+        File.Delete(lost);
+        await using TestPlatform third = NewPlatform();
+        Volume volume = third.Platform.Volumes.Get("lost");
+        Assert.Equal(VolumeState.Error, volume.State);
+        Assert.Contains(lost, volume.Error, StringComparison.Ordinal);
+        await Assert.ThrowsAsync<StorageException>(() => StartKvAsync(third, "lost"));
+        Assert.Equal("ok 1", await AskAsync(third, await StartKvAsync(third, "found"), "put a 1"));
+    }
+
+    [Fact]
+    public async Task Chains_stay_short_while_the_guest_goes_on()
+    {
+        const int Clones = 60;
+        await using (TestPlatform platform = NewPlatform())
+        {
+            IVolumeStore volumes = platform.Platform.Volumes;
+            await volumes.CreateAsync(Blank("data"));
+            Instance instance = await StartKvAsync(platform, "data");
+            List<Guid> kept = [];
+            for (int i = 1; i <= Clones; i++)
+            {
+                Assert.Equal($"ok {i}", await AskAsync(platform, instance, $"put key{i % 7} {i}"));
+                Volume clone = await volumes.CloneAsync("data");
+                if (i % 20 == 0)
+                {
+                    kept.Add(clone.Uuid);
+                }
+                else
+                {
+                    await volumes.DeleteAsync(clone.Uuid);
+                }
+            }
+
+            await platform.Platform.WhenVolumesIdleAsync();
+            Assert.InRange(volumes.Get("data").Depth, 1, 30);
+            Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(platform, instance, "check"));
+            Assert.Equal("value=60", await AskAsync(platform, instance, "get key4"));
+
+            // Nobody else needs what the clones have kept apart until now.
+            foreach (Guid clone in kept)
+            {
+                Assert.StartsWith("check ok", await AskAsync(platform, await StartKvAsync(platform, clone), "check"), StringComparison.Ordinal);
+            }
+
+            await platform.Instances.DeleteAsync(instance.Uuid).Guarded();
+            Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(platform, await StartKvAsync(platform, "data"), "check"));
+        }
+
+        await using TestPlatform again = NewPlatform();
+        Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(again, await StartKvAsync(again, "data"), "check"));
+        Assert.All(again.Platform.Volumes.List(), volume => Assert.Null(volume.Error));
+        foreach (string image in HasTool("qemu-img") ? Images() : [])
+        {
+            Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", "-U", image));
+        }
+    }
+
+    [Fact]
+    public async Task A_long_chain_whose_images_are_all_needed_is_copied()
+    {
+        await using TestPlatform platform = NewPlatform();
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data"));
+        Instance instance = await StartKvAsync(platform, "data");
+        for (int i = 1; i <= 150; i++)
+        {
+            Assert.Equal($"ok {i}", await AskAsync(platform, instance, $"put key {i}"));
+            await volumes.CloneAsync("data", new CloneVolumeRequest { Name = $"clone-{i}" });
+        }
+
+        await platform.Platform.WhenVolumesIdleAsync();
+
+        Assert.InRange(volumes.Get("data").Depth, 1, 80);
+        Assert.Equal("check ok records=150 keys=1 last=150", await AskAsync(platform, instance, "check"));
+        Assert.Equal("check ok records=7 keys=1 last=7", await AskAsync(platform, await StartKvAsync(platform, "clone-7"), "check"));
+    }
+
+    [Fact]
+    public async Task A_raw_disk_is_copied_or_built_upon()
+    {
+        byte[] content = new byte[3 * Megabyte];
+        new Random(7).NextBytes(content.AsSpan(Megabyte, 100_000));
+        string raw = Path.Combine(_directory.FullName, "disk.raw");
+        await File.WriteAllBytesAsync(raw, content);
+        await using TestPlatform platform = NewPlatform();
+        Volume copy = await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { CopyOf = new DiskImageFile(raw, DiskImageFormat.Raw) });
+        Volume based = await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { BasedOn = new DiskImageFile(raw, DiskImageFormat.Raw) });
+
+        Assert.Equal((3, 3), (copy.SizeMb, based.SizeMb));
+        Assert.Equal((1, 1), (copy.Depth, based.Depth));
+        Assert.Equal(content, await ReadAsync(platform, copy.Uuid, content.Length));
+        Assert.Equal(content, await ReadAsync(platform, based.Uuid, content.Length));
+        Volume clone = await platform.Platform.Volumes.CloneAsync(based.Uuid);
+        Assert.Equal(content, await ReadAsync(platform, clone.Uuid, content.Length));
+        await Assert.ThrowsAnyAsync<PlatformException>(
+            () => platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { CopyOf = new DiskImageFile(raw, DiskImageFormat.Qcow2) }));
+        await Assert.ThrowsAnyAsync<PlatformException>(
+            () => platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { BasedOn = new DiskImageFile(raw + "x", DiskImageFormat.Raw) }));
+        Assert.Equal(3, platform.Platform.Volumes.List().Count);
+    }
+
+    [Fact]
+    public async Task A_volume_grows_and_keeps_what_is_on_it()
+    {
+        await using TestPlatform platform = NewPlatform();
+        await platform.Platform.Volumes.CreateAsync(Blank("data"));
+        Instance instance = await StartKvAsync(platform, "data");
+        Assert.Equal("ok 1", await AskAsync(platform, instance, "put a 1"));
+        await platform.Instances.StopAsync(instance.Uuid);
+
+        Volume grown = await platform.Platform.Volumes.ResizeAsync("data", 100);
+
+        Assert.Equal(100, grown.SizeMb);
+        await Assert.ThrowsAsync<InvalidRequestException>(() => platform.Platform.Volumes.ResizeAsync("data", 99));
+        await platform.Instances.StartAsync(instance.Uuid);
+        Assert.Equal("value=1", await AskAsync(platform, instance, "get a"));
+    }
+
+    [Fact]
+    public async Task A_missing_tool_is_named_and_leaves_nothing_behind()
+    {
+        await using TestPlatform platform = NewPlatform(options => options.MkfsExt4Path = "/nonexistent/mkfs.ext4");
+
+        PlatformException error = await Assert.ThrowsAsync<PlatformException>(
+            () => platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 8 }));
+
+        Assert.Equal(PlatformErrorCode.ToolMissing, error.Code);
+        Assert.Contains("e2fsprogs", error.Message, StringComparison.Ordinal);
+        Assert.Empty(platform.Platform.Volumes.List());
+        Assert.Empty(Images());
+        await platform.Platform.Volumes.CreateAsync(Blank("data"));
+    }
+
+    [Fact]
+    public async Task A_formatted_volume_is_what_e2fsck_calls_clean()
+    {
+        if (!HasTool("mkfs.ext4") || !HasTool("e2fsck") || !HasTool("qemu-img"))
+        {
+            return;
+        }
+
+        await using (TestPlatform platform = NewPlatform())
+        {
+            Volume volume = await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 1000 });
+            Assert.Equal((VolumeFilesystem.Ext4, 2), (volume.Filesystem, volume.Depth));
+            await platform.Platform.Volumes.CloneAsync("data");
+        }
+
+        Assert.All(Images(), image => Assert.InRange(new FileInfo(image).Length, 1, 1000L * Megabyte));
+        foreach (string image in Images().Where(image => image.EndsWith(".qcow2", StringComparison.Ordinal)))
+        {
+            Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", image));
+            string raw = Path.Combine(_directory.FullName, "flat.raw");
+            Assert.Equal(0, await RunAsync("qemu-img", "convert", "-O", "raw", image, raw));
+            Assert.Equal(0, await RunAsync("e2fsck", "-f", "-n", raw));
+        }
+    }
+
+    private static CreateVolumeRequest Blank(string name) => new() { Name = name, SizeMb = 8, Filesystem = VolumeFilesystem.None };
+
+    private static Task<Instance> StartKvAsync(TestPlatform platform, NameOrUuid volume) => platform.Instances
+        .CreateAsync(TestPlatform.Request("kv") with
+        {
+            Volumes = [new InstanceVolume { Volume = volume, At = "/data" }],
+            WaitTimeout = Timeout.InfiniteTimeSpan,
+        })
+        .Guarded();
+
+    private static async Task<string> AskAsync(TestPlatform platform, Instance instance, string command)
+    {
+        await using ConsoleSession console = new(platform.Instances.AttachConsole(instance.Uuid));
+        await console.WriteLineAsync(command);
+        string? line;
+        do
+        {
+            line = await console.ReadLineAsync();
+        }
+        while (line?.StartsWith("kv ", StringComparison.Ordinal) is true);
+        return line ?? "";
+    }
+
+    private static async Task<byte[]> ReadAsync(TestPlatform platform, NameOrUuid volume, int length)
+    {
+        byte[] content = [];
+        Instance instance = await platform.Instances
+            .CreateAsync(TestPlatform.Request("reader") with { Volumes = [new InstanceVolume { Volume = volume, At = "/data", ReadOnly = true }], Args = [$"{length}"] })
+            .Guarded();
+        await platform.WaitAsync(instance.Uuid, InstanceState.Stopped);
+        content = Convert.FromBase64String(System.Text.Encoding.ASCII.GetString(platform.Instances.ReadLog(instance.Uuid).Output.Span));
+        await platform.Instances.DeleteAsync(instance.Uuid).Guarded();
+        return content;
+    }
+
+    private static bool HasTool(string name) =>
+        (Environment.GetEnvironmentVariable("PATH") + ":/usr/sbin:/sbin").Split(':').Any(directory => File.Exists(Path.Combine(directory, name)));
+
+    private static async Task<int> RunAsync(string tool, params string[] arguments)
+    {
+        ProcessStartInfo start = new(tool, arguments) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
+        start.Environment["PATH"] += ":/usr/sbin:/sbin";
+        using Process process = Process.Start(start)!;
+        await Task.WhenAll(process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync()).Guarded();
+        await process.WaitForExitAsync().Guarded();
+        return process.ExitCode;
+    }
+
+    private string[] Images() =>
+        [.. Directory.EnumerateFiles(VolumeDirectory).Where(path => path.EndsWith(".qcow2", StringComparison.Ordinal) || path.EndsWith(".raw", StringComparison.Ordinal))];
+
+    private TestPlatform NewPlatform(Action<PlatformOptions>? options = null) => new(
+        backend => backend.Guests["reader"] = static () => new FunctionGuest(static context =>
+        {
+            byte[] content = new byte[int.Parse(context.Args[1], System.Globalization.CultureInfo.InvariantCulture)];
+            Assert.Equal(0, context.ReadDisk(0, 0, content));
+            context.Write(System.Text.Encoding.ASCII.GetBytes(Convert.ToBase64String(content)));
+            return InMemory.GuestStep.Exit(0);
+        }),
+        platform =>
+        {
+            platform.VolumeDirectory = VolumeDirectory;
+            platform.LogCapacityBytes = 8 * Megabyte;
+            options?.Invoke(platform);
+        });
+}
