@@ -19,6 +19,9 @@ internal sealed class SnapshotReference : IDisposable
     /// <summary>The snapshot, as long as it is known to be in memory.</summary>
     public IMachineSnapshot Snapshot => _shared.Snapshot ?? throw new InvalidOperationException("The snapshot was not opened.");
 
+    /// <summary>The snapshot, if it is in memory.</summary>
+    public IMachineSnapshot? Opened => _shared.Snapshot;
+
     /// <summary>Under what it is kept in the data directory, if it is.</summary>
     public Guid? KeptAs => _shared.KeptAs;
 

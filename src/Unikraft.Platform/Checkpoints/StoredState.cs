@@ -48,7 +48,7 @@ internal sealed class StoredState(CloneSource source, bool? wasRunning = null) :
         {
             lock (_lock)
             {
-                return VolumeSnapshot.AttachedOf(_snapshot?.Snapshot);
+                return VolumeSnapshot.AttachedOf(_snapshot?.Opened);
             }
         }
     }

@@ -268,7 +268,7 @@ internal sealed class InstanceManager(
                 {
                     await platform.Volumes.PrepareAsync(
                         creation.Identity,
-                        blueprint.Snapshot?.Snapshot,
+                        blueprint.Snapshot is null ? null : await blueprint.Snapshot.OpenAsync(cancellationToken).ConfigureAwait(false),
                         request,
                         volume => volumes.CreateOwnedAsync(volume, creation.Identity.Uuid, cancellationToken),
                         cancellationToken).ConfigureAwait(false);

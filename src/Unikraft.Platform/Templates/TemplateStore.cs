@@ -64,7 +64,7 @@ internal sealed class TemplateStore(
             throw instances.NotFound(instance.Identity.Uuid);
         }
 
-        platform.Volumes.Adopt(snapshot?.Snapshot, instance.Identity.Uuid);
+        platform.Volumes.Adopt(snapshot?.Opened, instance.Identity.Uuid);
         NameOrUuid uuid = instance.Identity.Uuid;
         await live.CloseAsync(instance, StopInitiator.Platform, () => instances.NotFound(uuid)).ConfigureAwait(false);
         await platform.CommitAsync().ConfigureAwait(false);
