@@ -1,6 +1,7 @@
-using Unikraft.Platform.Contracts;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
+using ConsoleSession = Unikraft.Platform.Contracts.ConsoleSession;
+using CounterTick = Unikraft.Platform.Contracts.CounterTick;
 
 namespace Unikraft.Platform.Kvm.Tests.Snapshots;
 

@@ -131,7 +131,7 @@ public sealed class CrashTests : IDisposable
     {
         private Child(params string[] arguments)
         {
-            string program = Path.Combine(AppContext.BaseDirectory, "Unikraft.Platform.CrashChild.dll");
+            string program = Path.Combine(AppContext.BaseDirectory, "Unikraft.Platform.CrashChild.Tests.dll");
             Process = Process.Start(new ProcessStartInfo(Environment.ProcessPath!.EndsWith("dotnet", StringComparison.Ordinal) ? Environment.ProcessPath : "dotnet", [program, .. arguments])
             {
                 UseShellExecute = false,
