@@ -50,6 +50,7 @@ enum status {
 #define DESC_NEXT 1u
 #define DESC_WRITE 2u
 #define AVAIL_NO_INTERRUPT 1u
+#define USED_NO_NOTIFY 1u
 
 /* Longer than most requests take, shorter than it takes to sleep and wake up. */
 #define SPIN_US 30u
@@ -292,8 +293,11 @@ void uk_disk_kick(struct uk_disk *disk)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     disk->available_ring->index = disk->available;
     disk->kicked = disk->available;
+
+    /* Either the disk sees the index, or we see that it wants to be told. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    store(disk->slot, REG_QUEUE_NOTIFY, 0);
+    if ((disk->used_ring->flags & USED_NO_NOTIFY) == 0)
+        store(disk->slot, REG_QUEUE_NOTIFY, 0);
 }
 
 uint32_t uk_disk_poll(struct uk_disk *disk)

@@ -294,7 +294,7 @@ int uk_disk_write_zeroes(struct uk_disk *disk, uint64_t offset, uint64_t length)
  * is full, or as above. */
 int uk_disk_submit(struct uk_disk *disk, struct uk_disk_request *request);
 
-/* [call] */
+/* [call, unless the disk is looking for requests anyway] */
 void uk_disk_kick(struct uk_disk *disk);
 
 /* Notes which requests are done, without waiting. Returns how many were. */

@@ -192,4 +192,33 @@ public abstract partial class PlatformContract
         Assert.Throws<ResourceNotFoundException>(() => Instances.ReadLogs(new InstanceLogRequest("one"), new InstanceLogRequest(Nobody)));
         Assert.Throws<InvalidRequestException>(() => Instances.ReadLogs(new InstanceLogRequest("one", new LogRange(0, -1))));
     }
+
+    [ContractFact]
+    public async Task A_suspended_instance_goes_on_with_its_volumes_and_replicas_have_volumes_of_their_own()
+    {
+        await Volumes.CreateAsync(Blank("data")).Guarded();
+        Instance instance = await CreateKvAsync(Existing("data"));
+        Assert.Equal("ok 1", await AskKvAsync(instance, "put a before"));
+        await Instances.SuspendAsync(instance.Uuid).Guarded();
+        await Instances.StartAsync(instance.Uuid).Guarded();
+
+        Assert.Equal("value=before", await AskKvAsync(instance, "get a"));
+        Assert.Equal("ok 2", await AskKvAsync(instance, "put a after"));
+        await Instances.StopAsync(instance.Uuid).Guarded();
+        await Instances.StartAsync(instance.Uuid).Guarded();
+        Assert.Equal("value=after", await AskKvAsync(instance, "get a"));
+        Assert.StartsWith("check ok", await AskKvAsync(instance, "check"), StringComparison.Ordinal);
+
+        IReadOnlyList<Instance> replicas = await Instances.CreateReplicasAsync(
+            new CreateInstanceRequest { BranchFrom = instance.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan },
+            replicas: 1).Guarded();
+        Assert.Equal(2, replicas.DistinctBy(replica => Assert.Single(replica.Volumes).Uuid).Count());
+        foreach (Instance replica in replicas)
+        {
+            Assert.Equal("value=after", await AskKvAsync(replica, "get a"));
+            Assert.StartsWith("ok ", await AskKvAsync(replica, $"put a {replica.Name}"), StringComparison.Ordinal);
+        }
+
+        Assert.Equal($"value={replicas[0].Name}", await AskKvAsync(replicas[0], "get a"));
+    }
 }

@@ -32,7 +32,7 @@ internal sealed class KvmDisks : IAsyncDisposable
                 disk.Slot,
                 disk.Device.Size,
                 disk.Device.IsReadOnly,
-                new VirtioBlock(memory, disk.Device, disk.Id, error => monitor.OnDiskFailed(disk, error), SetLine))),
+                new VirtioBlock(memory, disk.Device, disk.Id, error => monitor.OnDiskFailed(disk, error), SetLine, polls: true))),
         ];
         _held = HoldAllAsync();
     }

@@ -184,7 +184,7 @@ internal sealed class ConnectionGate
 
         try
         {
-            await _instance.ScaleToZeroAsync(run).ConfigureAwait(false);
+            await _instance.Suspension.ScaleToZeroAsync(run).ConfigureAwait(false);
         }
         catch (Exception error)
         {

@@ -42,6 +42,8 @@ internal sealed partial class InstanceController
         _status.Volumes = () => platform.Volumes.ListOf(identity.Uuid);
         Snapshots = new InstanceSnapshots(platform, _status, blueprint);
         Connections = new ConnectionGate(platform, _status, this);
+        Suspension = new InstanceSuspension(platform, _status, Snapshots, Connections, NoteStop, ApplyStop);
+        Updates = new InstanceUpdates(_status, Connections, platform.Hypervisor.Info);
         Origin = blueprint.Origin;
         Log = new InstanceLog(platform.Settings.LogCapacityBytes);
         KeepChanges();
@@ -59,6 +61,10 @@ internal sealed partial class InstanceController
     public InstanceSnapshots Snapshots { get; }
 
     public ConnectionGate Connections { get; }
+
+    public InstanceSuspension Suspension { get; }
+
+    public InstanceUpdates Updates { get; }
 
     private TimeProvider Time => _platform.TimeProvider;
 
@@ -120,40 +126,6 @@ internal sealed partial class InstanceController
         _ = delete?.Invoke();
     }
 
-    /// <summary>Changes properties, all or none.</summary>
-    /// <returns>False when the instance is gone.</returns>
-    public bool TryPatch(IReadOnlyList<PatchOperation> operations)
-    {
-        PatchOperation[] metadata = [.. operations.Where(ResourceMetadata.Concerns)];
-        PatchOperation[] boot = [.. operations.Where(operation => !ResourceMetadata.Concerns(operation) && operation is not PatchOperation.SetScaleToZero)];
-        lock (_status.Sync)
-        {
-            if (_status.IsClosed)
-            {
-                return false;
-            }
-
-            // Nothing is changed before everything is found to be allowed.
-            _ = _status.Configuration.Apply([.. _status.Updates, .. boot], _platform.Hypervisor.Info);
-            InstancePolicies policies = _status.Policies.Apply(operations);
-            if (!Retention.TryPatch(metadata))
-            {
-                return false;
-            }
-
-            _status.Updates = _status.Updates.AddRange(boot);
-            ApplyUpdates();
-            if (policies != _status.Policies)
-            {
-                _status.Policies = policies;
-                Connections.WatchIdleness();
-            }
-
-            _status.Changed?.Invoke();
-            return true;
-        }
-    }
-
     /// <summary>Starts the instance, and returns when its vCPUs run.</summary>
     public Task StartAsync(CancellationToken cancellationToken) => StartAsync(restart: null, onlyFromStandby: false, cancellationToken);
 
@@ -212,43 +184,6 @@ internal sealed partial class InstanceController
         }
 
         ApplyStop(run, plan);
-    }
-
-    /// <summary>Keeps the memory of the instance in a snapshot, and gives its machine back.</summary>
-    public async Task<Instance> SuspendAsync(CancellationToken cancellationToken)
-    {
-        if (_status.Policies.Features.HasFlag(InstanceFeatures.DeleteOnStop))
-        {
-            throw new InvalidRequestException($"Cannot suspend instance '{_identity.Name}': it has the feature 'delete-on-stop'");
-        }
-
-        using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.SuspendActivity, _identity);
-        await SuspendAsync(StopInitiator.User, onlyIn: null, cancellationToken).ConfigureAwait(false);
-        return Describe();
-    }
-
-    /// <summary>A run has had no connection for the cooldown time.</summary>
-    public async Task ScaleToZeroAsync(InstanceRun idle)
-    {
-        if (_status.Policies.ScaleToZero is { Stateful: true })
-        {
-            await SuspendAsync(StopInitiator.Platform, idle, CancellationToken.None).ConfigureAwait(false);
-            return;
-        }
-
-        StopPlan plan = new(Force: false, _platform.Settings.StopGracePeriod);
-        lock (_status.Sync)
-        {
-            if (!IsIdle(idle))
-            {
-                return;
-            }
-
-            NoteStop(StopInitiator.Platform, plan);
-            idle.EndsInStandby = true;
-        }
-
-        ApplyStop(idle, plan);
     }
 
     /// <summary>Stops the instance on behalf of the platform and waits until nothing of its machine is left. A closed one is fine.</summary>
@@ -573,19 +508,9 @@ internal sealed partial class InstanceController
         run.Dispose();
         Connections.OnEnded();
         _platform.Quotas.LeaveLive(run.Configuration);
-        ApplyUpdates();
+        Updates.Apply();
         _status.Transition(inStandby ? InstanceTrigger.ScaledToZero : InstanceTrigger.Ended);
         return run.NoRestart || run.Escalation is not null ? BeginDeleteOnStop() : null;
-    }
-
-    // Under the lock. Only what boots the image can boot with something else.
-    private void ApplyUpdates()
-    {
-        if (_status is { Run: null, HasSnapshot: false, Updates.IsEmpty: false })
-        {
-            _status.Configuration = _status.Configuration.Apply(_status.Updates, _platform.Hypervisor.Info);
-            _status.Updates = [];
-        }
     }
 
     // Under the lock.
@@ -671,91 +596,6 @@ internal sealed partial class InstanceController
             await delete().ConfigureAwait(false);
         }
     }
-
-    /// <param name="initiator">Who wants it.</param>
-    /// <param name="onlyIn">The only run to suspend, and only while it has no connection; <see langword="null"/> for any.</param>
-    /// <param name="cancellationToken">Cancels the suspension as long as it is not done.</param>
-    private async Task SuspendAsync(StopInitiator initiator, InstanceRun? onlyIn, CancellationToken cancellationToken)
-    {
-        CloneSource clone = await Snapshots
-            .BeginCloneAsync(ClonePurpose.Suspension, onlyIn, waitForPending: false, cancellationToken)
-            .ConfigureAwait(false);
-        if (clone.Machine is not { } machine)
-        {
-            // In standby by now.
-            clone.Snapshot?.Dispose();
-            return;
-        }
-
-        Task started;
-        lock (_status.Sync)
-        {
-            started = _status.Run?.StartDone.Task ?? Task.CompletedTask;
-        }
-
-        // The app may reach its main entry point before its start is over, and a start that is over is not given up any more.
-        await started.ConfigureAwait(false);
-        SnapshotReference memory = await _platform.CancelOnCloseAsync(
-            token => Snapshots.CaptureAsync(clone, ClonePurpose.Suspension, pauseBudget: null, token),
-            cancellationToken).ConfigureAwait(false);
-        InstanceRun? run = null;
-        try
-        {
-            if (_platform.Data is { } data)
-            {
-                await memory.KeepAsync(data, cancellationToken).ConfigureAwait(false);
-            }
-
-            run = TrySuspend(initiator, onlyIn, machine, memory);
-        }
-        finally
-        {
-            if (run is null)
-            {
-                memory.Dispose();
-                machine.Resume();
-            }
-        }
-
-        if (run is null)
-        {
-            lock (_status.Sync)
-            {
-                _status.ThrowIfClosed();
-                if (onlyIn is not null)
-                {
-                    return;
-                }
-
-                throw ClonePurpose.Suspension.WrongState(_identity.Name, _status.State);
-            }
-        }
-
-        machine.Kill();
-        await run.Ended.Task.ConfigureAwait(false);
-    }
-
-    // Once the memory is that of the next start, nothing can come in between any more.
-    private InstanceRun? TrySuspend(StopInitiator initiator, InstanceRun? onlyIn, IVirtualMachine machine, SnapshotReference memory)
-    {
-        lock (_status.Sync)
-        {
-            InstanceRun? run = _status is { IsClosed: false, State: InstanceState.Running } ? _status.Run : null;
-            if (run?.Machine != machine || (onlyIn is not null && !IsIdle(onlyIn)))
-            {
-                return null;
-            }
-
-            NoteStop(initiator, new StopPlan(Force: false, GracePeriod: TimeSpan.Zero));
-            run.Suspension = memory;
-            run.EndsInStandby = _status.Policies.ScaleToZero is not null;
-            return run;
-        }
-    }
-
-    // Under the lock.
-    private bool IsIdle(InstanceRun run) =>
-        _status is { IsClosed: false, State: InstanceState.Running } && _status.Run == run && Connections.IsIdle;
 
     private async Task CloseAsync(InstanceRun? run)
     {

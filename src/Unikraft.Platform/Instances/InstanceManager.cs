@@ -88,9 +88,10 @@ internal sealed class InstanceManager(
     {
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
-        Instance suspended = await instances.Find(instance).SuspendAsync(cancellationToken).ConfigureAwait(false);
+        InstanceController found = instances.Find(instance);
+        await found.Suspension.SuspendAsync(cancellationToken).ConfigureAwait(false);
         await platform.TryCommitAsync().ConfigureAwait(false);
-        return suspended;
+        return found.Describe();
     }
 
     public async Task<IInstanceConnection> ConnectAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
@@ -150,7 +151,7 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
-        if (!found.TryPatch(operations))
+        if (!found.Updates.TryPatch(operations))
         {
             throw instances.NotFound(instance);
         }

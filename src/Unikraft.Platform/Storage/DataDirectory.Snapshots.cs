@@ -103,9 +103,27 @@ internal sealed partial class DataDirectory
         }
     }
 
+    /// <summary>Waits for the removals under way.</summary>
+    internal Task CollectedAsync()
+    {
+        lock (_lock)
+        {
+            return _collecting;
+        }
+    }
+
     private async Task CollectAsync(Task previous, Guid id)
     {
         await previous.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        lock (_lock)
+        {
+            if (_snapshotHolds.ContainsKey(id) || _snapshotRecords.GetValueOrDefault(id) > 0)
+            {
+                // Wanted again.
+                return;
+            }
+        }
+
         try
         {
             await _snapshots.DeleteAsync(id).ConfigureAwait(false);

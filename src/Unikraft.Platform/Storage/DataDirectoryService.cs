@@ -181,6 +181,8 @@ internal sealed class DataDirectoryService(
                 $"The checkpoint in '{path}' cannot run on this host: {missing}. Nothing was imported. Import it on a host like the one that it was taken on.");
         }
 
+        // What is being removed is not there.
+        await data.CollectedAsync().ConfigureAwait(false);
         Dictionary<string, string> present = data.FindPresent(archived, cancellationToken);
         archive.Verify(present.ContainsValue, cancellationToken);
         if (name is not null)

@@ -36,8 +36,9 @@ internal sealed class VirtioBlock : VirtioDevice
     /// <param name="id">What the guest knows it by: 20 ASCII characters at most.</param>
     /// <param name="failed">Told of each request that the disk could not do; the guest only sees that it failed. Called on any thread.</param>
     /// <param name="interrupt">Sets the level of the interrupt line; null for a guest that polls.</param>
-    internal VirtioBlock(GuestMemory memory, IBlockDevice disk, string id, Action<Exception> failed, Action<bool>? interrupt = null)
-        : base(memory, interrupt, queues: 1)
+    /// <param name="polls">Whether to look for further requests for a moment when there are none.</param>
+    internal VirtioBlock(GuestMemory memory, IBlockDevice disk, string id, Action<Exception> failed, Action<bool>? interrupt = null, bool polls = false)
+        : base(memory, interrupt, queues: 1, polls)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(id.Length, IdSize, nameof(id));
         _disk = disk;

@@ -24,6 +24,7 @@ internal sealed class Virtqueue
     private const ushort IsWritable = 2;
     private const ushort IsIndirect = 4;
     private const ushort NoInterrupt = 1;
+    private const ushort NoNotify = 1;
 
     private readonly GuestMemory _memory;
     private readonly VirtqueueSettings _settings;
@@ -90,6 +91,12 @@ internal sealed class Virtqueue
         NextAvailable++;
         return request;
     }
+
+    /// <summary>Whether the driver has published a request that was not taken; what it is remains to be seen.</summary>
+    internal bool HasWaiting => _memory.Read<ushort>((long)_settings.Available + sizeof(ushort)) != NextAvailable;
+
+    /// <summary>Tells the driver whether it needs to notify.</summary>
+    internal void SetSuppressed(bool isSuppressed) => _memory.Write((long)_settings.Used, isSuppressed ? NoNotify : (ushort)0);
 
     /// <summary>Gives a request back.</summary>
     /// <param name="request">The request. Not to be used any more.</param>
