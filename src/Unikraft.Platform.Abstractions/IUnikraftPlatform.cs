@@ -19,6 +19,9 @@ public interface IUnikraftPlatform : IAsyncDisposable
     /// <summary>The volumes.</summary>
     IVolumeStore Volumes { get; }
 
+    /// <summary>The directory in which the resources are kept; <see langword="null"/> when nothing outlives the platform.</summary>
+    IDataDirectory? Data { get; }
+
     /// <summary>The backend in use.</summary>
     HypervisorInfo Hypervisor { get; }
 

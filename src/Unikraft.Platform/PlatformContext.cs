@@ -2,6 +2,7 @@ using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform;
@@ -16,8 +17,28 @@ internal sealed record PlatformContext(
     Rundown Rundown,
     QuotaUse Quotas)
 {
+    /// <summary>Where resources are kept, if they are. Set once, before there are any.</summary>
+    public DataDirectory? Data { get; set; }
+
     /// <summary>The volumes. Set once, before anything else happens: they are a part of the platform that needs the others.</summary>
     public VolumeCatalog Volumes { get; set; } = null!;
+
+    /// <summary>Waits until everything that has changed so far is on the disk, if anything is to be.</summary>
+    /// <exception cref="StorageException">It could not be written. It will be with the next change, or in a while.</exception>
+    public Task CommitAsync() => Data?.CommitAsync() ?? Task.CompletedTask;
+
+    /// <summary>The same for what has happened, whether it can be written or not: it is tried again.</summary>
+    public async Task TryCommitAsync()
+    {
+        try
+        {
+            await CommitAsync().ConfigureAwait(false);
+        }
+        catch (StorageException)
+        {
+            // Logged where it is tried again.
+        }
+    }
 
     /// <summary>Runs an operation that the disposal of the platform cancels as well as the caller.</summary>
     /// <exception cref="ObjectDisposedException">The platform was disposed of meanwhile.</exception>

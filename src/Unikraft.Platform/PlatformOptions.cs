@@ -31,6 +31,20 @@ public sealed class PlatformOptions
     public int MaxInstancesForForks { get; set; } = 256;
 
     /// <summary>
+    /// The directory in which instances, templates, checkpoints and their history outlive the process: docs/data-directory.md. It is made if need be, and belongs to
+    /// one platform at a time. Default: <see langword="null"/>, nothing outlives the platform.
+    /// </summary>
+    public string? DataDirectory { get; set; }
+
+    /// <summary>What the data directory survives. Default: <see cref="Durability.Synced"/>.</summary>
+    public Durability Durability { get; set; }
+
+    /// <summary>
+    /// So many bytes of the disk of the data directory stay free: a checkpoint or template that would use them fails, and nothing else does. Default: 64 MiB. At least 0.
+    /// </summary>
+    public long MinFreeDiskBytes { get; set; } = 64 << 20;
+
+    /// <summary>
     /// The longest that an instance drains its connections before it is stopped, and how long one drains whose <see cref="StopRequest.DrainTimeout"/> is
     /// <see cref="Timeout.InfiniteTimeSpan"/>. Default: 1 hour. More than 0, up to 24 hours.
     /// </summary>

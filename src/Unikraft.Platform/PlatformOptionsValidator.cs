@@ -41,6 +41,21 @@ internal sealed class PlatformOptionsValidator : IValidateOptions<PlatformOption
             failures.Add(Message(nameof(options.MaxInstancesForForks), options.MaxInstancesForForks, "0 or more"));
         }
 
+        if (options.DataDirectory is { } directory && string.IsNullOrWhiteSpace(directory))
+        {
+            failures.Add(Message(nameof(options.DataDirectory), "empty", "a path, or null"));
+        }
+
+        if (!Enum.IsDefined(options.Durability))
+        {
+            failures.Add(Message(nameof(options.Durability), options.Durability, "Synced and HostManaged"));
+        }
+
+        if (options.MinFreeDiskBytes < 0)
+        {
+            failures.Add(Message(nameof(options.MinFreeDiskBytes), options.MinFreeDiskBytes, "0 or more"));
+        }
+
         if (options.MaxDrainTimeout <= TimeSpan.Zero || options.MaxDrainTimeout > Durations.MaxDrainTimeout)
         {
             failures.Add(Message(nameof(options.MaxDrainTimeout), options.MaxDrainTimeout, "more than 0, up to 24 hours"));

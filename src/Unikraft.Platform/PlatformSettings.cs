@@ -11,7 +11,10 @@ internal sealed record PlatformSettings(
     TimeSpan MaxDrainTimeout,
     PlatformLicense? License,
     string? VolumeDirectory,
-    string? MkfsExt4Path)
+    string? MkfsExt4Path,
+    string? DataDirectory,
+    Durability Durability,
+    long MinFreeDiskBytes)
 {
     public static PlatformSettings From(PlatformOptions options) =>
         new(
@@ -24,5 +27,8 @@ internal sealed record PlatformSettings(
             options.MaxDrainTimeout,
             options.License,
             options.VolumeDirectory,
-            options.MkfsExt4Path);
+            options.MkfsExt4Path,
+            options.DataDirectory,
+            options.Durability,
+            options.MinFreeDiskBytes);
 }

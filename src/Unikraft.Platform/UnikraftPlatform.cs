@@ -4,6 +4,7 @@ using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Templates;
 using Unikraft.Platform.Volumes;
 
@@ -17,19 +18,23 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     private readonly TemplateStore _templates;
     private readonly VolumeStore _volumes;
     private readonly Lock _lock = new();
+    private readonly DataDirectory? _data;
     private Task? _disposal;
 
     /// <param name="options">Validated options.</param>
     /// <param name="timeProvider">The clock.</param>
     /// <param name="loggerFactory">Where to log.</param>
     /// <param name="hypervisorFactory">Makes the backend.</param>
+    /// <param name="fileLayer">The file system of the data directory; that of the host when <see langword="null"/>.</param>
     public UnikraftPlatform(
         PlatformOptions options,
         TimeProvider timeProvider,
         ILoggerFactory loggerFactory,
-        Func<HypervisorContext, IHypervisor> hypervisorFactory)
+        Func<HypervisorContext, IHypervisor> hypervisorFactory,
+        IFileLayer? fileLayer = null)
     {
         // First what may be refused: a backend is dear.
+        PlatformSettings settings = PlatformSettings.From(options);
         ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
         VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, logger) : null;
         VolumeHypervisor hypervisor;
@@ -45,7 +50,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
 
         _context = new PlatformContext(
             hypervisor,
-            PlatformSettings.From(options),
+            settings,
             timeProvider,
             logger,
             new Telemetry(),
@@ -56,11 +61,19 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
         _context.Volumes = new VolumeCatalog(_context, volumeFiles);
         hypervisor.Use(_context.Volumes);
+        DataDirectory? data = _context.Data = OpenData(settings, hypervisor, timeProvider, logger, fileLayer);
         _volumes = new VolumeStore(_context, instances);
         LiveInstances live = new();
         _templates = new TemplateStore(_context, instances, live, templates);
         _instances = new InstanceManager(_context, instances, live, checkpoints, templates, _templates, _volumes);
         _checkpoints = new CheckpointStore(_context, instances, checkpoints);
+        if (data is not null)
+        {
+            _data = data;
+            Data = new DataDirectoryService(_context, data, checkpoints, instances, templates, _checkpoints);
+            Recover(data, instances, checkpoints, templates);
+        }
+
         _context.Telemetry.Observe(
             () => [.. instances.List().Select(instance => instance.Describe())],
             () => checkpoints.List().Count,
@@ -74,6 +87,8 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     public ICheckpointStore Checkpoints => _checkpoints;
 
     public ITemplateStore Templates => _templates;
+
+    public IDataDirectory? Data { get; }
 
     public IVolumeStore Volumes => _volumes;
 
@@ -98,9 +113,77 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         }
     }
 
+    private static DataDirectory? OpenData(
+        PlatformSettings settings,
+        VolumeHypervisor hypervisor,
+        TimeProvider timeProvider,
+        ILogger logger,
+        IFileLayer? fileLayer)
+    {
+        try
+        {
+            return settings.DataDirectory is null ? null : DataDirectory.Open(settings, hypervisor, timeProvider, logger, fileLayer);
+        }
+        catch
+        {
+            // Nobody else knows of it yet, and it has nothing to wait for.
+            hypervisor.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            throw;
+        }
+    }
+
+    private void Recover(
+        DataDirectory data,
+        ResourceRegistry<InstanceController> instances,
+        ResourceRegistry<StoredCheckpoint> checkpoints,
+        ResourceRegistry<StoredTemplate> templates)
+    {
+        (List<(Guid Uuid, ResourceRecord Record)> sound, List<(StateKey Key, DataDamageException Damage)> damaged) = data.Recover();
+        foreach ((Guid uuid, ResourceRecord record) in sound.OrderBy(static entry => entry.Record.Order))
+        {
+            switch (record)
+            {
+                case InstanceRecord instance:
+                    _instances.Recover(uuid, instance, data);
+                    break;
+                case CheckpointRecord checkpoint:
+                    _checkpoints.Recover(uuid, checkpoint, data);
+                    break;
+                case TemplateRecord template:
+                    _templates.Recover(uuid, template, data);
+                    break;
+            }
+        }
+
+        foreach ((StateKey key, DataDamageException damage) in damaged)
+        {
+            _context.Logger.ResourceDamaged(damage, key.ToString());
+            switch (key.Kind)
+            {
+                case StateKind.Instance:
+                    instances.AddDamaged(key.Uuid, damage);
+                    break;
+                case StateKind.Checkpoint:
+                    checkpoints.AddDamaged(key.Uuid, damage);
+                    break;
+                default:
+                    templates.AddDamaged(key.Uuid, damage);
+                    break;
+            }
+        }
+
+        data.EndRecovery();
+        _context.Logger.DataRecovered(data.Root, instances.List().Count, checkpoints.List().Count, templates.List().Count);
+    }
+
     private async Task DisposeOnceAsync()
     {
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+
+        if (_data is not null)
+        {
+            await _data.FreezeAsync().ConfigureAwait(false);
+        }
 
         // Killing the machines is what ends a regular stop that is under way, so it comes before waiting for operations.
         Task drained = _context.Rundown.CloseAsync();
@@ -111,6 +194,11 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         _instances.EndWatching();
         await _checkpoints.CloseAllAsync().ConfigureAwait(false);
         _templates.CloseAll();
+        if (_data is not null)
+        {
+            await _data.DisposeAsync().ConfigureAwait(false);
+        }
+
         await _context.Volumes.DisposeAsync().ConfigureAwait(false);
         await _context.Hypervisor.DisposeAsync().ConfigureAwait(false);
         _context.Telemetry.Dispose();

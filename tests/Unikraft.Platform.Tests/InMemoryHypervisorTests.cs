@@ -17,9 +17,6 @@ public sealed class InMemoryHypervisorTests : HypervisorContract
 
     protected override GuestImage Image(string name) => GuestImage.FromFile($"/images/{name}.elf");
 
-    [Fact]
-    public void Scripted_guests_are_not_kept_in_files() => Assert.Null(Hypervisor.GetFeature<ISnapshotFiles>());
-
     public override async Task DisposeAsync()
     {
         await base.DisposeAsync();

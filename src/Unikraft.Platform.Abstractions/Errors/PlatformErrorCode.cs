@@ -62,4 +62,16 @@ public enum PlatformErrorCode
 
     /// <summary>A program of the host is missing, or failed.</summary>
     ToolMissing = 32,
+
+    /// <summary>Another platform has the data directory open. Transient.</summary>
+    DataDirectoryInUse = 40,
+
+    /// <summary>A data directory or an archive was written by a newer version of the platform.</summary>
+    UnknownDataVersion = 41,
+
+    /// <summary>A file of the data directory is not as it was written. See <see cref="DataDamageException"/>.</summary>
+    DataDamaged = 42,
+
+    /// <summary>An archive of a checkpoint is incomplete, damaged, or made for another machine. See <see cref="CheckpointArchiveException"/>.</summary>
+    InvalidArchive = 43,
 }

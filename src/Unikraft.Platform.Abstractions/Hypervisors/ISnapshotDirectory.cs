@@ -70,4 +70,23 @@ public interface ISnapshotDirectory : IAsyncDisposable
     /// <exception cref="StorageException">The host refused.</exception>
     /// <exception cref="ObjectDisposedException">The directory was disposed of.</exception>
     Task DeleteAsync(Guid id, CancellationToken cancellationToken = default);
+
+    /// <summary>The names of the files in the directory that a snapshot consists of, some of which it may share with others.</summary>
+    /// <param name="id">The snapshot.</param>
+    /// <exception cref="ResourceNotFoundException">There is no such snapshot.</exception>
+    /// <exception cref="ObjectDisposedException">The directory was disposed of.</exception>
+    IReadOnlyList<string> GetFiles(Guid id);
+
+    /// <summary>
+    /// Takes over the files of a snapshot that lie in another directory of the same file system. A file that is here already is not replaced. The content is not verified:
+    /// <see cref="VerifyAsync"/> does that.
+    /// </summary>
+    /// <param name="id">The snapshot.</param>
+    /// <param name="from">The directory, which nobody has open.</param>
+    /// <param name="cancellationToken">Cancels it as long as it has not begun.</param>
+    /// <exception cref="NameConflictException">There is a snapshot of that name.</exception>
+    /// <exception cref="SnapshotFileException">There is no snapshot of that name in the other directory, or nothing can be made of it.</exception>
+    /// <exception cref="StorageException">The host refused.</exception>
+    /// <exception cref="ObjectDisposedException">The directory was disposed of.</exception>
+    Task AdoptAsync(Guid id, string from, CancellationToken cancellationToken = default);
 }

@@ -3,6 +3,14 @@ namespace Unikraft.Platform.Hypervisors;
 /// <summary>An optional ability of a backend, asked for by <see cref="IHypervisor.GetFeature"/>: keeps snapshots in files.</summary>
 public interface ISnapshotFiles
 {
+    /// <summary>What snapshots taken here need of the machine that they are restored on: kind of hypervisor, version of the format, features of the CPU.</summary>
+    IReadOnlyDictionary<string, string> Machine { get; }
+
+    /// <summary>Whether snapshots can be restored here that need something of a machine.</summary>
+    /// <param name="machine">What they need: <see cref="Machine"/> where they were taken.</param>
+    /// <returns>What is missing here, in words; <see langword="null"/> when nothing is.</returns>
+    string? FindIncompatibility(IReadOnlyDictionary<string, string> machine);
+
     /// <summary>
     /// Opens a directory of snapshots and holds it for this caller alone. It is made when it does not exist, in one that does. What an interrupted operation left in it is
     /// removed.

@@ -65,6 +65,17 @@ public sealed class GuestImage
     /// <exception cref="ArgumentException">The name is null or empty.</exception>
     public static GuestImage FromBytes(string name, ReadOnlyMemory<byte> content) => FromContent(name, new GuestImageContent(content));
 
+    /// <summary>Refers to an image that somebody else keeps. Nothing is read yet.</summary>
+    /// <param name="name">A name to show for the image.</param>
+    /// <param name="read">Reads it. An <see cref="IOException"/> becomes an <see cref="ImageException"/>; the result must not be changed afterwards.</param>
+    /// <exception cref="ArgumentException">The name is null or empty.</exception>
+    public static GuestImage FromReader(string name, Func<CancellationToken, ValueTask<GuestImageContent>> read)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(name);
+        ArgumentNullException.ThrowIfNull(read);
+        return new GuestImage(name, cancellationToken => read(cancellationToken).AsTask());
+    }
+
     /// <inheritdoc cref="FromFile(string)"/>
     [SuppressMessage("Usage", "CA2225:Operator overloads have named alternates", Justification = "FromFile is the named alternate.")]
     public static implicit operator GuestImage(string path) => FromFile(path);

@@ -18,6 +18,7 @@ internal sealed class KvmHypervisor : IHypervisor
     private readonly KvmHost _host;
     private readonly ILogger _logger;
     private readonly KvmSnapshotFiles _snapshotFiles;
+    private readonly DirectorySync _directorySync = new(HostFileSystem.Instance);
 
     /// <param name="options">The options.</param>
     /// <param name="context">The clock and the log.</param>
@@ -92,7 +93,7 @@ internal sealed class KvmHypervisor : IHypervisor
     }
 
     public TFeature? GetFeature<TFeature>()
-        where TFeature : class => this as TFeature ?? _snapshotFiles as TFeature;
+        where TFeature : class => this as TFeature ?? _snapshotFiles as TFeature ?? _directorySync as TFeature;
 
     /// <summary>Waits until nothing is left of the machines that were disposed of so far, nor any work that they began.</summary>
     internal async Task ReclaimAsync()

@@ -3,6 +3,7 @@ using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Checkpoints;
 
@@ -22,6 +23,7 @@ internal sealed class CheckpointStore(
 
         LicenseCheck.RequireCheckpointing(platform);
         InstanceController source = instances.Find(request.From);
+        RequireSpace();
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
         using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CheckpointActivity, identity);
         CloneSource clone;
@@ -37,12 +39,23 @@ internal sealed class CheckpointStore(
             throw;
         }
 
-        StoredCheckpoint checkpoint = new(identity, clone, metadata, platform, () => checkpoints.Remove(identity));
+        StoredCheckpoint checkpoint = new(identity, clone, metadata, platform, () => Remove(identity));
         checkpoints.Add(identity, checkpoint);
         if (clone.Machine is null)
         {
-            checkpoint.Complete(clone.Snapshot);
-            Announce(checkpoint, source);
+            try
+            {
+                await FinishAsync(checkpoint, source, clone.Snapshot, cancellationToken).ConfigureAwait(false);
+            }
+            catch (Exception error)
+            {
+                Remove(identity);
+                Exception failure = ToFailure(error, identity);
+                checkpoint.Fail(failure);
+                checkpoint.Dispose();
+                throw error is OperationCanceledException && cancellationToken.IsCancellationRequested ? error : failure;
+            }
+
             return checkpoint.Describe();
         }
 
@@ -59,12 +72,13 @@ internal sealed class CheckpointStore(
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
             // When it was deleted or has expired at the same time, that frees it.
-            if (checkpoints.Remove(identity))
+            if (Remove(identity))
             {
                 await checkpoint.DeleteAsync().ConfigureAwait(false);
             }
 
             source.Snapshots.RemoveCheckpoint(checkpoint.Reference);
+            await platform.TryCommitAsync().ConfigureAwait(false);
             throw;
         }
     }
@@ -97,10 +111,11 @@ internal sealed class CheckpointStore(
             throw checkpoints.NotFound(checkpoint);
         }
 
+        await platform.CommitAsync().ConfigureAwait(false);
         platform.Logger.CheckpointDeleted(found.Identity.Name, found.Identity.Uuid);
     }
 
-    public Task<Checkpoint> PatchAsync(
+    public async Task<Checkpoint> PatchAsync(
         NameOrUuid checkpoint,
         IReadOnlyList<PatchOperation> operations,
         CancellationToken cancellationToken = default)
@@ -108,7 +123,13 @@ internal sealed class CheckpointStore(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         StoredCheckpoint found = Find(checkpoint);
-        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw checkpoints.NotFound(checkpoint);
+        if (!found.Retention.TryPatch(operations))
+        {
+            throw checkpoints.NotFound(checkpoint);
+        }
+
+        await platform.CommitAsync().ConfigureAwait(false);
+        return found.Describe();
     }
 
     /// <summary>Lets go of all snapshots. No operation runs any more.</summary>
@@ -129,16 +150,16 @@ internal sealed class CheckpointStore(
         ResourceIdentity identity = checkpoint.Identity;
         try
         {
-            SnapshotReference snapshot =
-                await source.Snapshots.CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned).ConfigureAwait(false);
-            source.Snapshots.AddCheckpoint(checkpoint.Reference);
-            checkpoint.Complete(snapshot);
-            Announce(checkpoint, source: null);
+            SnapshotReference snapshot = await source.Snapshots
+                .CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned)
+                .ConfigureAwait(false);
+            await FinishAsync(checkpoint, source, snapshot, checkpoint.Abandoned).ConfigureAwait(false);
         }
         catch (Exception error)
         {
-            checkpoints.Remove(identity);
+            Remove(identity);
             checkpoint.Fail(ToFailure(error, identity));
+            checkpoint.GiveUp();
             if (error is not OperationCanceledException)
             {
                 platform.Logger.CheckpointFailed(error, identity.Name, identity.Uuid, clone.Identity.Name);
@@ -146,9 +167,143 @@ internal sealed class CheckpointStore(
         }
     }
 
-    private void Announce(StoredCheckpoint checkpoint, InstanceController? source)
+    /// <summary>Adds a checkpoint that was kept.</summary>
+    public void Recover(Guid uuid, CheckpointRecord record, DataDirectory data)
     {
-        source?.Snapshots.AddCheckpoint(checkpoint.Reference);
+        ResourceIdentity identity = record.ToIdentity(uuid);
+        CloneSource source = new(
+            new ResourceIdentity(record.Source.Uuid, record.Source.Name, record.Source.CreatedAt, Order: 0),
+            record.Configuration.ToConfiguration(data),
+            data.ReadLineage(record.Lineage),
+            Machine: null,
+            Snapshot: null);
+        StoredCheckpoint checkpoint = new(identity, source, record.ToMetadata(), platform, () => Remove(identity), wasRunning: record.Pause is not null);
+        checkpoints.Recover(identity, checkpoint);
+        checkpoint.Recover(record, data);
+    }
+
+    /// <summary>Adds a checkpoint from an archive.</summary>
+    /// <param name="uuid">Its UUID.</param>
+    /// <param name="record">Its record.</param>
+    /// <param name="history">The checkpoints that it descends from, newest first.</param>
+    /// <param name="import">Takes in its files, and holds them until the result is disposed of.</param>
+    /// <param name="data">Where it is kept.</param>
+    public async Task<Checkpoint> ImportAsync(
+        Guid uuid,
+        CheckpointRecord record,
+        IReadOnlyList<CheckpointReference> history,
+        Func<Task<IDisposable?>> import,
+        DataDirectory data)
+    {
+        ResourceIdentity identity = checkpoints.ReserveImported(uuid, record.Name, record.CreatedAt);
+        StoredCheckpoint? checkpoint = null;
+        try
+        {
+            using IDisposable? held = await import().ConfigureAwait(false);
+            CloneSource source = new(
+                new ResourceIdentity(record.Source.Uuid, record.Source.Name, record.Source.CreatedAt, Order: 0),
+                record.Configuration.ToConfiguration(data),
+                [.. history],
+                Machine: null,
+                Snapshot: null);
+            checkpoint = new StoredCheckpoint(identity, source, record.ToMetadata(), platform, () => Remove(identity), wasRunning: record.Pause is not null);
+            checkpoint.Recover(record with { UnusedSince = null }, data);
+            data.Returned(checkpoint.Key);
+            data.Changed(checkpoint);
+            await data.CommitAsync().ConfigureAwait(false);
+            checkpoints.Add(identity, checkpoint);
+            return checkpoint.Describe();
+        }
+        catch
+        {
+            checkpoints.Remove(identity);
+            if (checkpoint is not null)
+            {
+                data.Removed(checkpoint.Key);
+                checkpoint.Dispose();
+            }
+
+            throw;
+        }
+    }
+
+    // Before the source is bothered.
+    private void RequireSpace()
+    {
+        try
+        {
+            platform.Data?.RequireSpace();
+        }
+        catch (StorageException error)
+        {
+            throw new StorageException(error.Path, $"Failed to allocate checkpoint: {error.Message}", error.IsFull);
+        }
+    }
+
+    /// <summary>Makes a checkpoint of a snapshot that was taken: kept first, so that nobody sees one that a crash would take away.</summary>
+    private async Task FinishAsync(
+        StoredCheckpoint checkpoint,
+        InstanceController source,
+        SnapshotReference? snapshot,
+        CancellationToken cancellationToken)
+    {
+        if (platform.Data is not { } data)
+        {
+            checkpoint.Prepare(snapshot);
+            source.Snapshots.AddCheckpoint(checkpoint.Reference);
+            Announce(checkpoint);
+            return;
+        }
+
+        try
+        {
+            if (snapshot is not null)
+            {
+                await snapshot.KeepAsync(data, cancellationToken).ConfigureAwait(false);
+            }
+
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+        catch
+        {
+            snapshot?.Dispose();
+            throw;
+        }
+
+        lock (data.Gate)
+        {
+            checkpoint.Prepare(snapshot);
+            source.Snapshots.AddCheckpoint(checkpoint.Reference);
+            data.Changed(checkpoint);
+        }
+
+        try
+        {
+            await data.CommitAsync().ConfigureAwait(false);
+        }
+        catch
+        {
+            source.Snapshots.RemoveCheckpoint(checkpoint.Reference);
+            throw;
+        }
+
+        Announce(checkpoint);
+    }
+
+    private bool Remove(ResourceIdentity identity)
+    {
+        bool isRemoved = checkpoints.Remove(identity);
+        if (isRemoved)
+        {
+            platform.Data?.Removed(new StateKey(StateKind.Checkpoint, identity.Uuid));
+        }
+
+        return isRemoved;
+    }
+
+    private void Announce(StoredCheckpoint checkpoint)
+    {
+        checkpoint.Complete();
         Checkpoint ready = checkpoint.Describe();
         platform.Logger.CheckpointReady(ready.Name, ready.Uuid, ready.SourceUuid.ToString(), ready.StoredBytes, ready.Pause);
     }
@@ -159,6 +314,8 @@ internal sealed class CheckpointStore(
             new ObjectDisposedException(nameof(IUnikraftPlatform)),
         OperationCanceledException => checkpoints.NotFound(identity.Name),
         WrongStateException or ResourceNotFoundException or ObjectDisposedException => error,
+        StorageException full =>
+            new StorageException(full.Path, $"Failed to allocate checkpoint: {full.Message}", full.IsFull),
         PlatformException known =>
             new PlatformException(known.Code, $"Failed to allocate checkpoint: {known.Message}", known),
         _ => new HypervisorException($"Failed to allocate checkpoint: {error.Message}", error),

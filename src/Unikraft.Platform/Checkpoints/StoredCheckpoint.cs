@@ -1,11 +1,12 @@
 using System.Collections.Immutable;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Checkpoints;
 
 /// <summary>The owner of one checkpoint.</summary>
-internal sealed class StoredCheckpoint : IInstanceSource, IDisposable
+internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDisposable
 {
     private readonly StoredState _state;
     private readonly CancellationTokenSource _abandoned;
@@ -16,17 +17,24 @@ internal sealed class StoredCheckpoint : IInstanceSource, IDisposable
     /// <param name="metadata">Its metadata.</param>
     /// <param name="platform">The platform.</param>
     /// <param name="remove">Takes it out of its registry; false when it is not there.</param>
+    /// <param name="wasRunning">Whether the source ran, if the machine does not tell.</param>
     public StoredCheckpoint(
         ResourceIdentity identity,
         CloneSource source,
         ResourceMetadata metadata,
         PlatformContext platform,
-        Func<bool> remove)
+        Func<bool> remove,
+        bool? wasRunning = null)
     {
         Identity = identity;
         Reference = new CheckpointReference(identity.Uuid, identity.Name, identity.CreatedAt);
         Retention = new Retention(platform, "checkpoint", identity, metadata, remove, DeleteAsync);
-        _state = new StoredState(source);
+        _state = new StoredState(source, wasRunning);
+        if (platform.Data is { } data)
+        {
+            Retention.Changed = () => data.Changed(this);
+        }
+
         _abandoned = CancellationTokenSource.CreateLinkedTokenSource(platform.Rundown.Closing);
     }
 
@@ -75,10 +83,54 @@ internal sealed class StoredCheckpoint : IInstanceSource, IDisposable
         };
     }
 
-    /// <summary>The snapshot is built, or none is needed because the source was stopped.</summary>
-    public void Complete(SnapshotReference? snapshot)
+    public StateKey Key => new(StateKind.Checkpoint, Identity.Uuid);
+
+    public ResourceRecord? Save(DataDirectory data)
     {
-        _state.Complete(snapshot);
+        if (!_state.IsPrepared || _state.IsDisposed)
+        {
+            return null;
+        }
+
+        (ResourceMetadata metadata, TimeSpan? unusedFor) = Retention.Save();
+        return new CheckpointRecord
+        {
+            Name = Identity.Name,
+            CreatedAt = Identity.CreatedAt,
+            Order = Identity.Order,
+            Configuration = _state.Source.Configuration.ToRecord(data),
+            Lineage = data.KeepLineage(Ancestors),
+            Tags = metadata.Tags,
+            DeleteLock = metadata.DeleteLock,
+            Autokill = metadata.Autokill?.Time.Ticks,
+            UnusedSince = data.ToServiceTime(unusedFor ?? TimeSpan.Zero),
+            Snapshot = _state.KeptAs,
+            Source = new SourceRecord(_state.Source.Identity.Uuid, _state.Source.Identity.Name, _state.Source.Identity.CreatedAt),
+            LoadCount = _state.LoadCount,
+            StoredBytes = _state.StoredBytes,
+            Pause = _state.Pause?.Ticks,
+        };
+    }
+
+    /// <summary>Goes on where a platform before has left off.</summary>
+    public void Recover(CheckpointRecord record, DataDirectory data)
+    {
+        _state.Recover(
+            data.RecoverSnapshot(record.Snapshot),
+            record.StoredBytes,
+            record.Pause is { } ticks ? TimeSpan.FromTicks(ticks) : null,
+            record.LoadCount);
+        Retention.Restore(record.UnusedSince is { } since ? data.SinceServiceTime(since) : TimeSpan.Zero);
+        _ready.TrySetResult();
+    }
+
+    /// <summary>The snapshot is built, or none is needed because the source was stopped. It is kept from now on, but cannot be loaded.</summary>
+    public void Prepare(SnapshotReference? snapshot) => _state.Prepare(snapshot);
+
+    /// <summary>It is kept, and can be loaded.</summary>
+    public void Complete()
+    {
+        _state.Complete();
         Retention.SetUnused(true);
         _ready.TrySetResult();
     }
@@ -90,6 +142,9 @@ internal sealed class StoredCheckpoint : IInstanceSource, IDisposable
         // Nobody may be waiting, and then nobody observes the error.
         _ = _ready.Task.Exception;
     }
+
+    /// <summary>It has failed: what it holds is of no use.</summary>
+    public void GiveUp() => _state.Dispose();
 
     public Blueprint Load()
     {

@@ -7,9 +7,9 @@ namespace Unikraft.Platform.Checkpoints;
 
 /// <summary>The state that an instance was in at one moment, kept for others to continue from: what checkpoints and templates have in common.</summary>
 /// <remarks>The lock guards the fields below it. Nothing that may block or run foreign code is called under it.</remarks>
-internal sealed class StoredState(CloneSource source) : IDisposable
+internal sealed class StoredState(CloneSource source, bool? wasRunning = null) : IDisposable
 {
-    private readonly bool _wasRunning = source.Machine is not null;
+    private readonly bool _wasRunning = wasRunning ?? source.Machine is not null;
     private readonly Lock _lock = new();
     private SnapshotReference? _snapshot;
     private bool _isReady;
@@ -48,7 +48,7 @@ internal sealed class StoredState(CloneSource source) : IDisposable
         {
             lock (_lock)
             {
-                return VolumeSnapshot.AttachedOf(_snapshot?.Snapshot);
+                return VolumeSnapshot.AttachedOf(_snapshot?.Opened);
             }
         }
     }
@@ -70,14 +70,48 @@ internal sealed class StoredState(CloneSource source) : IDisposable
     /// <summary>How long the source stood still; <see langword="null"/> when it did not run.</summary>
     public TimeSpan? Pause { get; private set; }
 
+    /// <summary>Under what the snapshot is kept, if it is.</summary>
+    public Guid? KeptAs
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _snapshot?.KeptAs;
+            }
+        }
+    }
+
+    /// <summary>Whether the snapshot was taken over, so that the state can be kept, though it cannot be loaded yet.</summary>
+    public bool IsPrepared { get; private set; }
+
+    /// <summary>Goes on where a platform before has left off.</summary>
+    public void Recover(SnapshotReference? snapshot, long storedBytes, TimeSpan? pause, int loadCount)
+    {
+        lock (_lock)
+        {
+            (_snapshot, StoredBytes, Pause, _loadCount) = (snapshot, storedBytes, pause, loadCount);
+            (IsPrepared, _isReady) = (true, true);
+        }
+    }
+
     /// <summary>Takes the snapshot over: of a machine that ran, the one that a stopped instance held, or none for the image.</summary>
-    public void Complete(SnapshotReference? snapshot)
+    public void Prepare(SnapshotReference? snapshot)
     {
         lock (_lock)
         {
             _snapshot = snapshot;
             StoredBytes = _wasRunning ? snapshot!.Snapshot.StoredBytes : 0;
             Pause = _wasRunning ? snapshot!.Snapshot.Pause : null;
+            IsPrepared = true;
+        }
+    }
+
+    /// <summary>It can be loaded.</summary>
+    public void Complete()
+    {
+        lock (_lock)
+        {
             _isReady = true;
         }
     }

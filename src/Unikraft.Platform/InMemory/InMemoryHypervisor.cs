@@ -1,23 +1,39 @@
 using System.Text;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.InMemory.Files;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.InMemory;
 
 /// <summary>The second backend: scripted guests in place of machines.</summary>
-internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, HypervisorContext context) : IHypervisor
+internal sealed class InMemoryHypervisor : IHypervisor
 {
     private const int MaxStringBytes = 44 << 10;
     private const int PointerBytes = 8;
 
+    private readonly InMemorySnapshotFiles _snapshotFiles;
     private int _machines;
     private int _snapshots;
 
-    public HypervisorInfo Info { get; } =
-        new("in-memory", "scripted guests, no virtual hardware", options.MaxVcpus, MinMemoryMb: 1, options.MaxMemoryMb);
+    /// <param name="options">The options.</param>
+    /// <param name="context">The clock and the log.</param>
+    /// <param name="files">The file system of snapshots; that of the host when <see langword="null"/>.</param>
+    public InMemoryHypervisor(InMemoryHypervisorOptions options, HypervisorContext context, IFileLayer? files = null)
+    {
+        Options = options;
+        TimeProvider = context.TimeProvider;
+        Files = files ?? new HostFileLayer(directories: null);
+        Info = new("in-memory", "scripted guests, no virtual hardware", options.MaxVcpus, MinMemoryMb: 1, options.MaxMemoryMb);
+        _snapshotFiles = new InMemorySnapshotFiles(this);
+    }
 
-    public InMemoryHypervisorOptions Options => options;
+    public HypervisorInfo Info { get; }
 
-    public TimeProvider TimeProvider => context.TimeProvider;
+    public InMemoryHypervisorOptions Options { get; }
+
+    public TimeProvider TimeProvider { get; }
+
+    public IFileLayer Files { get; }
 
     /// <summary>The machines that were made and not disposed of.</summary>
     public int Machines => Volatile.Read(ref _machines);
@@ -35,19 +51,10 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
         cancellationToken.ThrowIfCancellationRequested();
         Require(configuration);
         MachineDisk.Require(configuration.Disks);
-        string name = Path.GetFileNameWithoutExtension(configuration.Image.Name);
-        if (!options.Guests.TryGetValue(name, out Func<ScriptedGuest>? factory))
-        {
-            throw new ImageException(
-                ImageError.UnknownFormat,
-                configuration.Image.Name,
-                $"There is no scripted guest for the image '{configuration.Image.Name}'. Known are: "
-                + string.Join(", ", options.Guests.Keys.Order(StringComparer.Ordinal)));
-        }
-
-        await DelayAsync(options.CreateLatency, cancellationToken).ConfigureAwait(false);
-        ThrowIf(options.CreateFailure?.Invoke(configuration));
-        return Make(new MachineState(configuration, factory()), configuration.Uuid, monitor, configuration.Disks);
+        ScriptedGuest guest = MakeGuest(configuration.Image.Name);
+        await DelayAsync(Options.CreateLatency, cancellationToken).ConfigureAwait(false);
+        ThrowIf(Options.CreateFailure?.Invoke(configuration));
+        return Make(new MachineState(configuration, guest), configuration.Uuid, monitor, configuration.Disks);
     }
 
     public async ValueTask<IVirtualMachine> RestoreAsync(
@@ -72,19 +79,30 @@ internal sealed class InMemoryHypervisor(InMemoryHypervisorOptions options, Hype
             throw new ArgumentException("The guest of the snapshot has disks in other slots or of other sizes.", nameof(disks));
         }
 
-        await DelayAsync(options.RestoreLatency, cancellationToken).ConfigureAwait(false);
-        ThrowIf(options.RestoreFailure?.Invoke(uuid));
+        await DelayAsync(Options.RestoreLatency, cancellationToken).ConfigureAwait(false);
+        ThrowIf(Options.RestoreFailure?.Invoke(uuid));
         return Make(state with { Guest = state.Guest.Clone() }, uuid, monitor, disks);
     }
 
-    // No files: a scripted guest is an object, which nobody but itself could write down.
     public TFeature? GetFeature<TFeature>()
-        where TFeature : class => this as TFeature;
+        where TFeature : class => this as TFeature ?? _snapshotFiles as TFeature;
+
+    /// <exception cref="ImageException">There is no such guest.</exception>
+    public ScriptedGuest MakeGuest(string image)
+    {
+        string name = Path.GetFileNameWithoutExtension(image);
+        return Options.Guests.TryGetValue(name, out Func<ScriptedGuest>? factory)
+            ? factory()
+            : throw new ImageException(
+                ImageError.UnknownFormat,
+                image,
+                $"There is no scripted guest for the image '{image}'. Known are: {string.Join(", ", Options.Guests.Keys.Order(StringComparer.Ordinal))}");
+    }
 
     public ValueTask DisposeAsync() => ValueTask.CompletedTask;
 
     public Task DelayAsync(TimeSpan latency, CancellationToken cancellationToken) =>
-        latency > TimeSpan.Zero ? Task.Delay(latency, context.TimeProvider, cancellationToken) : Task.CompletedTask;
+        latency > TimeSpan.Zero ? Task.Delay(latency, TimeProvider, cancellationToken) : Task.CompletedTask;
 
     public void OnSnapshotTaken() => Interlocked.Increment(ref _snapshots);
 

@@ -21,4 +21,14 @@ public abstract class ScriptedGuest
 
     /// <summary>Copies the guest with all its state, between two steps. The copy must share nothing that a step changes.</summary>
     public abstract ScriptedGuest Clone();
+
+    /// <summary>Writes the guest down with all its state, between two steps, for another process to go on with.</summary>
+    /// <returns>What <see cref="Load"/> understands; <see langword="null"/>, the default, for a guest that cannot be kept in files.</returns>
+    public virtual byte[]? Save() => null;
+
+    /// <summary>Takes on a state that was written down. Called once, on a new guest.</summary>
+    /// <param name="saved">What <see cref="Save"/> has returned.</param>
+    /// <exception cref="NotSupportedException">The guest cannot be kept in files.</exception>
+    /// <exception cref="FormatException">The state is not one of this guest.</exception>
+    public virtual void Load(ReadOnlySpan<byte> saved) => throw new NotSupportedException("The guest cannot be kept in files.");
 }

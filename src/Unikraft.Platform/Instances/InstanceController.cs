@@ -10,7 +10,7 @@ namespace Unikraft.Platform.Instances;
 /// <summary>The owner of one instance: starts, stops and ends it, and makes and gives back its machines.</summary>
 /// <remarks>What it is guarded by, and the rule for that lock, is <see cref="InstanceStatus"/>.</remarks>
 [SuppressMessage("Design", "CA1001:Types that own disposable fields should be disposable", Justification = "A run is disposed of when it ends.")]
-internal sealed class InstanceController
+internal sealed partial class InstanceController
 {
     private readonly PlatformContext _platform;
     private readonly ResourceIdentity _identity;
@@ -46,6 +46,7 @@ internal sealed class InstanceController
         Updates = new InstanceUpdates(_status, Connections, platform.Hypervisor.Info);
         Origin = blueprint.Origin;
         Log = new InstanceLog(platform.Settings.LogCapacityBytes);
+        KeepChanges();
     }
 
     public ResourceIdentity Identity => _identity;
@@ -400,7 +401,11 @@ internal sealed class InstanceController
                 _platform.Rundown.Closing);
             run.Machine = snapshot is null
                 ? await _platform.Hypervisor.CreateAsync(run.Configuration.ForMachine(_identity), run, either.Token).ConfigureAwait(false)
-                : await _platform.Hypervisor.RestoreAsync(snapshot.Snapshot, _identity.Uuid, run, either.Token).ConfigureAwait(false);
+                : await _platform.Hypervisor.RestoreAsync(
+                    await snapshot.OpenAsync(either.Token).ConfigureAwait(false),
+                    _identity.Uuid,
+                    run,
+                    either.Token).ConfigureAwait(false);
             await run.Machine.StartAsync(either.Token).ConfigureAwait(false);
         }
         catch (Exception error)
@@ -441,7 +446,8 @@ internal sealed class InstanceController
         {
             run.Escalation = new StopEscalation(run.Machine!, Time, _reports.Escalated);
             stop = run.StopWhenStarted is { } gracePeriod ? new StopPlan(run.Forced, gracePeriod) : null;
-            used = Snapshots.TakeNext();
+            used = Snapshots.BeginRun();
+            _status.Changed?.Invoke();
             entered = restored && run.Machine!.HasReachedMain && EnterRunning(run, now);
             _started.TrySetResult(run);
         }
@@ -552,6 +558,7 @@ internal sealed class InstanceController
         run.Escalation!.Dispose();
         TimeSpan cpuTime = run.Machine.GetFeature<IMachineStatistics>()?.CpuTime ?? default;
         StopOutcome outcome;
+        SnapshotReference? used;
         TimeSpan? restartDelay;
         int restartAttempt;
         Func<Task>? delete;
@@ -560,6 +567,7 @@ internal sealed class InstanceController
             outcome = run.Suspension is null
                 ? StopOutcome.Compose(run.Initiator, run.Forced, exit)
                 : StopOutcome.Suspended(run.Initiator);
+            used = Snapshots.EndRun();
             if (run.Suspension is { } memory)
             {
                 Snapshots.SetNext(memory);
@@ -573,6 +581,7 @@ internal sealed class InstanceController
             delete = EndRun(run, run.EndsInStandby);
         }
 
+        used?.Dispose();
         run.Ended.SetResult();
         _reports.Stopped(outcome, exit);
         if (restartDelay is { } delay)
@@ -641,6 +650,7 @@ internal sealed class InstanceController
         if (_status.Run is not { } run)
         {
             _status.NoteUse();
+            _status.Changed?.Invoke();
             return null;
         }
 

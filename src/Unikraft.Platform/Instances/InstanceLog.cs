@@ -13,6 +13,7 @@ internal sealed class InstanceLog(int capacity)
     private readonly Lock _lock = new();
     private byte[] _ring = [];
     private long _end;
+    private long _floor;
     private bool _completed;
     private TaskCompletionSource? _written;
 
@@ -27,7 +28,7 @@ internal sealed class InstanceLog(int capacity)
         }
     }
 
-    private long Start => Math.Max(0, _end - _ring.Length);
+    private long Start => Math.Max(_floor, _end - _ring.Length);
 
     public void Append(ReadOnlySpan<byte> output)
     {
@@ -58,6 +59,22 @@ internal sealed class InstanceLog(int capacity)
         }
 
         written?.TrySetResult();
+    }
+
+    /// <summary>Appends what was kept in a file, at its own offset: what is missing before it is not available any more.</summary>
+    public void Restore(long offset, ReadOnlySpan<byte> output)
+    {
+        lock (_lock)
+        {
+            if (offset != _end)
+            {
+                // Positions in a ring that still grows are offsets.
+                _ring = _ring.Length < capacity ? new byte[capacity] : _ring;
+                (_floor, _end) = (offset, offset);
+            }
+        }
+
+        Append(output);
     }
 
     /// <summary>Copies up to <see cref="ChunkSize"/> bytes from an offset, or from the oldest byte kept if that is newer.</summary>

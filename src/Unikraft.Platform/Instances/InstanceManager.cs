@@ -3,6 +3,7 @@ using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Templates;
 using Unikraft.Platform.Volumes;
 
@@ -56,6 +57,7 @@ internal sealed class InstanceManager(
         InstanceController found = instances.Find(instance);
         using Retention.Use use = found.Retention.TryEnter() ?? throw instances.NotFound(instance);
         await found.StartAsync(cancellationToken).ConfigureAwait(false);
+        await platform.TryCommitAsync().ConfigureAwait(false);
         return found.Describe();
     }
 
@@ -77,7 +79,9 @@ internal sealed class InstanceManager(
             request?.Force ?? false,
             request?.GracePeriod ?? platform.Settings.StopGracePeriod,
             Durations.RequireDrainTimeout(request?.DrainTimeout, platform.Settings.MaxDrainTimeout));
-        return await instances.Find(instance).StopAsync(StopInitiator.User, plan, cancellationToken).ConfigureAwait(false);
+        Instance stopped = await instances.Find(instance).StopAsync(StopInitiator.User, plan, cancellationToken).ConfigureAwait(false);
+        await platform.TryCommitAsync().ConfigureAwait(false);
+        return stopped;
     }
 
     public async Task<Instance> SuspendAsync(NameOrUuid instance, CancellationToken cancellationToken = default)
@@ -86,6 +90,7 @@ internal sealed class InstanceManager(
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = instances.Find(instance);
         await found.Suspension.SuspendAsync(cancellationToken).ConfigureAwait(false);
+        await platform.TryCommitAsync().ConfigureAwait(false);
         return found.Describe();
     }
 
@@ -133,11 +138,12 @@ internal sealed class InstanceManager(
             throw instances.NotFound(instance);
         }
 
+        await platform.CommitAsync().ConfigureAwait(false);
         platform.Logger.InstanceDeleted(before.Name, before.Uuid);
         return before;
     }
 
-    public Task<Instance> PatchAsync(
+    public async Task<Instance> PatchAsync(
         NameOrUuid instance,
         IReadOnlyList<PatchOperation> operations,
         CancellationToken cancellationToken = default)
@@ -145,7 +151,13 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
-        return found.Updates.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw instances.NotFound(instance);
+        if (!found.Updates.TryPatch(operations))
+        {
+            throw instances.NotFound(instance);
+        }
+
+        await platform.CommitAsync().ConfigureAwait(false);
+        return found.Describe();
     }
 
     public Instance Get(NameOrUuid instance) => Find(instance).Describe();
@@ -257,7 +269,7 @@ internal sealed class InstanceManager(
                 {
                     await platform.Volumes.PrepareAsync(
                         creation.Identity,
-                        blueprint.Snapshot?.Snapshot,
+                        blueprint.Snapshot is null ? null : await blueprint.Snapshot.OpenAsync(cancellationToken).ConfigureAwait(false),
                         request,
                         volume => volumes.CreateOwnedAsync(volume, creation.Identity.Uuid, cancellationToken),
                         cancellationToken).ConfigureAwait(false);
@@ -266,16 +278,19 @@ internal sealed class InstanceManager(
                 }
             }
 
+            if (platform.Data is { } data)
+            {
+                await KeepAsync(data, creations, request, cancellationToken).ConfigureAwait(false);
+            }
+
             if (request.Autostart)
             {
                 await Task.WhenAll(creations.Select(creation => creation.Instance!.StartAsync(cancellationToken))).ConfigureAwait(false);
             }
 
             cancellationToken.ThrowIfCancellationRequested();
-            foreach (Creation creation in creations)
-            {
-                instances.Add(creation.Identity, creation.Instance!);
-            }
+            Publish(creations, stored, load);
+            await platform.CommitAsync().ConfigureAwait(false);
         }
         catch
         {
@@ -287,15 +302,12 @@ internal sealed class InstanceManager(
             activity?.Dispose();
         }
 
-        load?.Succeed();
         foreach (Creation creation in creations)
         {
-            stored?.CountLoad();
-            creation.Instance!.Publish();
             platform.Logger.InstanceCreated(
                 creation.Identity.Name,
                 creation.Identity.Uuid,
-                creation.Instance.Origin?.Name ?? request.Image!.Name);
+                creation.Instance!.Origin?.Name ?? request.Image!.Name);
         }
 
         if (waitTimeout is not { } timeout)
@@ -310,8 +322,95 @@ internal sealed class InstanceManager(
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
             await UndoAsync(creations).ConfigureAwait(false);
+            await platform.TryCommitAsync().ConfigureAwait(false);
             throw;
         }
+    }
+
+    /// <summary>Adds an instance that was kept.</summary>
+    public void Recover(Guid uuid, InstanceRecord record, DataDirectory data)
+    {
+        ResourceIdentity identity = record.ToIdentity(uuid);
+        using SnapshotReference? snapshot = data.RecoverSnapshot(record.Snapshot);
+        Blueprint blueprint = new(
+            record.Configuration.ToConfiguration(data),
+            snapshot,
+            record.Origin.ToOrigin(),
+            data.ReadLineage(record.Lineage));
+        InstancePolicies policies = new(
+            record.RestartPolicy,
+            record.Features,
+            record.ScaleToZero is { } scale ? new ScaleToZero(scale.Stateful, TimeSpan.FromTicks(scale.CooldownTime)) : null);
+        InstanceController instance = Make(identity, blueprint, policies, record.ToMetadata());
+        if (data.Logs.Restore(uuid, instance.Log, record.LogEnd) is { } damage)
+        {
+            platform.Logger.DamageFound(KeptLogs.NameOf(uuid), damage);
+        }
+
+        instances.Recover(identity, instance);
+        instance.Restore(record, data);
+    }
+
+    // What the start and the instance need after a restart of the host: the bytes of the image, and the snapshot unless it is about to be used up.
+    private static async Task KeepAsync(
+        DataDirectory data,
+        List<Creation> creations,
+        CreateInstanceRequest request,
+        CancellationToken cancellationToken)
+    {
+        if (request.Image is { } image)
+        {
+            await data.Images.KeepAsync(image, cancellationToken).ConfigureAwait(false);
+        }
+
+        if (!request.Autostart)
+        {
+            foreach (Creation creation in creations)
+            {
+                await creation.Instance!.Snapshots.KeepNextAsync(data, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    private void Publish(List<Creation> creations, IInstanceSource? stored, Retention.Use? load)
+    {
+        if (platform.Data is { } data)
+        {
+            lock (data.Gate)
+            {
+                PublishTogether();
+            }
+        }
+        else
+        {
+            PublishTogether();
+        }
+
+        void PublishTogether()
+        {
+            foreach (Creation creation in creations)
+            {
+                instances.Add(creation.Identity, creation.Instance!);
+            }
+
+            load?.Succeed();
+            foreach (Creation creation in creations)
+            {
+                stored?.CountLoad();
+                creation.Instance!.Publish();
+            }
+        }
+    }
+
+    private bool Remove(ResourceIdentity identity)
+    {
+        bool isRemoved = instances.Remove(identity);
+        if (isRemoved && platform.Data is { } data)
+        {
+            data.Removed(new StateKey(StateKind.Instance, identity.Uuid));
+        }
+
+        return isRemoved;
     }
 
     // The first one is called as the request says, the others after it.
@@ -328,7 +427,8 @@ internal sealed class InstanceManager(
     {
         foreach (Creation creation in creations)
         {
-            instances.Remove(creation.Identity);
+            Remove(creation.Identity);
+            platform.Data?.Logs.Detach(creation.Identity.Uuid);
         }
 
         await Task.WhenAll(creations.Select(creation => creation.Instance is { } made ? CloseAsync(made) : Task.CompletedTask))
@@ -371,19 +471,24 @@ internal sealed class InstanceManager(
             metadata = metadata with { Autokill = stored.InheritedAutokill };
         }
 
+        return Make(identity, blueprint, new InstancePolicies(request.RestartPolicy, request.Features, request.ScaleToZero), metadata);
+    }
+
+    private InstanceController Make(ResourceIdentity identity, Blueprint blueprint, InstancePolicies policies, ResourceMetadata metadata)
+    {
         InstanceController? instance = null;
         Retention retention = new(
             platform,
             "instance",
             identity,
             metadata,
-            () => instances.Remove(identity),
+            () => Remove(identity),
             () => CloseAsync(instance!));
         instance = new InstanceController(
             platform,
             identity,
             blueprint with { Snapshot = blueprint.Snapshot?.Share() },
-            new InstancePolicies(request.RestartPolicy, request.Features, request.ScaleToZero),
+            policies,
             retention,
             new InstanceTransitions(identity, platform.TimeProvider, _transitions),
             this);

@@ -3,6 +3,7 @@ using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Instances;
 
@@ -17,6 +18,7 @@ internal sealed class InstanceSnapshots
     private readonly InstanceStatus _status;
     private readonly SnapshotTurns _turns = new();
     private SnapshotReference? _next;
+    private SnapshotReference? _running;
     private ImmutableList<CheckpointReference> _history;
 
     public InstanceSnapshots(PlatformContext platform, InstanceStatus status, Blueprint blueprint)
@@ -44,6 +46,7 @@ internal sealed class InstanceSnapshots
         lock (_status.Sync)
         {
             _history = _history.Insert(0, checkpoint);
+            _status.Changed?.Invoke();
         }
     }
 
@@ -52,7 +55,56 @@ internal sealed class InstanceSnapshots
         lock (_status.Sync)
         {
             _history = _history.Remove(checkpoint);
+            _status.Changed?.Invoke();
         }
+    }
+
+    /// <summary>Under what the snapshot is kept that the instance continues from, or has continued from in the run under way. Under the lock.</summary>
+    public Guid? KeptAs => (_next ?? _running)?.KeptAs;
+
+    /// <summary>The same as <see cref="History"/>, under the lock.</summary>
+    public ImmutableList<CheckpointReference> HistoryLocked => _history;
+
+    /// <summary>Saves the snapshot that the next start continues from.</summary>
+    public async Task KeepNextAsync(DataDirectory data, CancellationToken cancellationToken)
+    {
+        SnapshotReference? next;
+        lock (_status.Sync)
+        {
+            next = ShareNext();
+        }
+
+        if (next is not null)
+        {
+            using (next)
+            {
+                await next.KeepAsync(data, cancellationToken).ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Gives up the snapshot that starts continue from, but holds on to its file until the run is over: should the host end before, the next start continues
+    /// from there. Under the lock; the result is disposed of outside.
+    /// </summary>
+    public SnapshotReference? BeginRun()
+    {
+        SnapshotReference? taken = TakeNext();
+        if (taken?.KeptAs is null)
+        {
+            return taken;
+        }
+
+        _running = taken;
+        return null;
+    }
+
+    /// <summary>The run is over. Under the lock; the result is disposed of outside.</summary>
+    public SnapshotReference? EndRun()
+    {
+        SnapshotReference? ended = _running;
+        _running = null;
+        return ended;
     }
 
     /// <summary>A hold on the snapshot that a start continues from, if there is one. Under the lock.</summary>

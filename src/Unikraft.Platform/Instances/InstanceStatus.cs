@@ -44,6 +44,16 @@ internal sealed class InstanceStatus
 
     public Retention Retention { get; }
 
+    /// <summary>Called under the lock when something has changed that is to be kept.</summary>
+    public Action? Changed { get; set; }
+
+    /// <summary>Whether the instance can be found, and is not going.</summary>
+    public bool IsKept => _published.Task.IsCompleted && _refusal is null;
+
+    public InstanceOrigin? Origin => _origin;
+
+    public InstanceTransitions Transitions => _transitions;
+
     /// <summary>Completes when the instance can be found, or never will be.</summary>
     public Task Published => _published.Task;
 
@@ -57,6 +67,9 @@ internal sealed class InstanceStatus
 
     /// <summary>What the instance does by itself.</summary>
     public InstancePolicies Policies { get; set; }
+
+    /// <summary>Goes on in standby, where a platform before has left off. Before it can be found.</summary>
+    public void RestoreStandby() => State = InstanceState.Standby;
 
     /// <summary>The run under way, from its start to the end of its machine.</summary>
     public InstanceRun? Run { get; set; }
@@ -93,6 +106,7 @@ internal sealed class InstanceStatus
         _published.TrySetResult();
         _transitions.Publish();
         NoteUse();
+        Changed?.Invoke();
     }
 
     /// <summary>Refuses whatever is asked from now on, and whoever waits for something.</summary>
@@ -123,6 +137,7 @@ internal sealed class InstanceStatus
             ?? throw new InvalidOperationException($"The trigger {trigger} is not allowed in the state {State}.");
         _transitions.Add(before, State, StopReason());
         NoteUse();
+        Changed?.Invoke();
         Instance? reached = null;
         for (int i = _waiters.Count - 1; i >= 0; i--)
         {

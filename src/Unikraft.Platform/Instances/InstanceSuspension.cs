@@ -88,10 +88,27 @@ internal sealed class InstanceSuspension(
         SnapshotReference memory = await platform.CancelOnCloseAsync(
             token => snapshots.CaptureAsync(clone, ClonePurpose.Suspension, pauseBudget: null, token),
             cancellationToken).ConfigureAwait(false);
-        if (TrySuspend(initiator, onlyIn, machine, memory) is not { } run)
+        InstanceRun? run = null;
+        try
         {
-            memory.Dispose();
-            machine.Resume();
+            if (platform.Data is { } data)
+            {
+                await memory.KeepAsync(data, cancellationToken).ConfigureAwait(false);
+            }
+
+            run = TrySuspend(initiator, onlyIn, machine, memory);
+        }
+        finally
+        {
+            if (run is null)
+            {
+                memory.Dispose();
+                machine.Resume();
+            }
+        }
+
+        if (run is null)
+        {
             lock (status.Sync)
             {
                 status.ThrowIfClosed();

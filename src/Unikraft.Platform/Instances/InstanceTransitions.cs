@@ -13,6 +13,16 @@ internal sealed class InstanceTransitions(ResourceIdentity identity, TimeProvide
     private List<InstanceTransition>? _untold = [];
     private long _lastNumber;
 
+    /// <summary>The number of the newest transition.</summary>
+    public long LastNumber => _lastNumber;
+
+    /// <summary>Goes on counting where a platform before has left off: what it told is not told again.</summary>
+    public void Restore(long lastNumber)
+    {
+        _lastNumber = lastNumber;
+        _untold = null;
+    }
+
     public void Add(InstanceState? from, InstanceState? to, StopReason? stopReason)
     {
         InstanceTransition transition = new(

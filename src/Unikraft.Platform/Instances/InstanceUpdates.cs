@@ -38,6 +38,7 @@ internal sealed class InstanceUpdates(InstanceStatus status, ConnectionGate conn
                 connections.WatchIdleness();
             }
 
+            status.Changed?.Invoke();
             return true;
         }
     }

@@ -34,9 +34,10 @@ internal sealed class RestartScheduler(
     }
 
     // Under the lock. A restart without delay is only set off here: it begins on another thread.
-    private TimeSpan Schedule(int attempt)
+    private TimeSpan Schedule(int attempt) => Schedule(attempt, RestartBackoff.Delay(attempt));
+
+    private TimeSpan Schedule(int attempt, TimeSpan delay)
     {
-        TimeSpan delay = RestartBackoff.Delay(attempt);
         RestartSequence sequence = status.Restart = new RestartSequence(attempt);
         if (delay == TimeSpan.Zero)
         {
@@ -52,8 +53,14 @@ internal sealed class RestartScheduler(
                 Timeout.InfiniteTimeSpan);
         }
 
+        status.Changed?.Invoke();
         return delay;
     }
+
+    /// <summary>Goes on with a sequence that a platform before has begun. Under the lock.</summary>
+    /// <param name="attempt">Counts the restarts of the sequence.</param>
+    /// <param name="delay">The time left until the next one.</param>
+    public void Resume(int attempt, TimeSpan delay) => Schedule(attempt, delay);
 
     private async Task RestartAsync(RestartSequence sequence)
     {

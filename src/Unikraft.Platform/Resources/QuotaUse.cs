@@ -23,6 +23,15 @@ internal sealed class QuotaUse(PlatformQuotas quotas)
         }
     }
 
+    /// <summary>Counts what was there before, even when there may not be as many any more.</summary>
+    public void Recover()
+    {
+        lock (_lock)
+        {
+            _allocated++;
+        }
+    }
+
     public void Free()
     {
         lock (_lock)

@@ -19,6 +19,7 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
     // A name and who holds it: a resource of this kind or, when it was moved, of another one.
     private readonly Dictionary<string, (Guid Uuid, string Kind)> _names = new(StringComparer.Ordinal);
     private readonly Dictionary<Guid, (ResourceIdentity Identity, T Resource)> _resources = [];
+    private readonly Dictionary<Guid, DataDamageException> _damaged = [];
     private long _lastOrder;
 
     private string KindWithArticle => kindWithArticle;
@@ -106,8 +107,81 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         }
     }
 
+    /// <summary>Reserves a name for a resource that has its UUID from elsewhere.</summary>
+    /// <exception cref="NameConflictException">The name is taken, or there is a resource of that UUID.</exception>
+    /// <exception cref="QuotaExceededException">There are as many resources as there may be.</exception>
+    public ResourceIdentity ReserveImported(Guid uuid, string name, DateTimeOffset createdAt)
+    {
+        lock (_lock)
+        {
+            if (_resources.TryGetValue(uuid, out var present))
+            {
+                throw new NameConflictException(kindWithArticle, present.Identity.Name);
+            }
+
+            if (_names.TryGetValue(name, out var holder))
+            {
+                throw new NameConflictException(holder.Kind, name);
+            }
+
+            quotas?.Allocate(kind);
+            _names.Add(name, (uuid, kindWithArticle));
+            return new ResourceIdentity(uuid, name, createdAt, ++_lastOrder);
+        }
+    }
+
+    /// <summary>Adds a resource that was kept.</summary>
+    public void Recover(ResourceIdentity identity, T resource)
+    {
+        lock (_lock)
+        {
+            Adopt(identity, resource);
+            quotas?.Recover();
+            _lastOrder = Math.Max(_lastOrder, identity.Order);
+        }
+    }
+
+    /// <summary>Takes a name for a resource of another kind, as a move does.</summary>
+    public void RecoverMoved<TOther>(ResourceRegistry<TOther> other, ResourceIdentity identity)
+        where TOther : class
+    {
+        lock (_lock)
+        {
+            _names.TryAdd(identity.Name, (identity.Uuid, other.KindWithArticle));
+            _lastOrder = Math.Max(_lastOrder, identity.Order);
+        }
+    }
+
+    /// <summary>Notes a resource that was kept and is damaged: whoever wants it by its UUID is told so.</summary>
+    public void AddDamaged(Guid uuid, DataDamageException damage)
+    {
+        lock (_lock)
+        {
+            _damaged[uuid] = damage;
+        }
+    }
+
+    public bool RemoveDamaged(Guid uuid)
+    {
+        lock (_lock)
+        {
+            return _damaged.Remove(uuid);
+        }
+    }
+
     /// <exception cref="ResourceNotFoundException">There is none.</exception>
-    public T Find(NameOrUuid reference) => TryFind(reference, out T? resource) ? resource : throw NotFound(reference);
+    /// <exception cref="DataDamageException">It is damaged.</exception>
+    public T Find(NameOrUuid reference) => TryFind(reference, out T? resource) ? resource : throw Unusable(reference);
+
+    private Exception Unusable(NameOrUuid reference)
+    {
+        lock (_lock)
+        {
+            return reference.Uuid is { } uuid && _damaged.TryGetValue(uuid, out DataDamageException? damage)
+                ? new DataDamageException(damage.Path, damage.Dependents, damage.Message, damage)
+                : NotFound(reference);
+        }
+    }
 
     public ResourceNotFoundException NotFound(NameOrUuid reference) => new(kind, reference);
 

@@ -41,6 +41,29 @@ internal sealed class Retention(
         }
     }
 
+    /// <summary>Called under the lock when something has changed that is to be kept.</summary>
+    public Action? Changed { get; set; }
+
+    /// <summary>What is to be kept of it: the metadata, and for how long the resource has not been used, if it is not.</summary>
+    public (ResourceMetadata Metadata, TimeSpan? UnusedFor) Save()
+    {
+        lock (_lock)
+        {
+            return (_metadata, _unusedSince is { } since ? platform.TimeProvider.GetElapsedTime(since) : null);
+        }
+    }
+
+    /// <summary>Goes on where a platform before has left off.</summary>
+    public void Restore(TimeSpan unusedFor)
+    {
+        lock (_lock)
+        {
+            TimeProvider time = platform.TimeProvider;
+            _unusedSince = time.GetTimestamp() - (long)(unusedFor.TotalSeconds * time.TimestampFrequency);
+            Arm();
+        }
+    }
+
     /// <summary>Changes the metadata.</summary>
     /// <returns>False when the resource is gone.</returns>
     /// <exception cref="InvalidRequestException">One of the operations is not allowed; nothing was changed.</exception>
@@ -55,6 +78,7 @@ internal sealed class Retention(
 
             _metadata = _metadata.Apply(operations);
             Arm();
+            Changed?.Invoke();
             return true;
         }
     }
@@ -138,6 +162,7 @@ internal sealed class Retention(
             {
                 _unusedSince = isUnused ? platform.TimeProvider.GetTimestamp() : null;
                 Arm();
+                Changed?.Invoke();
             }
         }
     }
@@ -176,6 +201,7 @@ internal sealed class Retention(
             if (resetsTime && _unusedSince is not null)
             {
                 _unusedSince = platform.TimeProvider.GetTimestamp();
+                Changed?.Invoke();
             }
 
             Arm();

@@ -1,11 +1,12 @@
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Templates;
 
 /// <summary>The owner of one template. It has the identity of the instance that it was made of.</summary>
-internal sealed class StoredTemplate : IInstanceSource, IDisposable
+internal sealed class StoredTemplate : IInstanceSource, IKeptResource, IDisposable
 {
     private readonly StoredState _state;
     private readonly InstanceOrigin? _origin;
@@ -22,19 +23,79 @@ internal sealed class StoredTemplate : IInstanceSource, IDisposable
         InstanceOrigin? origin,
         PlatformContext platform,
         Func<StoredTemplate, bool> remove)
+        : this(source, origin, platform.TimeProvider.GetUtcNow(), platform, remove)
+    {
+        _state.Prepare(snapshot);
+        _state.Complete();
+    }
+
+    private StoredTemplate(
+        CloneSource source,
+        InstanceOrigin? origin,
+        DateTimeOffset convertedAt,
+        PlatformContext platform,
+        Func<StoredTemplate, bool> remove,
+        ResourceMetadata? metadata = null)
     {
         _state = new StoredState(source);
-        _state.Complete(snapshot);
         _origin = origin;
-        _convertedAt = platform.TimeProvider.GetUtcNow();
+        _convertedAt = convertedAt;
         // Giving memory back takes its time.
         Retention = new Retention(
             platform,
             "template",
             Identity,
-            ResourceMetadata.None,
+            metadata ?? ResourceMetadata.None,
             () => remove(this),
             () => Task.Run(Dispose, CancellationToken.None));
+        if (platform.Data is { } data)
+        {
+            Retention.Changed = () => data.Changed(this);
+        }
+    }
+
+    public StateKey Key => new(StateKind.Template, Identity.Uuid);
+
+    /// <summary>Goes on where a platform before has left off.</summary>
+    public static StoredTemplate Recover(Guid uuid, TemplateRecord record, DataDirectory data, PlatformContext platform, Func<StoredTemplate, bool> remove)
+    {
+        CloneSource source = new(
+            record.ToIdentity(uuid),
+            record.Configuration.ToConfiguration(data),
+            data.ReadLineage(record.Lineage),
+            Machine: null,
+            Snapshot: null);
+        StoredTemplate template = new(source, record.Origin.ToOrigin(), record.ConvertedAt, platform, remove, record.ToMetadata());
+        template._state.Recover(data.RecoverSnapshot(record.Snapshot), record.StoredBytes, pause: null, record.CloneCount);
+        template.Retention.Restore(record.UnusedSince is { } since ? data.SinceServiceTime(since) : TimeSpan.Zero);
+        return template;
+    }
+
+    public ResourceRecord? Save(DataDirectory data)
+    {
+        if (_state.IsDisposed)
+        {
+            return null;
+        }
+
+        (ResourceMetadata metadata, TimeSpan? unusedFor) = Retention.Save();
+        return new TemplateRecord
+        {
+            Name = Identity.Name,
+            CreatedAt = Identity.CreatedAt,
+            Order = Identity.Order,
+            Configuration = _state.Source.Configuration.ToRecord(data),
+            Lineage = data.KeepLineage(_state.Source.History),
+            Tags = metadata.Tags,
+            DeleteLock = metadata.DeleteLock,
+            Autokill = metadata.Autokill?.Time.Ticks,
+            UnusedSince = data.ToServiceTime(unusedFor ?? TimeSpan.Zero),
+            Snapshot = _state.KeptAs,
+            Origin = _origin?.ToRecord(),
+            ConvertedAt = _convertedAt,
+            CloneCount = _state.LoadCount,
+            StoredBytes = _state.StoredBytes,
+        };
     }
 
     public Retention Retention { get; }

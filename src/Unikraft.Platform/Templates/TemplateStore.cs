@@ -2,6 +2,7 @@ using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Templates;
 
@@ -38,6 +39,7 @@ internal sealed class TemplateStore(
         AutokillPolicy? autokill,
         CancellationToken cancellationToken)
     {
+        platform.Data?.RequireSpace();
         CloneSource clone = await instance.Snapshots
             .BeginCloneAsync(ClonePurpose.Template, onlyIn, waitForPending: false, cancellationToken)
             .ConfigureAwait(false);
@@ -49,21 +51,23 @@ internal sealed class TemplateStore(
                 cancellationToken).ConfigureAwait(false);
         }
 
+        if (platform.Data is { } data && snapshot is not null)
+        {
+            await KeepAsync(data, clone, snapshot, cancellationToken).ConfigureAwait(false);
+        }
+
         StoredTemplate template = new(clone, snapshot, instance.Origin, platform, Remove);
-        if (!instance.Retention.TryHandOver(
-            template.Retention,
-            autokill,
-            () => instances.MoveTo(templates, instance.Identity, template)))
+        if (!TryHandOver(instance, template, autokill))
         {
             // Deleted meanwhile, or converted by somebody else: its machine is being ended in any case.
             template.Dispose();
             throw instances.NotFound(instance.Identity.Uuid);
         }
 
-        platform.Volumes.Adopt(snapshot?.Snapshot, instance.Identity.Uuid);
-        template.Retention.SetUnused(true);
+        platform.Volumes.Adopt(snapshot?.Opened, instance.Identity.Uuid);
         NameOrUuid uuid = instance.Identity.Uuid;
         await live.CloseAsync(instance, StopInitiator.Platform, () => instances.NotFound(uuid)).ConfigureAwait(false);
+        await platform.CommitAsync().ConfigureAwait(false);
         platform.Logger.TemplateReady(instance.Identity.Name, instance.Identity.Uuid, template.Describe().StoredBytes);
         return template.Describe();
     }
@@ -90,10 +94,11 @@ internal sealed class TemplateStore(
             throw templates.NotFound(template);
         }
 
+        await platform.CommitAsync().ConfigureAwait(false);
         platform.Logger.TemplateDeleted(found.Identity.Name, found.Identity.Uuid);
     }
 
-    public Task<Template> PatchAsync(
+    public async Task<Template> PatchAsync(
         NameOrUuid template,
         IReadOnlyList<PatchOperation> operations,
         CancellationToken cancellationToken = default)
@@ -102,7 +107,13 @@ internal sealed class TemplateStore(
         platform.Rundown.ThrowIfClosed();
         cancellationToken.ThrowIfCancellationRequested();
         StoredTemplate found = templates.Find(template);
-        return found.Retention.TryPatch(operations) ? Task.FromResult(found.Describe()) : throw templates.NotFound(template);
+        if (!found.Retention.TryPatch(operations))
+        {
+            throw templates.NotFound(template);
+        }
+
+        await platform.CommitAsync().ConfigureAwait(false);
+        return found.Describe();
     }
 
     /// <summary>Lets go of all snapshots. No operation runs any more.</summary>
@@ -115,12 +126,71 @@ internal sealed class TemplateStore(
         }
     }
 
+    /// <summary>Adds a template that was kept.</summary>
+    public void Recover(Guid uuid, TemplateRecord record, DataDirectory data)
+    {
+        StoredTemplate template = StoredTemplate.Recover(uuid, record, data, platform, Remove);
+        templates.Recover(template.Identity, template);
+        instances.RecoverMoved(templates, template.Identity);
+    }
+
+    private static async Task KeepAsync(DataDirectory data, CloneSource clone, SnapshotReference snapshot, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await snapshot.KeepAsync(data, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            snapshot.Dispose();
+            // It stands still for the snapshot, and goes on without.
+            clone.Machine?.Resume();
+            throw;
+        }
+    }
+
+    // Together, so that there is never both of them nor neither.
+    private bool TryHandOver(InstanceController instance, StoredTemplate template, AutokillPolicy? autokill)
+    {
+        if (platform.Data is not { } data)
+        {
+            return HandOver();
+        }
+
+        lock (data.Gate)
+        {
+            bool isDone = HandOver();
+            if (isDone)
+            {
+                data.Removed(instance.Key);
+                data.Changed(template);
+            }
+
+            return isDone;
+        }
+
+        bool HandOver()
+        {
+            bool isDone = instance.Retention.TryHandOver(
+                template.Retention,
+                autokill,
+                () => instances.MoveTo(templates, instance.Identity, template));
+            if (isDone)
+            {
+                template.Retention.SetUnused(true);
+            }
+
+            return isDone;
+        }
+    }
+
     private bool Remove(StoredTemplate template)
     {
         bool removed = templates.Remove(template.Identity);
         if (removed)
         {
             instances.Release(template.Identity);
+            platform.Data?.Removed(template.Key);
         }
 
         return removed;

@@ -62,5 +62,9 @@ internal sealed class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCa
         catalog.BeginDelete(catalog.OwnedBy(id));
     }
 
+    public IReadOnlyList<string> GetFiles(Guid id) => inner.GetFiles(id);
+
+    public Task AdoptAsync(Guid id, string from, CancellationToken cancellationToken = default) => inner.AdoptAsync(id, from, cancellationToken);
+
     public ValueTask DisposeAsync() => inner.DisposeAsync();
 }

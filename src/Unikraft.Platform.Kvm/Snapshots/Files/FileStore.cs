@@ -78,6 +78,26 @@ internal sealed class FileStore(IFileSystem files, string path)
         }
     }
 
+    /// <summary>The names of the files in another directory.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal IReadOnlyList<string> ListOf(string directory)
+    {
+        List<string> names = [];
+        StoredFile.Check(files.List(directory, names), "Listing", directory);
+        return names;
+    }
+
+    /// <summary>Takes a file from another directory of the same file system, unless one of that name is here.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void Take(string name, string from)
+    {
+        using StoredFile? present = TryOpen(name);
+        if (present is null)
+        {
+            Check(files.Rename(Path.Combine(from, name), PathOf(name)), "Publishing", name);
+        }
+    }
+
     /// <returns>The file, or <see langword="null"/> when it is not there.</returns>
     internal StoredFile? TryOpen(string name)
     {

@@ -8,6 +8,10 @@ namespace Unikraft.Platform.Kvm.Snapshots.Files;
 /// <param name="logger">Where to log.</param>
 internal sealed class KvmSnapshotFiles(IFileSystem files, ILogger logger) : ISnapshotFiles
 {
+    public IReadOnlyDictionary<string, string> Machine => HostMachine.Describe();
+
+    public string? FindIncompatibility(IReadOnlyDictionary<string, string> machine) => HostMachine.Compare(machine, HostMachine.Describe());
+
     public async Task<ISnapshotDirectory> OpenDirectoryAsync(string path, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(path);

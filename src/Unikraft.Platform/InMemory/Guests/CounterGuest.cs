@@ -34,6 +34,42 @@ internal sealed class CounterGuest : ScriptedGuest
 
     public override ScriptedGuest Clone() => (ScriptedGuest)MemberwiseClone();
 
+    public override byte[] Save()
+    {
+        using MemoryStream stream = new();
+        using BinaryWriter writer = new(stream);
+        writer.Write(_isBooted);
+        writer.Write(_period.Ticks);
+        writer.Write(_ticks);
+        writer.Write(_isQuiet);
+        writer.Write(_nonce);
+        writer.Write(_tick);
+        writer.Write(_deadline?.Ticks ?? -1);
+        writer.Write(_gap.Ticks);
+        writer.Write(_mark);
+        writer.Write((byte)(_asked is { } asked ? (int)asked + 1 : 0));
+        writer.Flush();
+        return stream.ToArray();
+    }
+
+    public override void Load(ReadOnlySpan<byte> saved)
+    {
+        using MemoryStream stream = new(saved.ToArray());
+        using BinaryReader reader = new(stream);
+        _isBooted = reader.ReadBoolean();
+        _period = TimeSpan.FromTicks(reader.ReadInt64());
+        _ticks = reader.ReadUInt32();
+        _isQuiet = reader.ReadBoolean();
+        _nonce = reader.ReadUInt64();
+        _tick = reader.ReadUInt32();
+        long deadline = reader.ReadInt64();
+        _deadline = deadline < 0 ? null : TimeSpan.FromTicks(deadline);
+        _gap = TimeSpan.FromTicks(reader.ReadInt64());
+        _mark = reader.ReadString();
+        int asked = reader.ReadByte();
+        _asked = asked == 0 ? null : (GuestRequest)(asked - 1);
+    }
+
     private static ulong Generation(ScriptedGuestContext context) => BinaryPrimitives.ReadUInt64BigEndian(context.GenerationId.Span);
 
     private static GuestStep Stopping(ScriptedGuestContext context)

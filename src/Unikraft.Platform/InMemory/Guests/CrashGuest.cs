@@ -63,6 +63,10 @@ internal sealed class CrashGuest : ScriptedGuest
 
     public override ScriptedGuest Clone() => new CrashGuest { _hasAnnounced = _hasAnnounced };
 
+    public override byte[] Save() => [_hasAnnounced ? (byte)1 : (byte)0];
+
+    public override void Load(ReadOnlySpan<byte> saved) => _hasAnnounced = saved is [1];
+
     private static GuestStep OnStop(ScriptedGuestContext context, GuestStep end) =>
         context.IsStopRequested ? end : GuestStep.Wait(GuestEvents.StopRequested);
 

@@ -20,4 +20,11 @@ internal sealed class HelloGuest : ScriptedGuest
     }
 
     public override ScriptedGuest Clone() => new HelloGuest();
+
+    public override byte[] Save() => [];
+
+    public override void Load(ReadOnlySpan<byte> saved)
+    {
+        // It has no state.
+    }
 }

@@ -1,0 +1,220 @@
+using System.Security.Cryptography;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
+
+namespace Unikraft.Platform.Storage.Archives;
+
+/// <summary>Reads an archive of a checkpoint. What is read is hostile: nothing is believed that was not compared with its digest.</summary>
+internal sealed class CheckpointArchive : IDisposable
+{
+    internal const int Version = 1;
+    internal const string ArtifactType = "application/vnd.unikraft.platform.checkpoint.v1";
+    internal const string ConfigType = "application/vnd.unikraft.platform.checkpoint.config.v1+json";
+    internal const string SnapshotType = "application/vnd.unikraft.platform.snapshot.file.v1";
+    internal const string ImageType = "application/vnd.unikraft.platform.image.v1";
+    internal const string IndexType = "application/vnd.oci.image.index.v1+json";
+    internal const string ManifestType = "application/vnd.oci.image.manifest.v1+json";
+    internal const string TitleAnnotation = "org.opencontainers.image.title";
+    internal const string NameAnnotation = "org.opencontainers.image.ref.name";
+    internal const string LayoutVersion = "1.0.0";
+
+    private const string DigestPrefix = "sha256:";
+    private const int MaxDocument = 64 << 20;
+    private static readonly System.Buffers.SearchValues<char> HexDigits = System.Buffers.SearchValues.Create("0123456789abcdef");
+
+    private const int CopySize = 1 << 20;
+
+    private readonly string _path;
+    private readonly IArchiveReader _files;
+
+    private CheckpointArchive(string path, IArchiveReader files, OciManifest manifest, ArchivedCheckpoint checkpoint) =>
+        (_path, _files, Manifest, Checkpoint) = (path, files, manifest, checkpoint);
+
+    internal OciManifest Manifest { get; }
+
+    internal ArchivedCheckpoint Checkpoint { get; }
+
+    internal static string DigestOf(ReadOnlySpan<byte> content) => DigestPrefix + Convert.ToHexStringLower(SHA256.HashData(content));
+
+    internal static string NameOf(string digest) => $"blobs/sha256/{digest[DigestPrefix.Length..]}";
+
+    /// <summary>Opens an archive and reads what it says of itself.</summary>
+    /// <exception cref="CheckpointArchiveException">It is none, or not as it was written.</exception>
+    /// <exception cref="DataVersionException">It is of a newer version.</exception>
+    internal static CheckpointArchive Open(string path)
+    {
+        IArchiveReader? files = null;
+        try
+        {
+            files = Directory.Exists(path) ? new DirectoryArchive(path) : File.Exists(path) ? new TarArchive(path)
+                : throw new CheckpointArchiveException(path, isIncompatible: false, $"There is no archive '{path}'.");
+            return Read(path, files);
+        }
+        catch (Exception error)
+        {
+            files?.Dispose();
+            if (error is PlatformException)
+            {
+                throw;
+            }
+
+            if (error is IOException or UnauthorizedAccessException or JsonException or FormatException or InvalidDataException or ArgumentException
+                or OverflowException or NotSupportedException)
+            {
+                throw Broken(path, error.Message, error);
+            }
+
+            throw;
+        }
+    }
+
+    /// <summary>Reads what an archive says of itself.</summary>
+    internal static CheckpointArchive Read(string path, IArchiveReader files)
+    {
+        OciLayout layout = Parse(ReadDocument(path, files, "oci-layout", size: null), OciSerializer.Default.OciLayout);
+        Require(path, string.Equals(layout.ImageLayoutVersion, LayoutVersion, StringComparison.Ordinal), "it is not an OCI image layout of version 1.0.0");
+        OciIndex index = Parse(ReadDocument(path, files, "index.json", size: null), OciSerializer.Default.OciIndex);
+        RequireAll(path, index.Manifests);
+        OciDescriptor[] found = [.. index.Manifests.Where(static manifest => manifest?.MediaType is ManifestType)];
+        Require(path, found.Length == 1, $"it has {found.Length} manifests instead of one");
+        OciManifest manifest = Parse(ReadBlob(path, files, found[0]), OciSerializer.Default.OciManifest);
+        RequireAll(path, manifest.Config, manifest.Layers);
+        Require(
+            path,
+            string.Equals(manifest.ArtifactType, ArtifactType, StringComparison.Ordinal) && manifest.Config.MediaType is ConfigType && manifest.Layers.All(static layer => layer is not null),
+            "it is not an archive of a checkpoint");
+        byte[] config = ReadBlob(path, files, manifest.Config);
+        using (JsonDocument document = JsonDocument.Parse(config, new JsonDocumentOptions { MaxDepth = 16 }))
+        {
+            // A newer version may have other members, but says so.
+            if (document.RootElement.ValueKind == JsonValueKind.Object
+                && document.RootElement.TryGetProperty("version", out JsonElement version)
+                && version.TryGetInt32(out int number)
+                && number > Version)
+            {
+                throw new DataVersionException(path, number, Version);
+            }
+        }
+
+        ArchivedCheckpoint checkpoint = Parse(config, OciSerializer.Default.ArchivedCheckpoint);
+        RequireAll(path, checkpoint.Checkpoint, checkpoint.History, checkpoint.Machine, checkpoint.Files);
+        byte[] record = RecordSerializer.Encode(checkpoint.Checkpoint);
+        RecordSerializer.Decode(StateKind.Checkpoint, record);
+        Require(
+            path,
+            checkpoint.Version == Version
+            && checkpoint.History.All(static entry => entry is { Name: not null })
+            && checkpoint.Files.All(static file => IsPlainName(file.Key) && IsDigest(file.Value))
+            && (checkpoint.Checkpoint.Snapshot is null) == (checkpoint.Files.Count == 0)
+            && checkpoint.Files.Values.Count(digest => manifest.Layers.Any(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal))) <= checkpoint.Files.Count,
+            "it contradicts itself");
+        return new CheckpointArchive(path, files, manifest, checkpoint);
+    }
+
+    /// <summary>Whether the archive has a blob, or leaves it out.</summary>
+    internal bool Has(string digest)
+    {
+        using Stream? blob = _files.Open(NameOf(digest));
+        return blob is not null;
+    }
+
+    /// <summary>Reads every blob and compares it with its digest.</summary>
+    /// <param name="isElsewhere">Whether a blob that is not here is at hand.</param>
+    /// <param name="cancellationToken">Cancels the verification.</param>
+    /// <exception cref="CheckpointArchiveException">One is missing or damaged.</exception>
+    internal void Verify(Func<string, bool> isElsewhere, CancellationToken cancellationToken)
+    {
+        HashSet<string> needed = new(Checkpoint.Files.Values, StringComparer.Ordinal);
+        needed.UnionWith(Checkpoint.Checkpoint.Configuration.Image.Digests.Select(static image => DigestPrefix + image));
+
+        foreach (string digest in needed)
+        {
+            OciDescriptor? layer = Manifest.Layers.FirstOrDefault(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal));
+            if (layer is not null && Has(digest))
+            {
+                Copy(layer, Stream.Null, cancellationToken);
+            }
+            else
+            {
+                Require(_path, isElsewhere(digest), $"it leaves out {digest}, which is not here either. Export it without saying that it is known");
+            }
+        }
+    }
+
+    /// <summary>Copies a blob, which is compared with its digest.</summary>
+    /// <exception cref="CheckpointArchiveException">It is damaged.</exception>
+    internal void Copy(string digest, Stream destination, CancellationToken cancellationToken) =>
+        Copy(Manifest.Layers.First(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal)), destination, cancellationToken);
+
+    public void Dispose() => _files.Dispose();
+
+    internal static bool IsDigest(string? digest) =>
+        digest is not null
+        && digest.StartsWith(DigestPrefix, StringComparison.Ordinal)
+        && digest.Length == DigestPrefix.Length + (2 * Checksum.Size)
+        && digest.AsSpan(DigestPrefix.Length).IndexOfAnyExcept(HexDigits) < 0;
+
+    private static bool IsPlainName(string name) =>
+        name.Length is > 0 and <= 255 && name[0] != '.' && name.All(static c => char.IsAsciiLetterOrDigit(c) || c is '-' or '.');
+
+    private static void Require(string path, bool isMet, string what)
+    {
+        if (!isMet)
+        {
+            throw Broken(path, what, cause: null);
+        }
+    }
+
+    // Members that a document does not have are null, whatever the compiler thinks.
+    private static void RequireAll(string path, params ReadOnlySpan<object?> members)
+    {
+        foreach (object? member in members)
+        {
+            Require(path, member is not null, "a part of a document is missing");
+        }
+    }
+
+    private static CheckpointArchiveException Broken(string path, string what, Exception? cause) => new(
+        path,
+        isIncompatible: false,
+        $"The archive '{path}' cannot be imported: {what}. Nothing was imported. Export the checkpoint again.",
+        cause);
+
+    private static T Parse<T>(byte[] document, JsonTypeInfo<T> type) =>
+        JsonSerializer.Deserialize(document, type) ?? throw new JsonException("a document is null");
+
+    private static byte[] ReadBlob(string path, IArchiveReader files, OciDescriptor descriptor)
+    {
+        Require(path, IsDigest(descriptor.Digest), $"'{descriptor.Digest}' is not a SHA-256 digest");
+        byte[] blob = ReadDocument(path, files, NameOf(descriptor.Digest), descriptor.Size);
+        Require(path, string.Equals(DigestOf(blob), descriptor.Digest, StringComparison.Ordinal), $"the blob {descriptor.Digest} is not as it was written");
+        return blob;
+    }
+
+    private static byte[] ReadDocument(string path, IArchiveReader files, string name, long? size)
+    {
+        using Stream? stream = files.Open(name);
+        Require(path, stream is not null, $"'{name}' is missing");
+        Require(path, stream!.Length <= MaxDocument && (size is null || stream.Length == size), $"'{name}' has {stream.Length} bytes");
+        byte[] content = new byte[stream.Length];
+        stream.ReadExactly(content);
+        return content;
+    }
+
+    private void Copy(OciDescriptor descriptor, Stream destination, CancellationToken cancellationToken)
+    {
+        using Stream? blob = _files.Open(NameOf(descriptor.Digest));
+        Require(_path, blob is not null && blob.Length == descriptor.Size, $"the blob {descriptor.Digest} is missing or has the wrong length");
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] buffer = new byte[CopySize];
+        for (int read; (read = blob!.Read(buffer)) > 0;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            hash.AppendData(buffer, 0, read);
+            destination.Write(buffer, 0, read);
+        }
+
+        string digest = DigestPrefix + Convert.ToHexStringLower(hash.GetHashAndReset());
+        Require(_path, string.Equals(digest, descriptor.Digest, StringComparison.Ordinal), $"the blob {descriptor.Digest} is not as it was written");
+    }
+}
