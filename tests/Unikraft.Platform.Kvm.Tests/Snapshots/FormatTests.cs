@@ -60,15 +60,16 @@ public sealed class FormatTests : SnapshotFilesTest
         const int Vcpus = Ranges + 2 * 24;
         const int Layers = Vcpus + 2 * 5184;
         const int Extents = Layers + 2 * 48;
-        const int Console = Extents + 4 * 12;
+        const int Disks = Extents + 4 * 12;
+        const int Console = Disks + 2 * 80;
         byte[] input = snapshot.Device.ConsoleInput;
 
         Assert.Equal("UKSTATE\u001a", Encoding.ASCII.GetString(file, 0, 8));
-        Assert.Equal([1u, 1u], Numbers32(file, 8, 2));
+        Assert.Equal([2u, 1u], Numbers32(file, 8, 2));
         Assert.Equal([file.Length], Numbers64(file, 16, 1));
         Assert.Equal(id, new Guid(file.AsSpan(24, 16), bigEndian: true));
         Assert.Equal([900L * 4096, SyntheticGuest.StacksStart, 2 * 4096, 1_234, 123_456_789_012], Numbers64(file, 40, 5));
-        Assert.Equal([2u, 127u, 2u | 4u, unchecked((uint)-7), 2u, 2u, 2u, 4u, (uint)input.Length, 5184u, 56_789u, 0u], Numbers32(file, 80, 12));
+        Assert.Equal([2u, 127u, 2u | 4u, unchecked((uint)-7), 2u, 2u, 2u, 4u, (uint)input.Length, 5184u | 2u << 16, 56_789u, 0u], Numbers32(file, 80, 12));
         Assert.Equal([0x10_0000L, 0x10_3000L, 0L, 0x10_3000L, 0x10_4000L, 1L], Numbers64(file, Ranges, 6));
 
         Assert.Equal([(long)snapshot.Vcpus[0].Wait!.Value.Deadline, 0L], Numbers64(file, Vcpus, 2));
@@ -90,6 +91,10 @@ public sealed class FormatTests : SnapshotFilesTest
         uint old = (uint)Array.IndexOf(layers, bottom);
         uint own = 1 - old;
         Assert.Equal([0u, 1u, old, 1u, 1u, own, 2u, 1u, old, 500u, 1u, own], Numbers32(file, Extents, 12));
+        Assert.Equal([1u, 0u], Numbers32(file, Disks, 2));
+        Assert.Equal([1L << 20], Numbers64(file, Disks + 8, 1));
+        Assert.Equal([11u, 1u], Numbers32(file, Disks + 80, 2));
+        Assert.Equal([512L], Numbers64(file, Disks + 88, 1));
         Assert.Equal(input, file[Console..(Console + input.Length)]);
         Assert.Equal(SHA256.HashData(file.AsSpan(0, file.Length - 32)), file[^32..]);
         Assert.Equal(Console + input.Length + 32, file.Length);
