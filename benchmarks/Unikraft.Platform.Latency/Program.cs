@@ -24,6 +24,7 @@ IMeasure[] measures =
     new Fork(isPooled: false),
     new BranchTotal(),
     new BranchSeries(),
+    new ResumeTotal(),
     new CaptureCancel(),
     new CheckpointBytes(),
     new DepthLoad(),

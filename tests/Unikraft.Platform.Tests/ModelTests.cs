@@ -45,7 +45,7 @@ public sealed class ModelTests
         InMemoryHypervisorOptions? backend = null;
         await using TestPlatform test = new(
             options => backend = options,
-            options => options.Quotas = new PlatformQuotas { Instances = ModelHost.Quota });
+            options => (options.Quotas, options.MaxDrainTimeout) = (new PlatformQuotas { Instances = ModelHost.Quota }, ModelHost.MaxDrainTimeout));
         ModelRun run = new(
             new ModelHost(test.Platform, TestPlatform.Image, test.Time, backend),
             isRetry ? TimeSpan.FromMilliseconds(300) : null)

@@ -83,7 +83,7 @@ internal sealed class BranchTotal : IMeasure
         return (elapsed[1], elapsed[^1]);
     }
 
-    private static Task<Instance> BootAsync(IUnikraftPlatform platform, int pages, CancellationToken cancellationToken) =>
+    internal static Task<Instance> BootAsync(IUnikraftPlatform platform, int pages, CancellationToken cancellationToken) =>
         platform.Instances.CreateAsync(
             new CreateInstanceRequest
             {
@@ -95,7 +95,7 @@ internal sealed class BranchTotal : IMeasure
             cancellationToken);
 
     /// <summary>Lets the source dirty its pages, and waits until it sleeps again.</summary>
-    private static async Task TickAsync(IInstanceConsole console, CancellationToken cancellationToken)
+    internal static async Task TickAsync(IInstanceConsole console, CancellationToken cancellationToken)
     {
         await console.Input.WriteAsync("tick\n"u8.ToArray(), cancellationToken);
         ReadResult answer = await console.Output.ReadAsync(cancellationToken);
@@ -123,7 +123,7 @@ internal sealed class BranchTotal : IMeasure
         return (Stopwatch.GetElapsedTime(start).TotalMicroseconds, toReturn, branch.Uuid);
     }
 
-    private static async Task DeleteAsync(IUnikraftPlatform platform, MachineProbe probe, Guid branch, CancellationToken cancellationToken)
+    internal static async Task DeleteAsync(IUnikraftPlatform platform, MachineProbe probe, Guid branch, CancellationToken cancellationToken)
     {
         await platform.Instances.DeleteAsync(branch, cancellationToken);
         probe.Forget(branch);

@@ -20,7 +20,8 @@ public readonly record struct ModelCommand(ModelOperation Operation, ModelInterr
         ModelOperation.Suspend, ModelOperation.Suspend, ModelOperation.Connect, ModelOperation.Connect, ModelOperation.Disconnect,
         ModelOperation.Tick, ModelOperation.Tick, ModelOperation.Mark, ModelOperation.Exit, ModelOperation.Fork,
         ModelOperation.Delete, ModelOperation.DeleteCheckpoint, ModelOperation.DeleteTemplate,
-        ModelOperation.Patch, ModelOperation.Patch, ModelOperation.BadPatch, ModelOperation.Wait, ModelOperation.Wait, ModelOperation.Wait,
+        ModelOperation.Patch, ModelOperation.Patch, ModelOperation.Patch, ModelOperation.BadPatch,
+        ModelOperation.Refuse, ModelOperation.Log, ModelOperation.Wait, ModelOperation.Wait, ModelOperation.Wait,
     ];
 
     /// <summary>Makes a script.</summary>

@@ -15,6 +15,12 @@ public enum ModelError
     /// <summary>The resource has a delete lock.</summary>
     Locked,
 
+    /// <summary>The name is taken.</summary>
+    Conflict,
+
+    /// <summary>There is no such resource.</summary>
+    NotFound,
+
     /// <summary>A quota is used up.</summary>
     Quota,
 

@@ -16,4 +16,7 @@ public sealed record ModelHost(
 {
     /// <summary>How many instances, checkpoints and templates there may be.</summary>
     public const int Quota = 14;
+
+    /// <summary>The longest that an instance drains, under virtual time.</summary>
+    public static readonly TimeSpan MaxDrainTimeout = TimeSpan.FromSeconds(45);
 }

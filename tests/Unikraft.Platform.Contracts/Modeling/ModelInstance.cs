@@ -3,8 +3,17 @@ namespace Unikraft.Platform.Contracts.Modeling;
 /// <summary>An instance. It is never seen starting or stopping.</summary>
 public sealed class ModelInstance : ModelResource
 {
+    /// <summary>What its next boot of the image is of.</summary>
+    public ModelBoot Boot { get; set; } = ModelBoot.OfCounter;
+
+    /// <summary>Changes of that which wait for a start that boots the image.</summary>
+    public IReadOnlyList<PatchOperation> Updates { get; set; } = [];
+
     /// <summary>Whether its guest crashes as soon as it runs.</summary>
-    public bool Crashes { get; init; }
+    public bool Crashes => Boot.Crashes;
+
+    /// <summary>Something that it has written to its console, and that its log holds from then on.</summary>
+    public string Logged { get; set; } = "";
 
     /// <summary>Its restart policy.</summary>
     public RestartPolicy Policy { get; init; }
@@ -13,7 +22,7 @@ public sealed class ModelInstance : ModelResource
     public bool DeleteOnStop { get; init; }
 
     /// <summary>Whether and how it goes to standby.</summary>
-    public ScaleToZero? ScalesToZero { get; init; }
+    public ScaleToZero? ScalesToZero { get; set; }
 
     /// <summary>Its state.</summary>
     public InstanceState State { get; set; }

@@ -72,6 +72,12 @@ public enum ModelOperation
     /// <summary>Patches something with an operation that is not allowed at the end.</summary>
     BadPatch,
 
+    /// <summary>Asks for something that contradicts itself, or names what is taken or not there.</summary>
+    Refuse,
+
+    /// <summary>Reads the log of an instance.</summary>
+    Log,
+
     /// <summary>Lets time pass.</summary>
     Wait,
 }

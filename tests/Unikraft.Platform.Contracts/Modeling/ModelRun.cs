@@ -11,7 +11,7 @@ public sealed class ModelRun
 
     private readonly ModelHost _host;
     private readonly TimeSpan _patience;
-    private readonly PlatformModel _model = new(ModelHost.Quota);
+    private readonly PlatformModel _model;
     private readonly StringBuilder _history = new();
     private readonly Dictionary<string, Stack<IInstanceConnection>> _connections = new(StringComparer.Ordinal);
     private readonly List<(string Instance, Task<Instance> Stop)> _drains = [];
@@ -25,6 +25,7 @@ public sealed class ModelRun
     {
         ArgumentNullException.ThrowIfNull(host);
         _host = host;
+        _model = new PlatformModel(ModelHost.Quota, NameInTests);
         _patience = Patience.For(patience ?? TimeSpan.FromSeconds(20));
         _watch = host.Platform.Instances.WatchAllAsync();
         _begin = host.Time?.GetUtcNow() ?? default;
@@ -83,6 +84,8 @@ public sealed class ModelRun
                 WrongStateException => ModelError.WrongState,
                 DeletionProtectedException => ModelError.Locked,
                 QuotaExceededException => ModelError.Quota,
+                NameConflictException => ModelError.Conflict,
+                ResourceNotFoundException => ModelError.NotFound,
                 { Code: PlatformErrorCode.HypervisorFailed } => ModelError.Failed,
                 _ => throw new InvalidOperationException($"No operation should fail with {error.Code}.", error),
             };
@@ -120,6 +123,8 @@ public sealed class ModelRun
         ModelOperation.DeleteTemplate => DeleteAsync(command, _model.Templates, name => Templates.DeleteAsync(name)),
         ModelOperation.Patch => PatchAsync(command, isBad: false),
         ModelOperation.BadPatch => PatchAsync(command, isBad: true),
+        ModelOperation.Refuse => RefuseAsync(command),
+        ModelOperation.Log => ReadLogAsync(command),
         ModelOperation.Wait => WaitAsync(TimeSpan.FromSeconds((command.Variant % 40) + 1)),
         _ => throw new ArgumentOutOfRangeException(nameof(command), command, message: null),
     };
@@ -134,8 +139,11 @@ public sealed class ModelRun
         ScaleToZero? scale = !deleteOnStop && dice.Next(3) == 0
             ? new ScaleToZero(Stateful: dice.Next(2) == 0, Seconds(3 + dice.Next(30)))
             : null;
+        string[] tags = dice.Next(4) == 0 ? [$"tag-{dice.Next(4)}"] : [];
+        bool isLocked = dice.Next(8) == 0;
+        TimeSpan? autokill = dice.Next(8) == 0 ? Seconds(20 + dice.Next(100)) : null;
         string name = NewName();
-        Say($"create {name} {(start ? "started" : "stopped")} replicas={replicas} delete-on-stop={deleteOnStop} {policy} {scale}");
+        Say($"create {name} {(start ? "started" : "stopped")} {string.Join(',', tags)} lock={isLocked} autokill={autokill} replicas={replicas} delete-on-stop={deleteOnStop} {policy} {scale}");
         CreateInstanceRequest request = Request("counter", "--period-ms", "0") with
         {
             Name = name,
@@ -144,6 +152,9 @@ public sealed class ModelRun
             ScaleToZero = scale,
             Features = deleteOnStop ? InstanceFeatures.DeleteOnStop : InstanceFeatures.None,
             WaitTimeout = start ? Timeout.InfiniteTimeSpan : null,
+            Tags = tags,
+            DeleteLock = isLocked,
+            Autokill = autokill is { } time ? new AutokillPolicy(time) : null,
         };
         IReadOnlyList<Instance> created = [];
         ModelError expected = _model.HasRoom(replicas + 1) ? ModelError.None : ModelError.Quota;
@@ -156,7 +167,15 @@ public sealed class ModelRun
         {
             foreach (Instance instance in created)
             {
-                ModelInstance model = new() { Policy = policy, DeleteOnStop = deleteOnStop, ScalesToZero = scale };
+                ModelInstance model = new()
+                {
+                    Policy = policy,
+                    DeleteOnStop = deleteOnStop,
+                    ScalesToZero = scale,
+                    Tags = tags,
+                    IsLocked = isLocked,
+                    Autokill = autokill,
+                };
                 _model.Add(instance.Name, model, start);
             }
         }
@@ -181,7 +200,7 @@ public sealed class ModelRun
         Assert.Equal(_model.HasRoom(1) ? ModelError.None : ModelError.Quota, error);
         if (error == ModelError.None)
         {
-            _model.Add(name, new ModelInstance { Crashes = true, Policy = policy, DeleteOnStop = deleteOnStop }, start);
+            _model.Add(name, new ModelInstance { Boot = ModelBoot.OfCrash, Policy = policy, DeleteOnStop = deleteOnStop }, start);
         }
     }
 
@@ -224,19 +243,26 @@ public sealed class ModelRun
             return;
         }
 
+        TimeSpan? autokill = command.Variant % 4 == 0 ? Seconds(20 + (command.Variant % 100)) : null;
         string name = NewName();
-        Say($"checkpoint {source} as {name}");
+        Say($"checkpoint {source} as {name} autokill={autokill}");
         ModelError expected = !_model.HasRoom(1) ? ModelError.Quota : PlatformModel.CanClone(model);
         ModelError error = await InterruptedAsync(
             command,
             expected,
             interruptible: model.IsUp,
             token => Checkpoints.CreateAsync(
-                new CreateCheckpointRequest { Name = name, From = source, WaitTimeout = Timeout.InfiniteTimeSpan },
+                new CreateCheckpointRequest
+                {
+                    Name = name,
+                    From = source,
+                    Autokill = autokill is { } time ? new AutokillPolicy(time) : null,
+                    WaitTimeout = Timeout.InfiniteTimeSpan,
+                },
                 token));
         if (error == ModelError.None)
         {
-            _model.Checkpoint(name, model);
+            _model.Checkpoint(name, model, autokill);
         }
     }
 
@@ -353,9 +379,10 @@ public sealed class ModelRun
             return;
         }
 
-        TimeSpan timeout = Seconds(1 + (command.Variant % 30));
-        Say($"drain {name} for {timeout}");
-        Task<Instance> stop = Instances.StopAsync(name, new StopRequest { DrainTimeout = timeout });
+        bool isMax = command.Variant % 5 == 0;
+        TimeSpan timeout = isMax ? MaxDrainTimeout : Seconds(1 + (command.Variant % 30));
+        Say($"drain {name} for {(isMax ? "as long as possible" : timeout)}");
+        Task<Instance> stop = Instances.StopAsync(name, new StopRequest { DrainTimeout = isMax ? Timeout.InfiniteTimeSpan : timeout });
         _model.Drain(name, timeout);
         if (model.State == InstanceState.Draining)
         {
@@ -455,6 +482,7 @@ public sealed class ModelRun
         await console.WriteLineAsync($"mark {mark}");
         Assert.Equal(mark, await console.ShowAsync());
         model.Live = model.Live with { Mark = mark };
+        model.Logged = $"mark={mark}\n";
     }
 
     private async Task ExitAsync(ModelCommand command)
@@ -521,9 +549,21 @@ public sealed class ModelRun
 
         (char kind, string name, ModelResource model) = all[command.Target % all.Length];
         Dice dice = new((ulong)command.Variant);
-        PatchOperation[] operations = [.. Enumerable.Range(0, dice.Next(3) + 1).Select(_ => NewOperation(dice))];
-        Say($"patch {name}: {string.Join(", ", operations.Select(operation => operation.ToString()))}{(isBad ? ", and a bad tag" : "")}");
-        PatchOperation[] sent = isBad ? [.. operations, new PatchOperation.AddTags("a b")] : operations;
+        ModelInstance? instance = model as ModelInstance;
+        PatchOperation[] operations =
+        [
+            .. Enumerable.Range(0, dice.Next(3) + 1).Select(_ => NewOperation(dice)),
+            .. instance is null ? [] : NewInstanceOperations(instance, dice),
+        ];
+        // Only instances can be told what to boot with, and what is deleted when it stops cannot scale to zero.
+        PatchOperation bad = instance switch
+        {
+            null => new PatchOperation.SetVcpus(1),
+            { DeleteOnStop: true } when dice.Next(2) == 0 => new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: true, Seconds(20))),
+            _ => dice.Next(2) == 0 ? new PatchOperation.AddTags("a b") : new PatchOperation.SetMemoryMb(0),
+        };
+        PatchOperation[] sent = isBad ? [.. operations, bad] : operations;
+        Say($"patch {name}: {string.Join(", ", sent.Select(operation => operation.ToString()))}");
         ModelError error = await TryAsync(() => kind switch
         {
             'i' => Instances.PatchAsync(name, sent),
@@ -531,13 +571,91 @@ public sealed class ModelRun
             _ => Templates.PatchAsync(name, sent),
         });
         Assert.Equal(isBad ? ModelError.Invalid : ModelError.None, error);
-        if (!isBad)
+        if (isBad)
         {
-            foreach (PatchOperation operation in operations)
-            {
-                model.Apply(operation);
-            }
+            return;
         }
+
+        if (instance is not null)
+        {
+            _model.Patch(instance, operations);
+            return;
+        }
+
+        foreach (PatchOperation operation in operations)
+        {
+            model.Apply(operation);
+        }
+    }
+
+    // The names of images are those of files.
+    private string NameInTests(GuestImage image) =>
+        string.Equals(image.Name, _host.Image(ModelBoot.Crash).Name, StringComparison.Ordinal) ? ModelBoot.Crash : ModelBoot.Counter;
+
+    private PatchOperation[] NewInstanceOperations(ModelInstance instance, Dice dice)
+    {
+        ModelBoot next = _model.BootAfterUpdates(instance);
+        Dictionary<string, string> env = new(StringComparer.Ordinal) { [$"K{dice.Next(3)}"] = $"{dice.Next(5)}" };
+        return dice.Next(14) switch
+        {
+            0 => [new PatchOperation.SetMemoryMb(64 + (8 * dice.Next(3)))],
+            1 => [new PatchOperation.SetVcpus(1 + dice.Next(2))],
+            2 => [new PatchOperation.AddEnv(env), new PatchOperation.SetMemoryMb(72)],
+            3 => [new PatchOperation.DelEnv($"K{dice.Next(3)}")],
+            4 => [new PatchOperation.SetEnv(env)],
+            5 when next.Crashes => [new PatchOperation.SetImage(_host.Image(ModelBoot.Counter)), new PatchOperation.SetArgs([.. ModelBoot.OfCounter.Args])],
+            // A connection that wakes a guest which crashes at once is a race, and without virtual time the delays of restarts would be real.
+            5 when instance.ScalesToZero is null && (_host.Time is not null || instance.Policy == RestartPolicy.Never) =>
+                [new PatchOperation.SetImage(_host.Image(ModelBoot.Crash)), new PatchOperation.SetArgs([.. ModelBoot.OfCrash.Args])],
+            6 when !next.Crashes => [new PatchOperation.AddArgs("--random")],
+            7 when !next.Crashes => [new PatchOperation.DelArgs("--random")],
+            8 when !next.Crashes && !instance.DeleteOnStop => [new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: dice.Next(2) == 0, Seconds(3 + dice.Next(30))))],
+            9 => [new PatchOperation.SetScaleToZero(null)],
+            _ => [],
+        };
+    }
+
+    private async Task RefuseAsync(ModelCommand command)
+    {
+        if (Pick(_model.Instances, command.Target) is not (string name, ModelInstance _) || !_model.HasRoom(1))
+        {
+            return;
+        }
+
+        string fresh = NewName();
+        CreateInstanceRequest counter = Request(ModelBoot.Counter, [.. ModelBoot.OfCounter.Args]) with { Name = fresh };
+        string? checkpoint = Pick(_model.Checkpoints, command.Target)?.Key;
+        (string What, ModelError Expected, Func<Task> Operation) = (command.Variant % 9) switch
+        {
+            0 => ("create another", ModelError.Conflict, () => Instances.CreateAsync(counter with { Name = name })),
+            1 => ("create a negative number of replicas", ModelError.Invalid, () => Instances.CreateReplicasAsync(counter, -1)),
+            2 => ("branch with an image", ModelError.Invalid, () => Instances.CreateAsync(counter with { Args = null, MemoryMb = null, BranchFrom = name })),
+            3 => ("branch with arguments", ModelError.Invalid, () => Instances.CreateAsync(counter with { Image = null, MemoryMb = null, BranchFrom = name })),
+            4 => ("delete on stop and restart", ModelError.Invalid, () => Instances.CreateAsync(counter with
+            {
+                Features = InstanceFeatures.DeleteOnStop,
+                RestartPolicy = RestartPolicy.Always,
+            })),
+            5 => ("force and drain", ModelError.Invalid, (Func<Task>)(() => Instances.StopAsync(name, new StopRequest { Force = true, DrainTimeout = Seconds(5) }))),
+            6 => ("branch nothing", ModelError.NotFound, () => Instances.CreateAsync(new CreateInstanceRequest { Name = fresh, BranchFrom = "nothing" })),
+            7 => ("checkpoint nothing", ModelError.NotFound, () => Checkpoints.CreateAsync(new CreateCheckpointRequest { Name = fresh, From = "nothing" })),
+            _ when checkpoint is not null && PlatformModel.CanClone(_model.Instances[name]) == ModelError.None =>
+                ("checkpoint again as " + checkpoint, ModelError.Conflict, () => Checkpoints.CreateAsync(new CreateCheckpointRequest { Name = checkpoint, From = name })),
+            _ => ("start nothing", ModelError.NotFound, () => Instances.StartAsync("nothing")),
+        };
+        Say($"refused for {name}: {What}");
+        Assert.Equal(Expected, await TryAsync(Operation));
+    }
+
+    private Task ReadLogAsync(ModelCommand command)
+    {
+        if (Pick(_model.Instances, command.Target, model => model.Logged.Length > 0) is (string name, ModelInstance model))
+        {
+            Say($"log of {name}");
+            Assert.Contains(model.Logged, Instances.ReadLog(name).Text, StringComparison.Ordinal);
+        }
+
+        return Task.CompletedTask;
     }
 
     private PatchOperation NewOperation(Dice dice)
@@ -683,7 +801,8 @@ public sealed class ModelRun
             ?? checkpoints.Select(checkpoint => Compare(
                 checkpoint.Name,
                 Describe(_model.Checkpoints[checkpoint.Name]),
-                Describe(checkpoint.Tags, checkpoint.DeleteLock, checkpoint.Autokill, checkpoint.LoadCount))
+                Describe(checkpoint.Tags, checkpoint.DeleteLock, checkpoint.Autokill, checkpoint.LoadCount)
+                    + " " + ModelBoot.Describe(checkpoint.Image, checkpoint.Args, checkpoint.Env, checkpoint.MemoryMb, checkpoint.Vcpus))
                 ?? Compare(
                     checkpoint.Name + " history",
                     string.Join(' ', _model.Checkpoints[checkpoint.Name].Contents.History),
@@ -692,7 +811,8 @@ public sealed class ModelRun
             ?? templates.Select(template => Compare(
                 template.Name,
                 Describe(_model.Templates[template.Name]),
-                Describe(template.Tags, template.DeleteLock, template.Autokill, template.CloneCount)))
+                Describe(template.Tags, template.DeleteLock, template.Autokill, template.CloneCount)
+                    + " " + ModelBoot.Describe(template.Image, template.Args, template.Env, template.MemoryMb, template.Vcpus)))
                 .FirstOrDefault(difference => difference is not null);
     }
 
@@ -702,11 +822,13 @@ public sealed class ModelRun
     private static string? Compare(string what, string expected, string actual) =>
         string.Equals(expected, actual, StringComparison.Ordinal) ? null : $"{what}: expected {expected} - was {actual}";
 
-    private static string Describe(ModelStored model) => Describe(
+    private string Describe(ModelBoot boot) => ModelBoot.Describe(_host.Image(boot.Image).Name, boot.Args, boot.Env, boot.MemoryMb, boot.Vcpus);
+
+    private string Describe(ModelStored model) => Describe(
         model.Tags,
         model.IsLocked,
         model.Autokill is { } autokill ? new AutokillPolicy(autokill) : null,
-        model.Loads);
+        model.Loads) + " " + Describe(model.Contents.Boot);
 
     private static string Describe(IReadOnlyList<string> tags, bool isLocked, AutokillPolicy? autokill, int loads) =>
         string.Create(CultureInfo.InvariantCulture, $"[{string.Join(',', tags)}] {isLocked} {autokill?.Time} {loads}");
@@ -718,7 +840,8 @@ public sealed class ModelRun
             CultureInfo.InvariantCulture,
             $"restart={_model.RestartAttemptOf(model)}@{model.RestartDue} snapshot={!model.IsUp && model.HasSnapshot} connections={model.Connections} ")
         + Describe(model.Tags, model.IsLocked, model.Autokill is { } autokill ? new AutokillPolicy(autokill) : null, 0)
-        + " " + string.Join(' ', model.History);
+        + $" {Describe(model.Boot)} {model.ScalesToZero} updates={string.Join(", ", model.Updates)} "
+        + string.Join(' ', model.History);
 
     private string Describe(Instance instance)
     {
@@ -732,7 +855,9 @@ public sealed class ModelRun
                 CultureInfo.InvariantCulture,
                 $"restart={instance.Restart?.Attempt}@{due} snapshot={instance.HasSnapshot} connections={connections} ")
             + Describe(instance.Tags, instance.DeleteLock, instance.Autokill, 0)
-            + " " + string.Join(' ', Instances.GetHistory(instance.Uuid).Select(entry => entry.Name));
+            + $" {ModelBoot.Describe(instance.Image, instance.Args, instance.Env, instance.MemoryMb, instance.Vcpus)} {instance.ScaleToZero}"
+            + $" updates={string.Join(", ", instance.Updates)} "
+            + string.Join(' ', Instances.GetHistory(instance.Uuid).Select(entry => entry.Name));
     }
 
     private async Task CheckTransitionsAsync()
@@ -750,6 +875,8 @@ public sealed class ModelRun
         Assert.All(lives.Values, life => Assert.Null(life.State));
         Assert.Equal(_model.Starts, running);
     }
+
+    private TimeSpan MaxDrainTimeout => _host.Time is null ? TimeSpan.FromHours(1) : ModelHost.MaxDrainTimeout;
 
     private ConsoleSession Attach(string name) => new(Instances.AttachConsole(name));
 

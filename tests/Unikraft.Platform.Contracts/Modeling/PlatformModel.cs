@@ -2,7 +2,8 @@ namespace Unikraft.Platform.Contracts.Modeling;
 
 /// <summary>What a platform should do, without one: a few dictionaries and a clock. Everything in it happens at once and one after the other.</summary>
 /// <param name="quota">How many instances, checkpoints and templates there may be.</param>
-public sealed class PlatformModel(int quota)
+/// <param name="images">The name in the tests of an image.</param>
+public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
 {
     private static readonly TimeSpan Healthy = TimeSpan.FromSeconds(10);
     private static readonly int[] BackoffSeconds = [0, 5, 10, 20, 40, 300];
@@ -41,7 +42,7 @@ public sealed class PlatformModel(int quota)
     /// <summary>A branch, load or clone continues from a memory.</summary>
     public static ModelInstance CloneOf(ModelInstance source) => new()
     {
-        Crashes = source.Crashes,
+        Boot = source.Boot,
         Snapshot = source.IsUp ? source.Live : source.Snapshot,
         HasSnapshot = source.IsUp || source.HasSnapshot,
         History = source.History,
@@ -52,10 +53,10 @@ public sealed class PlatformModel(int quota)
         instance.State is InstanceState.Draining ? ModelError.WrongState : ModelError.None;
 
     /// <summary>A checkpoint is taken.</summary>
-    public void Checkpoint(string name, ModelInstance source)
+    public void Checkpoint(string name, ModelInstance source, TimeSpan? autokill)
     {
         ModelInstance clone = CloneOf(source);
-        Checkpoints.Add(name, new ModelCheckpoint(clone) { UnusedSince = Now });
+        Checkpoints.Add(name, new ModelCheckpoint(clone) { UnusedSince = Now, Autokill = autokill });
         source.History = [name, .. source.History];
     }
 
@@ -78,6 +79,40 @@ public sealed class PlatformModel(int quota)
             UnusedSince = Now,
         });
         Instances.Remove(name);
+    }
+
+    /// <summary>What an instance boots with when the changes that wait are in effect.</summary>
+    /// <param name="instance">The instance.</param>
+    public ModelBoot BootAfterUpdates(ModelInstance instance) =>
+        instance.Updates.Aggregate(instance.Boot, (boot, update) => boot.After(update, images));
+
+    /// <summary>Somebody changes an instance.</summary>
+    /// <param name="instance">The instance.</param>
+    /// <param name="operations">The changes, all of which are allowed.</param>
+    public void Patch(ModelInstance instance, IReadOnlyList<PatchOperation> operations)
+    {
+        ScaleToZero? before = instance.ScalesToZero;
+        foreach (PatchOperation operation in operations)
+        {
+            switch (operation)
+            {
+                case PatchOperation.SetScaleToZero set:
+                    instance.ScalesToZero = set.ScaleToZero;
+                    break;
+                case PatchOperation.AddTags or PatchOperation.DelTags or PatchOperation.SetTags or PatchOperation.SetDeleteLock or PatchOperation.SetAutokill:
+                    instance.Apply(operation);
+                    break;
+                default:
+                    instance.Updates = [.. instance.Updates, operation];
+                    break;
+            }
+        }
+
+        Update(instance);
+        if (instance.ScalesToZero != before && instance is { State: InstanceState.Running, Connections: 0 })
+        {
+            instance.IdleSince = Now;
+        }
     }
 
     /// <summary>Somebody starts an instance.</summary>
@@ -253,6 +288,16 @@ public sealed class PlatformModel(int quota)
         instance.RestartDue = null;
     }
 
+    // What waits for a boot of the image is in effect when the next start is one.
+    private void Update(ModelInstance instance)
+    {
+        if (!instance.IsUp && !instance.HasSnapshot)
+        {
+            instance.Boot = BootAfterUpdates(instance);
+            instance.Updates = [];
+        }
+    }
+
     private void Remove(ModelResource resource)
     {
         foreach (string name in Instances.Where(entry => entry.Value == resource).Select(entry => entry.Key).ToArray())
@@ -315,9 +360,8 @@ public sealed class PlatformModel(int quota)
 
     private void Suspend(string name, ModelInstance instance, string mask)
     {
-        ModelMemory memory = instance.Live;
+        (instance.Snapshot, instance.HasSnapshot) = (instance.Live, true);
         End(name, instance, mask, instance.ScalesToZero is null ? InstanceState.Stopped : InstanceState.Standby);
-        (instance.Snapshot, instance.HasSnapshot) = (memory, true);
     }
 
     private void ScaleToZero(string name, ModelInstance instance)
@@ -340,6 +384,7 @@ public sealed class PlatformModel(int quota)
         instance.Live = ModelMemory.Fresh;
         instance.Connections = 0;
         instance.DrainDue = null;
+        Update(instance);
         instance.UnusedSince = state == InstanceState.Stopped ? Now : null;
         if (instance.DeleteOnStop && !instance.IsLocked)
         {
