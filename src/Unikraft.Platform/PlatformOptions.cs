@@ -9,7 +9,10 @@ public sealed class PlatformOptions
     /// </summary>
     public TimeSpan StopGracePeriod { get; set; } = TimeSpan.FromSeconds(5);
 
-    /// <summary>How many bytes of console output are kept for each instance. Default: 1 MiB. From 4 KiB to 1 GiB.</summary>
+    /// <summary>
+    /// How many bytes of console output are kept for each instance. Default: 1 MiB. From 4 KiB to 1 GiB. In the data directory a log never takes more than about
+    /// three times as much and 64 KiB: it is written anew, with what is kept, when it has become longer than twice as much.
+    /// </summary>
     public int LogCapacityBytes { get; set; } = 1 << 20;
 
     /// <summary>The memory in MiB of an instance whose request does not say. Default: 128. At least 1.</summary>

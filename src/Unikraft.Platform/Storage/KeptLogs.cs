@@ -15,6 +15,9 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
     private const int Covered = 16;
     private const int MaxFrame = 1 << 20;
 
+    // So that a small log is not written anew with every few lines.
+    private const int Slack = 64 << 10;
+
     private readonly ConcurrentDictionary<Guid, Kept> _logs = [];
 
     internal static string NameOf(Guid instance) => Path.Combine(Folder, $"{instance:D}{Suffix}");
@@ -140,7 +143,7 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
 
     private void Flush(Kept kept)
     {
-        if (kept.Length > (2L * capacity) + MaxFrame)
+        if (kept.Length > (2L * capacity) + Slack)
         {
             files.Publish(kept.Name, file =>
             {

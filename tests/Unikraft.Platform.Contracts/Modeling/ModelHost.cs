@@ -18,5 +18,5 @@ public sealed record ModelHost(
     public const int Quota = 14;
 
     /// <summary>The longest that an instance drains, under virtual time.</summary>
-    public static readonly TimeSpan MaxDrainTimeout = TimeSpan.FromSeconds(45);
+    public static readonly TimeSpan MaxDrainTimeout = TimeSpan.FromSeconds(30);
 }

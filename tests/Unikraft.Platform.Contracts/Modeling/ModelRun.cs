@@ -379,7 +379,7 @@ public sealed class ModelRun
             return;
         }
 
-        bool isMax = command.Variant % 5 == 0;
+        bool isMax = command.Variant % 2 == 0;
         TimeSpan timeout = isMax ? MaxDrainTimeout : Seconds(1 + (command.Variant % 30));
         Say($"drain {name} for {(isMax ? "as long as possible" : timeout)}");
         Task<Instance> stop = Instances.StopAsync(name, new StopRequest { DrainTimeout = isMax ? Timeout.InfiniteTimeSpan : timeout });
@@ -596,21 +596,21 @@ public sealed class ModelRun
     {
         ModelBoot next = _model.BootAfterUpdates(instance);
         Dictionary<string, string> env = new(StringComparer.Ordinal) { [$"K{dice.Next(3)}"] = $"{dice.Next(5)}" };
-        return dice.Next(14) switch
+        return dice.Next(13) switch
         {
             0 => [new PatchOperation.SetMemoryMb(64 + (8 * dice.Next(3)))],
             1 => [new PatchOperation.SetVcpus(1 + dice.Next(2))],
             2 => [new PatchOperation.AddEnv(env), new PatchOperation.SetMemoryMb(72)],
-            3 => [new PatchOperation.DelEnv($"K{dice.Next(3)}")],
+            3 => [new PatchOperation.AddEnv(env), new PatchOperation.DelEnv($"K{dice.Next(3)}")],
             4 => [new PatchOperation.SetEnv(env)],
             5 when next.Crashes => [new PatchOperation.SetImage(_host.Image(ModelBoot.Counter)), new PatchOperation.SetArgs([.. ModelBoot.OfCounter.Args])],
             // A connection that wakes a guest which crashes at once is a race, and without virtual time the delays of restarts would be real.
             5 when instance.ScalesToZero is null && (_host.Time is not null || instance.Policy == RestartPolicy.Never) =>
                 [new PatchOperation.SetImage(_host.Image(ModelBoot.Crash)), new PatchOperation.SetArgs([.. ModelBoot.OfCrash.Args])],
             6 when !next.Crashes => [new PatchOperation.AddArgs("--random")],
-            7 when !next.Crashes => [new PatchOperation.DelArgs("--random")],
-            8 when !next.Crashes && !instance.DeleteOnStop => [new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: dice.Next(2) == 0, Seconds(3 + dice.Next(30))))],
-            9 => [new PatchOperation.SetScaleToZero(null)],
+            7 when !next.Crashes => [new PatchOperation.AddArgs("--touch", "--random"), new PatchOperation.DelArgs("--random")],
+            8 => [new PatchOperation.SetScaleToZero(null)],
+            9 or 10 or 11 when !next.Crashes && !instance.DeleteOnStop => [new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: dice.Next(2) == 0, Seconds(3 + dice.Next(30))))],
             _ => [],
         };
     }

@@ -173,6 +173,27 @@ public sealed class RecoveryTests
     }
 
     [Fact]
+    public async Task Autokill_of_instances_and_templates_goes_on_too()
+    {
+        await using DurablePlatform before = new();
+        await before.CreateCounterAsync("stopped");
+        await before.Instances.PatchAsync("stopped", [new PatchOperation.SetAutokill(new AutokillPolicy(Hour))]).Guarded();
+        await before.Instances.StopAsync("stopped").Guarded();
+        await before.CreateCounterAsync("base");
+        await before.Templates.ConvertAsync("base", new AutokillPolicy(Hour)).Guarded();
+        before.Time.Advance(TimeSpan.FromMinutes(40));
+        await before.Instances.PatchAsync("stopped", [new PatchOperation.AddTags("noted")]).Guarded();
+        await using DurablePlatform after = before.Kill(start: before.Time.GetUtcNow().AddDays(1));
+
+        after.Time.Advance(TimeSpan.FromMinutes(19));
+        Assert.Equal(("stopped", "base"), (after.Instances.List().Single().Name, after.Templates.List().Single().Name));
+        Task<Instance> gone = after.Instances.WaitAsync("stopped", InstanceState.Running);
+        after.Time.Advance(TimeSpan.FromMinutes(2));
+        await Assert.ThrowsAsync<ResourceNotFoundException>(() => gone.Guarded());
+        Assert.Empty(after.Templates.List());
+    }
+
+    [Fact]
     public async Task A_restart_sequence_goes_on()
     {
         await using DurablePlatform before = new();

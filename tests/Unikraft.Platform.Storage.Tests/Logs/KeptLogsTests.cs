@@ -1,0 +1,67 @@
+using Unikraft.Platform.Contracts;
+using Unikraft.Platform.Instances;
+using Unikraft.Platform.Storage.Tests.Testing;
+
+namespace Unikraft.Platform.Storage.Tests.Logs;
+
+public sealed class KeptLogsTests
+{
+    [Theory]
+    [InlineData(4 << 10)]
+    [InlineData(256 << 10)]
+    public void The_file_of_a_log_is_bounded_and_holds_what_is_kept(int capacity)
+    {
+        SimulatedDisk disk = new();
+        DataFiles files = new(disk, DurablePlatform.Root, isSynced: true);
+        disk.MakeDirectory(DurablePlatform.Root);
+        files.MakeDirectory(KeptLogs.Folder);
+        KeptLogs logs = new(files, capacity);
+        Guid instance = Guid.NewGuid();
+        InstanceLog log = new(capacity);
+        logs.Attach(owner: null, instance, log);
+        string path = files.PathOf(KeptLogs.NameOf(instance));
+        Random random = new(29);
+        int rewritten = 0;
+        long length = 0;
+        while (log.End < 4 * Bound(capacity))
+        {
+            // More than is kept now and then, so that some of it never gets into the file.
+            byte[] output = new byte[random.Next(1, capacity + (capacity / 4))];
+            random.NextBytes(output);
+            log.Append(output);
+            logs.Flush();
+            long now = disk.Content(path).Length;
+            Assert.InRange(now, 1, Bound(capacity));
+            rewritten += now < length ? 1 : 0;
+            length = now;
+        }
+
+        Assert.InRange(rewritten, 1, int.MaxValue);
+        InstanceLog restored = new(capacity);
+        Assert.Null(new KeptLogs(files, capacity).Restore(instance, restored, log.End));
+        Assert.Equal(log.End, restored.End);
+        Assert.Equal(log.Read(range: null).Output.ToArray(), restored.Read(range: null).Output.ToArray());
+    }
+
+    [Fact]
+    public async Task The_option_bounds_the_files_of_the_data_directory()
+    {
+        const int Capacity = 4 << 10;
+        const int Starts = 40;
+        await using DurablePlatform platform = new(options: static options => options.LogCapacityBytes = Capacity);
+        await platform.Instances.CreateAsync(DurablePlatform.Request("hello", new string('x', Capacity)) with { Name = "job", Autostart = false }).Guarded();
+        for (int i = 0; i < Starts; i++)
+        {
+            await platform.Instances.StartAsync("job").Guarded();
+            await platform.Instances.WaitAsync("job", InstanceState.Stopped).Guarded();
+            await platform.Instances.PatchAsync("job", [new PatchOperation.AddTags("noted")]).Guarded();
+        }
+
+        string file = Assert.Single(platform.Disk.Files, file => file.EndsWith(".log", StringComparison.Ordinal));
+        Assert.InRange(platform.Disk.Content(file).Length, Capacity, Bound(Capacity));
+        Assert.True(platform.Instances.ReadLog("job").AvailableEnd > 2 * Bound(Capacity));
+    }
+
+    // Twice what is kept and the slack are in the file when it is found to be too long, after once more was added; 32 bytes go before 4 KiB.
+    private static long Bound(long capacity) => (3 * capacity) + (3 * capacity / 128) + (64 << 10) + 64;
+}
