@@ -246,7 +246,7 @@ public sealed class HostileFileTests : SnapshotFilesTest
     private static byte[] Restructure(Random random, byte[] sound)
     {
         (int Offset, int Size, int Count, int CountAt)[] tables =
-            [(Ranges, 24, 2, 88), (Vcpus, 5184, 2, 80), (Layers, 48, 2, 108), (Extents, 12, 4, 112)];
+            [(Ranges, 24, 2, 100), (Vcpus, 5184, 2, 96), (Layers, 48, 2, 104), (Extents, 12, 4, 108)];
         (int offset, int size, int count, int countAt) = tables[random.Next(tables.Length)];
         int first = offset + (random.Next(count) * size);
         byte[] record = sound[first..(first + size)];
