@@ -60,8 +60,8 @@ public sealed class PlatformOptions
     public PlatformQuotas Quotas { get; set; } = new();
 
     /// <summary>
-    /// The directory of the volumes, which this platform has for itself. Volumes are there again when it is next used. Default: <see langword="null"/>, a directory for
-    /// temporary files that is deleted with the platform.
+    /// The directory of the volumes, which this platform has for itself. Volumes are there again when it is next used. Default: <see langword="null"/>,
+    /// <c>volumes</c> in the data directory; without one, a directory for temporary files that is deleted with the platform.
     /// </summary>
     public string? VolumeDirectory { get; set; }
 

@@ -36,7 +36,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         // First what may be refused: a backend is dear.
         PlatformSettings settings = PlatformSettings.From(options);
         ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
-        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, logger) : null;
+        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, settings.DataDirectory is not null, logger) : null;
         VolumeHypervisor hypervisor;
         try
         {
@@ -61,7 +61,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
         _context.Volumes = new VolumeCatalog(_context, volumeFiles);
         hypervisor.Use(_context.Volumes);
-        DataDirectory? data = _context.Data = OpenData(settings, hypervisor, timeProvider, logger, fileLayer);
+        DataDirectory? data = _context.Data = OpenData(_context, hypervisor, fileLayer);
         _volumes = new VolumeStore(_context, instances);
         LiveInstances live = new();
         _templates = new TemplateStore(_context, instances, live, templates);
@@ -113,20 +113,24 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         }
     }
 
-    private static DataDirectory? OpenData(
-        PlatformSettings settings,
-        VolumeHypervisor hypervisor,
-        TimeProvider timeProvider,
-        ILogger logger,
-        IFileLayer? fileLayer)
+    private static DataDirectory? OpenData(PlatformContext context, VolumeHypervisor hypervisor, IFileLayer? fileLayer)
     {
+        DataDirectory? data = null;
         try
         {
-            return settings.DataDirectory is null ? null : DataDirectory.Open(settings, hypervisor, timeProvider, logger, fileLayer);
+            if (context.Settings.DataDirectory is not null)
+            {
+                data = DataDirectory.Open(context.Settings, hypervisor, context.TimeProvider, context.Logger, fileLayer);
+                context.Volumes.OpenKept();
+            }
+
+            return data;
         }
         catch
         {
-            // Nobody else knows of it yet, and it has nothing to wait for.
+            // Nobody else knows of them yet, and they have nothing to wait for.
+            data?.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            context.Volumes.DisposeAsync().AsTask().GetAwaiter().GetResult();
             hypervisor.DisposeAsync().AsTask().GetAwaiter().GetResult();
             throw;
         }
@@ -173,6 +177,11 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         }
 
         data.EndRecovery();
+        if (!data.IsHeldBack)
+        {
+            _context.Volumes.Collect(instances.List().Select(static instance => instance.Identity.Uuid).Concat(data.Snapshots.List()).ToHashSet());
+        }
+
         _context.Logger.DataRecovered(data.Root, instances.List().Count, checkpoints.List().Count, templates.List().Count);
     }
 
@@ -183,6 +192,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         if (_data is not null)
         {
             await _data.FreezeAsync().ConfigureAwait(false);
+            _context.Volumes.Freeze();
         }
 
         // Killing the machines is what ends a regular stop that is under way, so it comes before waiting for operations.

@@ -25,6 +25,9 @@ internal sealed class SnapshotReference : IDisposable
     /// <summary>Under what it is kept in the data directory, if it is.</summary>
     public Guid? KeptAs => _shared.KeptAs;
 
+    /// <summary>Where it is kept and under what, if it is.</summary>
+    public (DataDirectory Data, Guid Id)? Kept => _shared is { Data: { } data, KeptAs: { } id } ? (data, id) : null;
+
     /// <summary>A hold on a snapshot in a file.</summary>
     public static SnapshotReference Of(DataDirectory data, Guid keptAs)
     {

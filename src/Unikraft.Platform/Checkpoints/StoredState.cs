@@ -48,7 +48,11 @@ internal sealed class StoredState(CloneSource source, bool? wasRunning = null) :
         {
             lock (_lock)
             {
-                return VolumeSnapshot.AttachedOf(_snapshot?.Opened);
+                return _snapshot switch
+                {
+                    { Opened: null, Kept: { } kept } => kept.Data.VolumesOf(kept.Id),
+                    var snapshot => VolumeSnapshot.AttachedOf(snapshot?.Opened),
+                };
             }
         }
     }

@@ -28,4 +28,7 @@ internal static partial class Log
 
     [LoggerMessage(1407, LogLevel.Warning, "The {Resource} cannot be used")]
     public static partial void ResourceDamaged(this ILogger logger, Exception error, string resource);
+
+    [LoggerMessage(1410, LogLevel.Warning, "Instance {Name} ({Uuid}) boots its image at its next start: it ran when the host ended, and has written to its volumes since its snapshot")]
+    public static partial void SnapshotOutdated(this ILogger logger, string name, Guid uuid);
 }

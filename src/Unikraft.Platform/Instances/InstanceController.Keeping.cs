@@ -1,5 +1,6 @@
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Storage;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Instances;
 
@@ -93,6 +94,7 @@ internal sealed partial class InstanceController : IKeptResource
             InstanceConfiguration configuration = Snapshots.KeptAs is null && !_status.Updates.IsEmpty
                 ? _status.Configuration.Apply(_status.Updates, _platform.Hypervisor.Info)
                 : _status.Configuration;
+            (IReadOnlyList<VolumeMountRecord> volumes, IReadOnlyList<RomMount> roms) = _platform.Volumes.Save(_identity.Uuid);
             return new InstanceRecord
             {
                 Name = _identity.Name,
@@ -138,6 +140,8 @@ internal sealed partial class InstanceController : IKeptResource
                         run.Initiator.HasFlag(StopInitiator.User)),
                 Transitions = _status.Transitions.LastNumber,
                 LogEnd = data.Logs.RecordEnd(_identity.Uuid),
+                Volumes = volumes,
+                Roms = roms,
             };
         }
     }

@@ -331,6 +331,14 @@ internal sealed class InstanceManager(
     public void Recover(Guid uuid, InstanceRecord record, DataDirectory data)
     {
         ResourceIdentity identity = record.ToIdentity(uuid);
+        bool isAhead = platform.Volumes.Recover(identity, record);
+        if (isAhead)
+        {
+            // What was flushed to a volume is worth more than memory from before: as after a power cut, the image boots.
+            record = record with { Snapshot = null, IsStandby = false };
+            platform.Logger.SnapshotOutdated(identity.Name, uuid);
+        }
+
         using SnapshotReference? snapshot = data.RecoverSnapshot(record.Snapshot);
         Blueprint blueprint = new(
             record.Configuration.ToConfiguration(data),
@@ -349,6 +357,10 @@ internal sealed class InstanceManager(
 
         instances.Recover(identity, instance);
         instance.Restore(record, data);
+        if (isAhead)
+        {
+            data.Changed(instance);
+        }
     }
 
     // What the start and the instance need after a restart of the host: the bytes of the image, and the snapshot unless it is about to be used up.
@@ -492,11 +504,14 @@ internal sealed class InstanceManager(
             retention,
             new InstanceTransitions(identity, platform.TimeProvider, _transitions),
             this);
-        platform.Volumes.Watch(identity.Uuid, () =>
-        {
-            Instance now = instance.Describe();
-            return (now.State, now.HasSnapshot);
-        });
+        platform.Volumes.Watch(
+            identity.Uuid,
+            () =>
+            {
+                Instance now = instance.Describe();
+                return (now.State, now.HasSnapshot);
+            },
+            () => platform.Data?.Changed(instance));
         live.Add(instance);
         return instance;
     }

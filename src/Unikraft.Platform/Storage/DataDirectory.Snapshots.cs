@@ -1,5 +1,6 @@
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage;
 
@@ -39,6 +40,9 @@ internal sealed partial class DataDirectory
             _keeping.Release();
         }
     }
+
+    /// <summary>The volume templates that belong to a snapshot.</summary>
+    internal IReadOnlyList<AttachedVolume> VolumesOf(Guid id) => (_snapshots as VolumeSnapshotDirectory)?.DescribeVolumes(id) ?? [];
 
     /// <summary>Keeps the file of a snapshot as long as somebody may open it.</summary>
     internal void Hold(Guid id)

@@ -76,6 +76,9 @@ internal sealed partial class DataDirectory : IAsyncDisposable
 
     internal string Root => _files.Root;
 
+    /// <summary>Whether damage makes it doubtful what is needed, so that nothing is removed.</summary>
+    internal bool IsHeldBack => _isHeldBack;
+
     internal KeptImages Images { get; }
 
     internal KeptLogs Logs { get; }

@@ -83,6 +83,14 @@ internal sealed class DataDirectoryService(
         StoredCheckpoint found = checkpoints.Find(checkpoint);
         CheckpointRecord record = RecordOf(checkpoint);
         string full = System.IO.Path.GetFullPath(path);
+        if (record.Snapshot is { } snapshot && data.VolumesOf(snapshot).Count > 0)
+        {
+            throw new CheckpointArchiveException(
+                full,
+                isIncompatible: false,
+                $"The checkpoint '{found.Identity.Name}' has volumes, which an archive cannot hold. Take one of an instance without volumes, or copy the data directory.");
+        }
+
         // What is exported is what was verified: files do not change once they have their name.
         await Task.Run(() => data.VerifyAsync(record, progress: null, cancellationToken), cancellationToken).ConfigureAwait(false);
         await Task.Run(() => Export(found, record, full, known, cancellationToken), cancellationToken).ConfigureAwait(false);

@@ -25,8 +25,8 @@ internal sealed record Manifest(int Version, long Generation, Checksum Root)
     }
 
     /// <exception cref="MetadataDamageException">It is not as it was written.</exception>
-    /// <exception cref="DataVersionException">It is of a newer version.</exception>
-    internal static Manifest Decode(ReadOnlySpan<byte> content, string directory)
+    /// <exception cref="DataVersionException">It is of a version newer than the newest that is known.</exception>
+    internal static Manifest Decode(ReadOnlySpan<byte> content, string directory, int newest = CurrentVersion)
     {
         string text = Encoding.ASCII.GetString(content[..Math.Min(content.Length, MaxLength)]);
         string[] lines = text.Split('\n');
@@ -45,9 +45,9 @@ internal sealed record Manifest(int Version, long Generation, Checksum Root)
             throw new MetadataDamageException("does not have the checksum that it should have");
         }
 
-        if (version > CurrentVersion)
+        if (version > newest)
         {
-            throw new DataVersionException(directory, version, CurrentVersion);
+            throw new DataVersionException(directory, version, newest);
         }
 
         const string GenerationLine = "generation ";

@@ -20,6 +20,7 @@ internal sealed class MetadataStore : IDisposable
     private const long MinCompactionSize = 4 << 20;
 
     private readonly DataFiles _files;
+    private readonly int _version;
     private readonly Dictionary<StateKey, StateChange> _states = [];
     private readonly List<DataDamage> _damage = [];
     private IFile? _journal;
@@ -33,7 +34,7 @@ internal sealed class MetadataStore : IDisposable
     private Checksum _chain;
     private bool _mustCompact;
 
-    private MetadataStore(DataFiles files) => _files = files;
+    private MetadataStore(DataFiles files, int version) => (_files, _version) = (files, version);
 
     /// <summary>The states, those lost to damage included.</summary>
     internal IReadOnlyDictionary<StateKey, StateChange> States => _states;
@@ -53,12 +54,20 @@ internal sealed class MetadataStore : IDisposable
     internal Checksum Root => _chain;
 
     /// <summary>Opens the metadata, which are made if there are none.</summary>
+    /// <param name="files">The directory.</param>
+    /// <param name="upgrades">
+    /// By version, what makes the next one of it. The manifest says the old version until all have returned, so each may be called again on what it has left half-done.
+    /// </param>
+    /// <param name="version">The version to bring the directory to.</param>
     /// <exception cref="DataDamageException">They cannot be used.</exception>
     /// <exception cref="DataVersionException">They are of a newer version.</exception>
     /// <exception cref="StorageException">The host refused.</exception>
-    internal static MetadataStore Open(DataFiles files, IReadOnlyDictionary<int, Action<DataFiles>>? upgrades = null)
+    internal static MetadataStore Open(
+        DataFiles files,
+        IReadOnlyDictionary<int, Action<DataFiles>>? upgrades = null,
+        int version = Manifest.CurrentVersion)
     {
-        MetadataStore store = new(files);
+        MetadataStore store = new(files, version);
         try
         {
             store.Open(upgrades ?? new Dictionary<int, Action<DataFiles>>());
@@ -131,7 +140,7 @@ internal sealed class MetadataStore : IDisposable
         List<DataDamage> found = [];
         try
         {
-            Manifest manifest = Manifest.Decode(Read(Manifest.Name), _files.Root);
+            Manifest manifest = Manifest.Decode(Read(Manifest.Name), _files.Root, _version);
             if (manifest.Generation != _generation)
             {
                 found.Add(new DataDamage(_files.PathOf(Manifest.Name), "is not the file that should be there", []));
@@ -193,7 +202,7 @@ internal sealed class MetadataStore : IDisposable
         List<long> generations = [.. ListGenerations()];
         if (manifest is not null)
         {
-            for (int version = manifest.Version; version < Manifest.CurrentVersion; version++)
+            for (int version = manifest.Version; version < _version; version++)
             {
                 upgrades[version](_files);
             }
@@ -208,7 +217,7 @@ internal sealed class MetadataStore : IDisposable
         // Without a manifest the newest generation with a sound snapshot holds.
         _lastGeneration = Math.Max(generations.DefaultIfEmpty().Max(), manifest?.Generation ?? 0);
         Load(manifest?.Generation ?? (generations.Count > 0 ? generations.Max() : 1), manifest?.Root);
-        bool isRequired = _damage.Count > 0 || manifest is not { Version: Manifest.CurrentVersion };
+        bool isRequired = _damage.Count > 0 || manifest?.Version != _version;
         if (!TryCompact(_states, isRequired))
         {
             // The disk is full: what is there can be read and deleted, in what is left of the journal.
@@ -233,7 +242,7 @@ internal sealed class MetadataStore : IDisposable
                 return null;
             }
 
-            return Manifest.Decode(content, _files.Root);
+            return Manifest.Decode(content, _files.Root, _version);
         }
         catch (MetadataDamageException error)
         {
@@ -391,7 +400,7 @@ internal sealed class MetadataStore : IDisposable
             try
             {
                 isCommitting = true;
-                _files.Publish(Manifest.Name, new Manifest(Manifest.CurrentVersion, generation, root).Encode());
+                _files.Publish(Manifest.Name, new Manifest(_version, generation, root).Encode());
             }
             catch
             {

@@ -1,5 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage;
 
@@ -81,7 +83,19 @@ internal sealed record InstanceRecord : ResourceRecord
 
     /// <summary>Up to which offset the console output was in its file.</summary>
     public long LogEnd { get; init; }
+
+    public IReadOnlyList<VolumeMountRecord> Volumes { get; init; } = [];
+
+    public IReadOnlyList<RomMount> Roms { get; init; } = [];
 }
+
+/// <param name="Volume">The volume.</param>
+/// <param name="Slot">Where the guest has it.</param>
+/// <param name="At">Where the guest mounts it.</param>
+/// <param name="IsReadOnly">Whether the guest can only read it.</param>
+/// <param name="Pending">What waits for the instance to stop.</param>
+/// <param name="Resumptions">How often machines that continued from a snapshot had been given it to write to.</param>
+internal sealed record VolumeMountRecord(Guid Volume, int Slot, string At, bool IsReadOnly, VolumeUpdate? Pending, int Resumptions);
 
 internal sealed record ScaleToZeroRecord(bool Stateful, long CooldownTime);
 
@@ -187,12 +201,19 @@ internal sealed partial class RecordSerializer : JsonSerializerContext
         }
     }
 
+    private static bool AreUsable(InstanceRecord record) =>
+        record.Volumes.All(static mount => mount is { At: not null, Slot: >= 0 and < MachineDisk.VolumeSlots, Pending: null or Platform.VolumeUpdate.Attach or Platform.VolumeUpdate.Detach })
+        && record.Roms.All(static rom => rom is { Name: not null, Path: not null, At: not null, Slot: >= MachineDisk.VolumeSlots and < MachineDisk.Slots })
+        && record.Volumes.Select(static mount => mount.Slot).Concat(record.Roms.Select(static rom => rom.Slot)).Distinct().Count() == record.Volumes.Count + record.Roms.Count;
+
     private static bool IsUsable(ResourceRecord? record) =>
         record is { Name.Length: > 0, Configuration: { Image.Name.Length: > 0, Vcpus: > 0, MemoryMb: > 0, Args: not null, Env: not null }, Tags: not null }
         && record.Configuration.Args.All(static arg => arg is not null)
         && record.Tags.All(static tag => tag is not null)
         && record.Configuration.Image.Digests.All(static digest => digest.Length == 2 * Checksum.Size)
         && record is not CheckpointRecord { Source: null or { Name: null } }
+        && record is not InstanceRecord { Volumes: null } and not InstanceRecord { Roms: null }
+        && (record is not InstanceRecord instance || AreUsable(instance))
         && record.Autokill is null or > 0
         && record.UnusedSince is null or >= 0;
 }

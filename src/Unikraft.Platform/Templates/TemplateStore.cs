@@ -64,6 +64,8 @@ internal sealed class TemplateStore(
             throw instances.NotFound(instance.Identity.Uuid);
         }
 
+        // While it is not on the disk that there is a template, the volumes are those of the instance there.
+        await platform.TryCommitAsync().ConfigureAwait(false);
         platform.Volumes.Adopt(snapshot?.Opened, instance.Identity.Uuid);
         NameOrUuid uuid = instance.Identity.Uuid;
         await live.CloseAsync(instance, StopInitiator.Platform, () => instances.NotFound(uuid)).ConfigureAwait(false);

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -27,6 +28,7 @@ internal sealed class ImageDirectory : IDisposable
     private readonly ILogger _logger;
     private readonly FileStream _held;
     private readonly bool _isTemporary;
+    private IDirectorySync? _directories;
 
     private ImageDirectory(string path, FileStream held, bool isTemporary, ILogger logger)
     {
@@ -83,6 +85,46 @@ internal sealed class ImageDirectory : IDisposable
         catch (IOException error)
         {
             _logger.ImageNotDeleted(error, Path);
+        }
+    }
+
+    /// <summary>Says how the names of files are taken to the disk. Those of a directory that is deleted in the end need not be.</summary>
+    internal void Use(IDirectorySync? directories)
+    {
+        _directories = _isTemporary ? null : directories;
+        Layers.SyncNames = SyncNames;
+    }
+
+    /// <summary>Takes the names of all images to the disk. Without a call for it, those of a file that is synced go with it on the usual file systems.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void SyncNames()
+    {
+        try
+        {
+            _directories?.Sync(Path);
+        }
+        catch (IOException error)
+        {
+            throw new StorageException(Path, $"The host cannot write the names in '{Path}' to the disk: {error.Message} Look at its log.");
+        }
+    }
+
+    /// <summary>Takes an image to the disk that does not change any more, if that is still under way.</summary>
+    internal void Seal(string name)
+    {
+        BlockLayer? layer;
+        lock (Layers.Lock)
+        {
+            layer = Layers.Find(PathOf(name));
+        }
+
+        try
+        {
+            layer?.Seal();
+        }
+        finally
+        {
+            layer?.Release();
         }
     }
 

@@ -18,6 +18,9 @@ internal sealed class InstanceVolumes(ResourceIdentity identity)
     /// <summary>Tells the state of the instance, and whether it continues from a snapshot. Called without the lock.</summary>
     public Func<(InstanceState State, bool HasSnapshot)>? Status { get; set; }
 
+    /// <summary>Has what the instance has written down. Called without the lock.</summary>
+    public Action? Changed { get; set; }
+
     /// <summary>Completes when the machine that uses the volumes has given them back; <see langword="null"/> when none does.</summary>
     public TaskCompletionSource? InUse { get; set; }
 

@@ -12,6 +12,9 @@ internal sealed class OpenLayers
 {
     private readonly Dictionary<string, BlockLayer> _layers = new(StringComparer.Ordinal);
 
+    /// <summary>Takes the names of new images to the disk, before anything there refers to them.</summary>
+    internal Action? SyncNames { get; set; }
+
     /// <summary>Held while images are opened and closed.</summary>
     internal Lock Lock { get; } = new();
 

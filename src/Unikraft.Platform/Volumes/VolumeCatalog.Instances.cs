@@ -84,14 +84,15 @@ internal sealed partial class VolumeCatalog
         }
     }
 
-    /// <summary>Tells how the instance is asked for its state.</summary>
-    public void Watch(Guid instance, Func<(InstanceState State, bool HasSnapshot)> status)
+    /// <summary>Tells how the instance is asked for its state, and that what it has is to be written down.</summary>
+    public void Watch(Guid instance, Func<(InstanceState State, bool HasSnapshot)> status, Action changed)
     {
         lock (_lock)
         {
             if (_instances.TryGetValue(instance, out InstanceVolumes? volumes))
             {
                 volumes.Status = status;
+                volumes.Changed = changed;
             }
         }
     }
@@ -117,9 +118,13 @@ internal sealed partial class VolumeCatalog
             }
 
             volumes.Mounts.Clear();
+            if (_isFrozen)
+            {
+                return;
+            }
         }
 
-        await DeleteAsync(owned).ConfigureAwait(false);
+        await DeleteOwnedAsync(owned).ConfigureAwait(false);
     }
 
     /// <summary>Opens what an instance has, for a machine of it.</summary>
@@ -159,7 +164,7 @@ internal sealed partial class VolumeCatalog
 
             foreach (VolumeMount mount in wanted)
             {
-                disks.Add(await OpenAsync(mount, cancellationToken).ConfigureAwait(false));
+                disks.Add(await OpenAsync(mount, boots, cancellationToken).ConfigureAwait(false));
                 mounts.Add(mount);
             }
 
@@ -197,7 +202,7 @@ internal sealed partial class VolumeCatalog
             await rom.Device.DisposeAsync().ConfigureAwait(false);
         }
 
-        if (IsFree(open.Owner))
+        if (IsFree(open.Owner) && !Volatile.Read(ref _isFrozen))
         {
             await ApplyPendingAsync(open.Owner, detach: true).ConfigureAwait(false);
         }
@@ -344,9 +349,10 @@ internal sealed partial class VolumeCatalog
     /// <summary>Attaches a volume, or notes that it is to be attached.</summary>
     public void Attach(StoredVolume volume, Guid instance, AttachVolumeRequest request, bool isPending)
     {
+        InstanceVolumes? volumes;
         lock (_lock)
         {
-            if (!_instances.TryGetValue(instance, out InstanceVolumes? volumes))
+            if (!_instances.TryGetValue(instance, out volumes))
             {
                 throw new ResourceNotFoundException("instance", instance);
             }
@@ -357,6 +363,8 @@ internal sealed partial class VolumeCatalog
                 Pending = isPending ? VolumeUpdate.Attach : null,
             });
         }
+
+        volumes.Changed?.Invoke();
     }
 
     /// <summary>Detaches a volume from instances, or notes that it is to be detached.</summary>
@@ -373,6 +381,7 @@ internal sealed partial class VolumeCatalog
 
             foreach (VolumeMount mount in mounts)
             {
+                owners.Add(mount.Owner);
                 if (mount.Pending == VolumeUpdate.Attach)
                 {
                     Unmount(mount);
@@ -380,13 +389,13 @@ internal sealed partial class VolumeCatalog
                 else
                 {
                     mount.Pending = VolumeUpdate.Detach;
-                    owners.Add(mount.Owner);
                 }
             }
         }
 
         foreach (InstanceVolumes owner in owners)
         {
+            owner.Changed?.Invoke();
             bool isUnused;
             bool isFree = IsFree(owner);
             lock (_lock)
@@ -508,6 +517,7 @@ internal sealed partial class VolumeCatalog
         {
             foreach (SnapshotVolume part in snapshot.Volumes)
             {
+                await Task.Run(() => Images.Seal(part.Template.Record.Top!), cancellationToken).ConfigureAwait(false);
                 kept.Add(await Task.Run(() => AddTemplate(part.Template.Record with { IsKept = true }, part.Template.Record.Top!, id, part.Slot, part.At, part.IsReadOnly), cancellationToken)
                     .ConfigureAwait(false));
             }
@@ -608,8 +618,10 @@ internal sealed partial class VolumeCatalog
     private async Task ApplyPendingAsync(InstanceVolumes volumes, bool detach)
     {
         List<StoredVolume> owned = [];
+        bool isChanged;
         lock (_lock)
         {
+            isChanged = volumes.Mounts.Exists(static mount => mount.Pending is not null);
             foreach (VolumeMount mount in volumes.Mounts.ToArray())
             {
                 if (mount.Pending == VolumeUpdate.Attach)
@@ -627,12 +639,32 @@ internal sealed partial class VolumeCatalog
             }
         }
 
-        await DeleteAsync(owned).ConfigureAwait(false);
+        if (isChanged)
+        {
+            volumes.Changed?.Invoke();
+        }
+
+        await DeleteOwnedAsync(owned).ConfigureAwait(false);
     }
 
-    private async Task<MachineDisk> OpenAsync(VolumeMount mount, CancellationToken cancellationToken)
+    // Not before it is written down that the instance does not have them any more.
+    private async Task DeleteOwnedAsync(List<StoredVolume> owned)
+    {
+        if (owned.Count > 0)
+        {
+            await _platform.TryCommitAsync().ConfigureAwait(false);
+            await DeleteAsync(owned).ConfigureAwait(false);
+        }
+    }
+
+    private async Task<MachineDisk> OpenAsync(VolumeMount mount, bool boots, CancellationToken cancellationToken)
     {
         StoredVolume volume = mount.Volume;
+        if (volume.Failure is DataDamageException damage)
+        {
+            throw damage;
+        }
+
         if (!volume.IsBlock)
         {
             throw new PlatformException(
@@ -644,6 +676,12 @@ internal sealed partial class VolumeCatalog
         if (volume.Failure is { } failure)
         {
             throw new StorageException(Images.PathOf(volume.Record.Top!), $"The {volume.Title} cannot be used: {failure.Message}");
+        }
+
+        if (!boots && !mount.IsReadOnly && _platform.Data is not null)
+        {
+            // Before the guest writes: memory and volume would not go together if the host ended and the memory was used again.
+            await Task.Run(() => Update(volume, static record => record with { Resumptions = record.Resumptions + 1 }), cancellationToken).ConfigureAwait(false);
         }
 
         VolumeDisk disk = await OpenDiskAsync(volume.Record, mount.IsReadOnly, cancellationToken).ConfigureAwait(false);

@@ -1,4 +1,5 @@
 using Unikraft.Platform.Diagnostics;
+using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Volumes.Qcow2;
 
@@ -25,15 +26,38 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     private readonly HashSet<Task> _background = [];
     private long _lastOrder;
     private bool _isFolding;
+    private bool _isFrozen;
 
     /// <param name="platform">The platform.</param>
-    /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed, and deleted in the end.</param>
+    /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed.</param>
     public VolumeCatalog(PlatformContext platform, VolumeFiles? files)
     {
         _platform = platform;
         _files = files is null
-            ? new Lazy<VolumeFiles>(() => VolumeFiles.Open(path: null, platform.Logger))
+            ? new Lazy<VolumeFiles>(() => Load(VolumeFiles.Open(FolderOf(platform.Settings), platform.Settings.DataDirectory is not null, platform.Logger)))
             : new Lazy<VolumeFiles>(Load(files));
+    }
+
+    /// <summary>Where volumes are kept unless a directory was named for them; <see langword="null"/> when they are not kept.</summary>
+    private static string? FolderOf(PlatformSettings settings) => settings.DataDirectory is { } data ? Path.Combine(data, "volumes") : null;
+
+    /// <summary>Opens the volumes that were kept in the data directory, if there are any.</summary>
+    /// <exception cref="StorageException">They are open elsewhere or damaged, or the host refused.</exception>
+    public void OpenKept()
+    {
+        if (Directory.Exists(FolderOf(_platform.Settings)))
+        {
+            _ = Images;
+        }
+    }
+
+    /// <summary>The platform ends: from now on volumes stay what they are, although instances go.</summary>
+    public void Freeze()
+    {
+        lock (_lock)
+        {
+            _isFrozen = true;
+        }
     }
 
     private ImageDirectory Images => _files.Value.Images;
@@ -280,6 +304,12 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         lock (_journalLock)
         {
+            if (change.Set.Any(IsNewTop))
+            {
+                // A record of an image whose name is not on the disk would be one of nothing.
+                Images.SyncNames();
+            }
+
             _files.Value.Journal.Append(change);
             foreach (VolumeRecord record in change.Set)
             {
@@ -455,8 +485,19 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         _ => Array.Exists(mounts, static mount => mount.Pending != VolumeUpdate.Attach) ? VolumeState.Idle : VolumeState.Available,
     };
 
+    private bool IsNewTop(VolumeRecord record)
+    {
+        lock (_lock)
+        {
+            return record.Top is not null
+                && !string.Equals(_volumes.GetValueOrDefault(record.Uuid)?.Record.Top, record.Top, StringComparison.Ordinal);
+        }
+    }
+
     private VolumeFiles Load(VolumeFiles files)
     {
+        files.Images.Use(_platform.Hypervisor.GetFeature<IDirectorySync>());
+        files.Images.SyncNames();
         bool allFound = true;
         foreach (VolumeRecord record in files.Records.Values.OrderBy(static record => record.CreatedAt).ThenBy(static record => record.Uuid))
         {

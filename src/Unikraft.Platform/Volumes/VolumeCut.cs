@@ -13,8 +13,8 @@ internal sealed class VolumeCut : IAsyncDisposable
 
     private Qcow2Image? _frozen;
 
-    /// <summary>The path of the image.</summary>
-    internal string Path => Frozen.Path;
+    /// <summary>The path of the image, also when the image was given up: it may be complete before everybody has heard of it.</summary>
+    internal string Path { get; private set; } = "";
 
     internal Task Published => _published.Task;
 
@@ -47,6 +47,6 @@ internal sealed class VolumeCut : IAsyncDisposable
     internal void Freeze(Qcow2Image top)
     {
         top.Freeze();
-        _frozen = top;
+        (_frozen, Path) = (top, top.Path);
     }
 }

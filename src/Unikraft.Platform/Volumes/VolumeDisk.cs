@@ -258,6 +258,7 @@ internal sealed class VolumeDisk : IBlockDevice
             {
                 try
                 {
+                    top.Registry?.SyncNames?.Invoke();
                     top.StoreBackingName();
                 }
                 finally

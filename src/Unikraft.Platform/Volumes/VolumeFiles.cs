@@ -7,17 +7,18 @@ internal sealed record VolumeFiles(ImageDirectory Images, VolumeJournal Journal,
 {
     /// <summary>Opens a directory.</summary>
     /// <param name="path">The directory; <see langword="null"/> for one that is deleted in the end.</param>
+    /// <param name="areInstancesKept">Whether instances outlive the platform, and with them the volumes that they own.</param>
     /// <param name="logger">Where to log.</param>
     /// <exception cref="StorageException">It is open elsewhere or damaged, or the host refused.</exception>
-    public static VolumeFiles Open(string? path, ILogger logger)
+    public static VolumeFiles Open(string? path, bool areInstancesKept, ILogger logger)
     {
         ImageDirectory images = ImageDirectory.Open(path, logger);
         try
         {
-            // Instances and snapshots in memory do not outlive the platform, so neither do the volumes that they own.
+            // Snapshots in memory do not outlive the platform, so neither do the volume templates that they own.
             VolumeJournal journal = VolumeJournal.Open(
                 images.Path,
-                static record => record.Owner is null || record.IsKept,
+                record => record.Owner is null || record.IsKept || (areInstancesKept && !record.IsTemplate),
                 out Dictionary<Guid, VolumeRecord> records);
             return new VolumeFiles(images, journal, records);
         }

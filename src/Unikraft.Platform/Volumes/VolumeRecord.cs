@@ -36,6 +36,11 @@ internal sealed record VolumeRecord
     /// <inheritdoc cref="Slot"/>
     public bool ReadOnly { get; init; }
 
+    /// <summary>
+    /// How often a machine that continued from a snapshot has been given it to write to. A snapshot that was kept before the last time does not go with it any more.
+    /// </summary>
+    public int Resumptions { get; init; }
+
     /// <summary>Files outside the directory that its images are based on.</summary>
     public IReadOnlyList<string> Bases { get; init; } = [];
 

@@ -7,6 +7,9 @@ internal sealed class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCa
 {
     public IReadOnlyList<Guid> List() => inner.List();
 
+    /// <summary>The volume templates that belong to a snapshot.</summary>
+    public IReadOnlyList<AttachedVolume> DescribeVolumes(Guid id) => catalog.DescribeKept(id);
+
     public async Task<long> SaveAsync(
         Guid id,
         IMachineSnapshot snapshot,

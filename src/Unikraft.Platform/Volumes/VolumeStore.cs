@@ -69,6 +69,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         Guid instance = instances.Find(request.Instance).Identity.Uuid;
         await Catalog.SettleAsync(instance, cancellationToken).ConfigureAwait(false);
         Catalog.Attach(found, instance, request, isPending: !Catalog.IsFree(instance));
+        await platform.CommitAsync().ConfigureAwait(false);
         return Catalog.Describe(found);
     }
 
@@ -80,6 +81,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         Guid? instance = from is { } reference ? instances.Find(reference).Identity.Uuid : null;
         await Catalog.SettleAsync(found, cancellationToken).ConfigureAwait(false);
         await Catalog.DetachAsync(found, instance).ConfigureAwait(false);
+        await platform.CommitAsync().ConfigureAwait(false);
         return Catalog.Describe(found);
     }
 

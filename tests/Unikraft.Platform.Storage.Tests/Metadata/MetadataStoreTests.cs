@@ -186,6 +186,79 @@ public sealed class MetadataStoreTests
     }
 
     [Fact]
+    public void An_older_version_is_brought_up_whenever_the_host_ends_meanwhile()
+    {
+        const int Next = Manifest.CurrentVersion + 1;
+        SimulatedDisk old = new();
+        MetadataModel model = new(13);
+        using (MetadataStore store = MetadataModel.Open(old))
+        {
+            for (int i = 0; i < Steps; i++)
+            {
+                model.Step(store);
+            }
+
+            new DataFiles(old, "/data", isSynced: true).Publish("kept", "one"u8.ToArray());
+        }
+
+        int points = 0;
+        for (int call = 0; ; call++)
+        {
+            SimulatedDisk disk = old.AfterKill();
+            disk.Faults = (_, number) => number == call ? new Fault.PowerCut() : null;
+            bool isCut = false;
+            try
+            {
+                Upgrade(disk).Dispose();
+            }
+            catch (PowerCutException)
+            {
+                isCut = true;
+                points++;
+            }
+
+            SimulatedDisk after = disk.AfterPowerCut(new Random(call));
+            using (MetadataStore store = Upgrade(after))
+            {
+                model.Check(store);
+            }
+
+            Assert.Equal("two"u8.ToArray(), after.Content("/data/kept"));
+            // Who does not know the new version keeps its hands off.
+            Assert.Equal(Next, Assert.Throws<DataVersionException>(() => MetadataModel.Open(after)).Version);
+            if (!isCut)
+            {
+                break;
+            }
+        }
+
+        Assert.True(points > 20, $"{points} points");
+
+        static MetadataStore Upgrade(SimulatedDisk disk) => MetadataStore.Open(
+            new DataFiles(disk, "/data", isSynced: true),
+            new Dictionary<int, Action<DataFiles>> { [Manifest.CurrentVersion] = static files => files.Publish("kept", "two"u8.ToArray()) },
+            Next);
+    }
+
+    [Fact]
+    public void An_upgrade_that_fails_leaves_the_old_version()
+    {
+        SimulatedDisk disk = new();
+        MetadataModel model = new(14);
+        using (MetadataStore store = MetadataModel.Open(disk))
+        {
+            model.Step(store);
+        }
+
+        Dictionary<int, Action<DataFiles>> upgrades = new() { [Manifest.CurrentVersion] = files => files.Publish("kept", "two"u8.ToArray()) };
+        disk.Faults = (call, _) => call is "Rename" ? new Fault.Error(5) : null;
+        Assert.Throws<StorageException>(() => MetadataStore.Open(new DataFiles(disk, "/data", isSynced: true), upgrades, Manifest.CurrentVersion + 1));
+        disk.Faults = null;
+        using MetadataStore same = MetadataModel.Open(disk.AfterKill());
+        model.Check(same);
+    }
+
+    [Fact]
     public void Every_single_damage_is_found_or_harmless()
     {
         SimulatedDisk sound = new();

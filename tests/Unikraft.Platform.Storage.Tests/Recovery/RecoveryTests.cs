@@ -273,6 +273,74 @@ public sealed class RecoveryTests
     }
 
     [Fact]
+    public async Task So_much_of_the_disk_stays_free_as_the_options_say()
+    {
+        const long Floor = 8 << 20;
+        const long Room = 1 << 20;
+        await using DurablePlatform platform = new(options: options => options.MinFreeDiskBytes = Floor);
+        await platform.CreateCounterAsync("source");
+        long used = platform.Disk.Files.Sum(file => (long)platform.Disk.Content(file).Length);
+        platform.Disk.Capacity = used + Floor + 1000;
+        IReadOnlyList<string> before = platform.Disk.Files;
+
+        StorageException error = await Assert.ThrowsAsync<StorageException>(() => platform.CheckpointAsync("source", "point"));
+
+        Assert.True(error.IsFull);
+        Assert.Contains($"{Floor} are to stay free", error.Message, StringComparison.Ordinal);
+        Assert.Equal(before, platform.Disk.Files);
+        await Assert.ThrowsAsync<StorageException>(() => platform.Templates.ConvertAsync("source")).Guarded();
+        // What is small and lets go of room is not refused.
+        await platform.Instances.PatchAsync("source", [new PatchOperation.AddTags("noted")]).Guarded();
+        platform.Disk.Capacity = used + Floor + Room;
+        await platform.CheckpointAsync("source", "point");
+        Assert.True(platform.Disk.FreeBytes(DurablePlatform.Root) >= Floor);
+        platform.Disk.Capacity = used + Floor;
+        await platform.Checkpoints.DeleteAsync("point").Guarded();
+        await using DurablePlatform after = platform.Kill();
+        Assert.Empty(after.Checkpoints.List());
+        Assert.Equal(["noted"], after.Instances.Get("source").Tags);
+    }
+
+    [Fact]
+    public async Task A_slow_disk_holds_up_what_is_to_be_on_it_and_nothing_else()
+    {
+        await using DurablePlatform platform = new();
+        await platform.CreateCounterAsync("source");
+        CounterTick before = await platform.TickAsync("source");
+        TaskCompletionSource released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource reached = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        platform.Disk.Faults = (call, _) =>
+        {
+            if (call is "Sync")
+            {
+                reached.TrySetResult();
+                released.Task.Wait();
+            }
+
+            return null;
+        };
+        Task<Checkpoint> checkpoint = platform.CheckpointAsync("source", "point");
+        try
+        {
+            await reached.Task.Guarded();
+            // The guest goes on, what is known is told, and what has not been acknowledged is not there after a crash.
+            Assert.Equal(before.Tick + 1, (await platform.TickAsync("source")).Tick);
+            Assert.Equal(InstanceState.Running, platform.Instances.Get("source").State);
+            Assert.False(checkpoint.IsCompleted);
+            await using DurablePlatform crashed = platform.Kill();
+            Assert.Empty(crashed.Checkpoints.List());
+        }
+        finally
+        {
+            released.SetResult();
+        }
+
+        await checkpoint.Guarded();
+        await using DurablePlatform after = platform.Kill();
+        Assert.Equal("point", after.Checkpoints.List().Single().Name);
+    }
+
+    [Fact]
     public async Task A_full_disk_fails_the_conversion_and_the_instance_goes_on()
     {
         await using DurablePlatform platform = new();

@@ -25,6 +25,7 @@ internal sealed class DurablePlatform : IAsyncDisposable
 
         PlatformOptions platformOptions = new() { DataDirectory = Root };
         options?.Invoke(platformOptions);
+        VolumeDirectory = platformOptions.VolumeDirectory;
         InMemoryHypervisorOptions backendOptions = new();
         backend?.Invoke(backendOptions);
         Platform = new UnikraftPlatform(
@@ -36,6 +37,8 @@ internal sealed class DurablePlatform : IAsyncDisposable
     }
 
     public SimulatedDisk Disk { get; }
+
+    public string? VolumeDirectory { get; }
 
     public ManualTimeProvider Time { get; } = new();
 

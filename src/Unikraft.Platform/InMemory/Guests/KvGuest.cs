@@ -46,6 +46,37 @@ internal sealed class KvGuest : ScriptedGuest
         return clone;
     }
 
+    public override byte[] Save()
+    {
+        using MemoryStream stream = new();
+        using BinaryWriter writer = new(stream);
+        writer.Write(_isOpen);
+        writer.Write(_last);
+        writer.Write(_entries.Count);
+        foreach ((string key, string value) in _entries)
+        {
+            writer.Write(key);
+            writer.Write(value);
+        }
+
+        writer.Flush();
+        return stream.ToArray();
+    }
+
+    public override void Load(ReadOnlySpan<byte> saved)
+    {
+        using MemoryStream stream = new(saved.ToArray());
+        using BinaryReader reader = new(stream);
+        _isOpen = reader.ReadBoolean();
+        _last = reader.ReadInt32();
+        _entries.Clear();
+        for (int count = reader.ReadInt32(); count > 0; count--)
+        {
+            string key = reader.ReadString();
+            _entries[key] = reader.ReadString();
+        }
+    }
+
     private static byte[] Format(int number, string key, string? value)
     {
         byte[] sector = new byte[SectorSize];

@@ -1,0 +1,344 @@
+using System.Diagnostics;
+using System.Text.Json.Nodes;
+using Unikraft.Platform.Contracts;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.InMemory;
+using Unikraft.Platform.Storage.Tests.Testing;
+using Unikraft.Platform.TestKit;
+
+namespace Unikraft.Platform.Storage.Tests.Recovery;
+
+/// <summary>Volumes of instances, checkpoints and templates after the process was killed: they go together with what has them, or say so.</summary>
+public sealed class VolumeRecoveryTests : IDisposable
+{
+    private const string Journal = "volumes.journal";
+    private const int Outdated = 1410;
+
+    private readonly string _folder = Directory.CreateTempSubdirectory("volumes-").FullName;
+    private int _copies;
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+
+    [Fact]
+    public async Task An_instance_has_its_volumes_and_roms_again()
+    {
+        string rom = Path.Combine(_folder, "rom");
+        await File.WriteAllBytesAsync(rom, new byte[512]);
+        await using DurablePlatform before = New();
+        await CreateVolumeAsync(before, "data");
+        Instance running = await CreateKvAsync(before, "worker", Existing("data"), Owned("/scratch"), roms: [new InstanceRom { Name = "rom", Path = rom, At = "/rom" }]);
+        Assert.Equal("ok 1", await AskAsync(before, "worker", "put colour blue"));
+        await using DurablePlatform after = Kill(before);
+
+        Assert.Equal(running.Volumes, after.Instances.Get("worker").Volumes);
+        Assert.Equal(2, running.Volumes.Count);
+        await after.Instances.StartAsync("worker").Guarded();
+        Assert.Equal("value=blue", await AskAsync(after, "worker", "get colour"));
+        Assert.StartsWith("check ok", await AskAsync(after, "worker", "check"), StringComparison.Ordinal);
+        await after.Instances.DeleteAsync("worker").Guarded();
+        Assert.Equal(["data"], after.Platform.Volumes.List().Select(volume => volume.Name));
+    }
+
+    [Fact]
+    public async Task An_orderly_end_keeps_the_volumes_that_instances_own()
+    {
+        DurablePlatform before = New();
+        await CreateKvAsync(before, "worker", Owned("/data"));
+        Assert.Equal("ok 1", await AskAsync(before, "worker", "put colour blue"));
+        await before.DisposeAsync();
+        await using DurablePlatform after = Kill(before);
+
+        await after.Instances.StartAsync("worker").Guarded();
+        Assert.Equal("value=blue", await AskAsync(after, "worker", "get colour"));
+    }
+
+    [Fact]
+    public async Task What_was_attached_and_detached_stays_so()
+    {
+        await using DurablePlatform before = New();
+        await CreateVolumeAsync(before, "one");
+        await CreateVolumeAsync(before, "two");
+        await CreateVolumeAsync(before, "three");
+        await CreateKvAsync(before, "worker", Existing("one"));
+        await before.Instances.StopAsync("worker").Guarded();
+        await before.Platform.Volumes.DetachAsync("one").Guarded();
+        await before.Platform.Volumes.AttachAsync("two", new AttachVolumeRequest { Instance = "worker", At = "/two" }).Guarded();
+        await before.Instances.StartAsync("worker").Guarded();
+        await before.Platform.Volumes.AttachAsync("three", new AttachVolumeRequest { Instance = "worker", At = "/three", ReadOnly = true }).Guarded();
+        await using DurablePlatform after = Kill(before);
+
+        Assert.Empty(after.Platform.Volumes.Get("one").AttachedTo);
+        Assert.Equal(["/two"], after.Instances.Get("worker").Volumes.Select(volume => volume.At));
+        await after.Instances.StartAsync("worker").Guarded();
+        Assert.Equal([("/two", false), ("/three", true)], after.Instances.Get("worker").Volumes.Select(volume => (volume.At, volume.ReadOnly)));
+    }
+
+    [Fact]
+    public async Task A_checkpoint_is_loaded_with_its_volumes_as_they_were()
+    {
+        await using DurablePlatform before = New();
+        await CreateVolumeAsync(before, "data");
+        await CreateKvAsync(before, "source", Existing("data"));
+        Assert.Equal("ok 1", await AskAsync(before, "source", "put who both"));
+        await before.CheckpointAsync("source", "point");
+        Assert.Equal("ok 2", await AskAsync(before, "source", "put who source"));
+        await using DurablePlatform after = Kill(before);
+
+        Assert.Equal("/data", Assert.Single(after.Checkpoints.Get("point").Volumes).At);
+        await after.Instances.CreateAsync(new CreateInstanceRequest { Name = "loaded", Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        Assert.Equal("value=both", await AskAsync(after, "loaded", "get who"));
+        Assert.StartsWith("check ok", await AskAsync(after, "loaded", "check"), StringComparison.Ordinal);
+        await after.Instances.StartAsync("source").Guarded();
+        Assert.Equal("value=source", await AskAsync(after, "source", "get who"));
+    }
+
+    [Fact]
+    public async Task A_template_is_cloned_with_its_volumes()
+    {
+        await using DurablePlatform before = New();
+        await CreateKvAsync(before, "base", Owned("/data"));
+        Assert.Equal("ok 1", await AskAsync(before, "base", "put who base"));
+        await before.Templates.ConvertAsync("base").Guarded();
+        await using DurablePlatform after = Kill(before);
+
+        Instance clone = await after.Instances.CreateAsync(new CreateInstanceRequest { Template = "base", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        Assert.Equal("value=base", await AskAsync(after, clone.Uuid, "get who"));
+        Assert.Equal("ok 2", await AskAsync(after, clone.Uuid, "put who clone"));
+        Assert.StartsWith("check ok", await AskAsync(after, clone.Uuid, "check"), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_suspended_instance_resumes_with_the_volume_that_it_had()
+    {
+        await using DurablePlatform before = New();
+        await CreateKvAsync(before, "worker", Owned("/data"));
+        Assert.Equal("ok 1", await AskAsync(before, "worker", "put colour blue"));
+        await before.Instances.SuspendAsync("worker").Guarded();
+        await using DurablePlatform after = Kill(before);
+
+        Assert.True(after.Instances.Get("worker").HasSnapshot);
+        await after.Instances.StartAsync("worker").Guarded();
+        Assert.Equal("ok 2", await AskAsync(after, "worker", "put shape round"));
+        Assert.Equal("check ok records=2 keys=2 last=2", await AskAsync(after, "worker", "check"));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Memory_is_not_put_together_with_a_volume_that_was_written_to_since(bool isLastRecordLost)
+    {
+        await using DurablePlatform before = New();
+        await CreateKvAsync(before, "worker", Owned("/data"));
+        Assert.Equal("ok 1", await AskAsync(before, "worker", "put colour blue"));
+        await before.Instances.SuspendAsync("worker").Guarded();
+        SimulatedDisk suspended = before.Disk.AfterKill();
+        await before.Instances.StartAsync("worker").Guarded();
+        Assert.Equal("ok 2", await AskAsync(before, "worker", "put colour red"));
+        await using DurablePlatform after = Kill(before, isLastRecordLost ? suspended : null);
+
+        Assert.Contains(after.Logs.Records, record => record.Id.Id == Outdated);
+        Assert.False(after.Instances.Get("worker").HasSnapshot);
+        await after.Instances.StartAsync("worker").Guarded();
+        Assert.Equal("value=red", await AskAsync(after, "worker", "get colour"));
+        Assert.Equal("check ok records=2 keys=1 last=2", await AskAsync(after, "worker", "check"));
+    }
+
+    [Fact]
+    public async Task What_a_clone_has_flushed_is_not_lost()
+    {
+        await using DurablePlatform before = New();
+        await CreateKvAsync(before, "source", Owned("/data"));
+        await before.CheckpointAsync("source", "point");
+        await before.Instances.CreateAsync(new CreateInstanceRequest { Name = "clone", Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        Assert.Equal("ok 1", await AskAsync(before, "clone", "put colour blue"));
+        await using DurablePlatform after = Kill(before);
+
+        await after.Instances.StartAsync("clone").Guarded();
+        Assert.Equal("value=blue", await AskAsync(after, "clone", "get colour"));
+    }
+
+    [Fact]
+    public async Task Volumes_of_an_instance_that_never_came_to_be_are_removed()
+    {
+        await using DurablePlatform before = New();
+        SimulatedDisk empty = before.Disk.AfterKill();
+        await CreateVolumeAsync(before, "data");
+        await CreateKvAsync(before, "worker", Existing("data"), Owned("/scratch"));
+        await before.CheckpointAsync("worker", "point");
+        await using DurablePlatform after = Kill(before, empty);
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
+
+        Volume left = Assert.Single(after.Platform.Volumes.List());
+        Assert.Equal(("data", VolumeState.Available), (left.Name, left.State));
+        Assert.Empty(after.Platform.Volumes.ListTemplates());
+        await CreateKvAsync(after, "again", Existing("data"));
+        Assert.Equal("keys=0 last=0", await AskAsync(after, "again", "count"));
+    }
+
+    [Fact]
+    public async Task An_instance_whose_volume_is_lost_says_so_and_the_rest_goes_on()
+    {
+        await using DurablePlatform before = New();
+        await CreateVolumeAsync(before, "other");
+        string old = CopyVolumes(before);
+        Instance lost = await CreateKvAsync(before, "lost", Owned("/data"));
+        await CreateKvAsync(before, "sound", Existing("other"));
+        await using DurablePlatform after = New(before.Disk.AfterKill(), old);
+
+        DataDamageException error = await Assert.ThrowsAsync<DataDamageException>(() => after.Instances.StartAsync("lost")).Guarded();
+        Assert.Equal([lost.Uuid], error.Dependents);
+        Assert.Equal(Path.Combine(old, Journal), error.Path);
+        await after.Instances.StartAsync("sound").Guarded();
+        Assert.Equal("ok 1", await AskAsync(after, "sound", "put a 1"));
+        await after.Instances.DeleteAsync("lost").Guarded();
+    }
+
+    [Fact]
+    public async Task A_checkpoint_with_volumes_is_not_exported_without_them()
+    {
+        await using DurablePlatform platform = New();
+        await CreateKvAsync(platform, "source", Owned("/data"));
+        await platform.CheckpointAsync("source", "point");
+        string path = Path.Combine(_folder, "archive");
+
+        CheckpointArchiveException error = await Assert.ThrowsAsync<CheckpointArchiveException>(() => platform.Platform.Data!.ExportAsync("point", path));
+
+        Assert.Contains("volumes", error.Message, StringComparison.Ordinal);
+        Assert.False(Path.Exists(path));
+    }
+
+    [Fact]
+    public async Task Volumes_are_in_the_data_directory_unless_one_is_named_for_them_and_move_with_it()
+    {
+        string here = Path.Combine(_folder, "here");
+        string there = Path.Combine(_folder, "there");
+        await using (UnikraftPlatform before = OnHost(here))
+        {
+            await CreateKvAsync(before.Instances, "worker", Owned("/data"));
+            Assert.Equal("ok 1", await AskAsync(before.Instances, "worker", "put colour blue"));
+        }
+
+        Directory.Move(here, there);
+        await using UnikraftPlatform after = OnHost(there);
+        await after.Instances.StartAsync("worker").Guarded();
+        Assert.Equal("value=blue", await AskAsync(after.Instances, "worker", "get colour"));
+    }
+
+    [Fact]
+    public async Task The_name_of_an_image_is_on_the_disk_before_anything_there_refers_to_it()
+    {
+        string folder = Path.Combine(_folder, "synced");
+        NoticedSyncs syncs = new(Path.Combine(folder, "volumes"));
+        await using (UnikraftPlatform platform = OnHost(folder, syncs))
+        {
+            await CreateKvAsync(platform.Instances, "source", Owned("/data"));
+            await platform.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "source", Name = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+            await platform.Instances.CreateAsync(new CreateInstanceRequest { Name = "clone", Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+            await platform.WhenVolumesIdleAsync().Guarded();
+            string[] tops = [.. TopsIn(Path.Combine(folder, "volumes", Journal))];
+            Assert.True(tops.Length >= 3, string.Join(' ', tops));
+            Assert.Empty(tops.Except(syncs.Names, StringComparer.Ordinal));
+        }
+    }
+
+    private static InstanceVolume Existing(string name) => new() { Volume = name, At = "/data" };
+
+    private static InstanceVolume Owned(string at) => new() { SizeMb = 8, Filesystem = VolumeFilesystem.None, At = at };
+
+    private static Task<Volume> CreateVolumeAsync(DurablePlatform platform, string name) => platform.Platform.Volumes
+        .CreateAsync(new CreateVolumeRequest { Name = name, SizeMb = 8, Filesystem = VolumeFilesystem.None })
+        .Guarded();
+
+    private static Task<Instance> CreateKvAsync(DurablePlatform platform, string name, params InstanceVolume[] volumes) => CreateKvAsync(platform.Instances, name, volumes);
+
+    private static Task<Instance> CreateKvAsync(IInstanceManager instances, string name, params InstanceVolume[] volumes) =>
+        instances.CreateAsync(Request(name, volumes)).Guarded();
+
+    private static Task<Instance> CreateKvAsync(DurablePlatform platform, string name, InstanceVolume first, InstanceVolume second, IReadOnlyList<InstanceRom> roms) =>
+        platform.Instances.CreateAsync(Request(name, [first, second]) with { Roms = roms }).Guarded();
+
+    private static CreateInstanceRequest Request(string name, IReadOnlyList<InstanceVolume> volumes) =>
+        DurablePlatform.Request("kv") with { Name = name, Volumes = volumes, WaitTimeout = Timeout.InfiniteTimeSpan };
+
+    private static Task<string> AskAsync(DurablePlatform platform, NameOrUuid instance, string command) => AskAsync(platform.Instances, instance, command);
+
+    private static async Task<string> AskAsync(IInstanceManager instances, NameOrUuid instance, string command)
+    {
+        await using ConsoleSession console = new(instances.AttachConsole(instance));
+        await console.WriteLineAsync(command);
+        string? line;
+        do
+        {
+            line = await console.ReadLineAsync();
+        }
+        while (line?.StartsWith("kv ", StringComparison.Ordinal) is true);
+        return line ?? "";
+    }
+
+    private static IEnumerable<string> TopsIn(string journal)
+    {
+        using FileStream file = new(journal, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        using StreamReader reader = new(file);
+        return
+        [
+            .. reader.ReadToEnd().Split('\n').Skip(1).Where(line => line.Length > 0)
+                .SelectMany(line => (JsonNode.Parse(line[line.IndexOf('{', StringComparison.Ordinal)..])!["Set"] as JsonArray)?.Select(record => (string?)record!["Top"]) ?? [])
+                .OfType<string>(),
+        ];
+    }
+
+    private static UnikraftPlatform OnHost(string folder, IDirectorySync? syncs = null) => new(
+        new PlatformOptions { DataDirectory = folder, MinFreeDiskBytes = 0 },
+        new ManualTimeProvider(),
+        new ListLoggerFactory(),
+        context => new WrappedHypervisor(new InMemoryHypervisor(new InMemoryHypervisorOptions(), context)) { Directories = syncs });
+
+    private DurablePlatform New(SimulatedDisk? disk = null, string? volumes = null) =>
+        new(disk, options => options.VolumeDirectory = volumes ?? Path.Combine(_folder, "volumes"));
+
+    // What the next process finds when this one is killed now.
+    private DurablePlatform Kill(DurablePlatform platform, SimulatedDisk? disk = null) => New(disk ?? platform.Disk.AfterKill(), CopyVolumes(platform));
+
+    private string CopyVolumes(DurablePlatform platform)
+    {
+        string to = Directory.CreateDirectory(Path.Combine(_folder, $"copy{++_copies}")).FullName;
+        // A tool of its own, which does not mind the locks on files that are open.
+        using Process copy = Process.Start("cp", ["-R", $"{platform.VolumeDirectory}/.", to]);
+        copy.WaitForExit();
+        Assert.Equal(0, copy.ExitCode);
+        return to;
+    }
+
+    private sealed class NoticedSyncs(string folder) : IDirectorySync
+    {
+        private readonly Lock _lock = new();
+        private readonly HashSet<string> _names = new(StringComparer.Ordinal);
+
+        internal IReadOnlyCollection<string> Names
+        {
+            get
+            {
+                lock (_lock)
+                {
+                    return [.. _names];
+                }
+            }
+        }
+
+        public void Sync(string path)
+        {
+            if (!string.Equals(path, folder, StringComparison.Ordinal))
+            {
+                return;
+            }
+
+            lock (_lock)
+            {
+                _names.UnionWith(Directory.EnumerateFiles(folder).Select(file => Path.GetFileName(file)!));
+            }
+
+            // What the journal says already was to be on the disk before.
+            Assert.Empty(File.Exists(Path.Combine(folder, Journal)) ? TopsIn(Path.Combine(folder, Journal)).Except(Names, StringComparer.Ordinal) : []);
+        }
+    }
+}
