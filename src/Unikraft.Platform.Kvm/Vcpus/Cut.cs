@@ -12,12 +12,16 @@ internal sealed class Cut(VcpuState[] states, Action work)
     private Exception? _error;
     private int _standing = states.Length;
     private long _resumedAt;
+    private volatile bool _isOver;
 
     /// <summary>Completes when the work is done and the vCPUs are told to go on.</summary>
     internal Task Completion => _completion.Task;
 
     /// <summary>When the vCPUs were asked to stop, as a timestamp.</summary>
     internal long RequestedAt { get; set; }
+
+    /// <summary>Whether nobody stands still for it any more.</summary>
+    internal bool IsOver => _isOver;
 
     /// <summary>How many vCPUs have stored their state.</summary>
     internal int Saved { get; set; }
@@ -60,6 +64,9 @@ internal sealed class Cut(VcpuState[] states, Action work)
         }
     }
 
+    /// <summary>Lets go of those who wait for it without sleeping.</summary>
+    internal void Release() => _isOver = true;
+
     internal void Complete()
     {
         if (_error is { } error)
@@ -72,5 +79,9 @@ internal sealed class Cut(VcpuState[] states, Action work)
         }
     }
 
-    internal void Fail(Exception error) => _completion.SetException(error);
+    internal void Fail(Exception error)
+    {
+        Release();
+        _completion.SetException(error);
+    }
 }

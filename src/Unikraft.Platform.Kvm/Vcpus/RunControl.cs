@@ -14,6 +14,9 @@ namespace Unikraft.Platform.Kvm.Vcpus;
 /// </remarks>
 internal sealed class RunControl : IMachineControl
 {
+    /// <summary>How long a vCPU waits for a cut without going to sleep: waking it again would take as long as a cut of few pages.</summary>
+    private static readonly TimeSpan s_spinning = TimeSpan.FromMicroseconds(200);
+
     private readonly object _gate = new();
     private readonly TaskCompletionSource<MachineExit> _exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -356,11 +359,17 @@ internal sealed class RunControl : IMachineControl
             _parkWaiters.Clear();
         }
 
+        Cut? awaited = null;
         while (_exit is null && _holds > 0)
         {
             if (_cut is { } cut && vcpu.LastCut != cut)
             {
                 Serve(cut, vcpu);
+            }
+            else if (_cut is { } other && other != awaited && _vcpus.Length <= Environment.ProcessorCount)
+            {
+                awaited = other;
+                AwaitBriefly(other);
             }
             else
             {
@@ -407,7 +416,20 @@ internal sealed class RunControl : IMachineControl
         Monitor.Enter(_gate);
         _cut = null;
         ReleaseHold();
+        cut.Release();
         cut.Complete();
+    }
+
+    private void AwaitBriefly(Cut cut)
+    {
+        Monitor.Exit(_gate);
+        long start = _clock.TimeProvider.GetTimestamp();
+        while (!cut.IsOver && _clock.TimeProvider.GetElapsedTime(start) < s_spinning)
+        {
+            Thread.SpinWait(32);
+        }
+
+        Monitor.Enter(_gate);
     }
 
     private void WaitForPulse(Vcpu vcpu)

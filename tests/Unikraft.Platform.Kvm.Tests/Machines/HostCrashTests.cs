@@ -91,11 +91,13 @@ public sealed class HostCrashTests : IDisposable
         })!;
         Task<string> errors = process.StandardError.ReadToEndAsync();
         long last = before;
+        int seen = 0;
+        string? line = null;
         try
         {
-            for (int seen = 0; seen < acknowledgements;)
+            while (seen < acknowledgements)
             {
-                string? line = await process.StandardOutput.ReadLineAsync().Guarded();
+                line = await process.StandardOutput.ReadLineAsync().Guarded();
                 if (line is null)
                 {
                     Assert.Fail($"The host ended in round {crash}: {await errors.Guarded()}");
@@ -110,6 +112,10 @@ public sealed class HostCrashTests : IDisposable
                     Assert.InRange(LastOf(line), before, long.MaxValue);
                 }
             }
+        }
+        catch (TimeoutException)
+        {
+            Assert.Fail($"The host is silent in round {crash} after {seen} of {acknowledgements} acknowledgements and the line '{line}'.");
         }
         finally
         {
