@@ -229,6 +229,12 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         await Assert.ThrowsAnyAsync<PlatformException>(
             () => platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { BasedOn = new DiskImageFile(raw + "x", DiskImageFormat.Raw) }));
         Assert.Equal(3, platform.Platform.Volumes.List().Count);
+        await platform.Platform.WhenVolumesIdleAsync();
+        foreach (string image in HasTool("qemu-img") ? Images() : [])
+        {
+            Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", "-U", image));
+            Assert.Equal(0, await RunAsync("qemu-img", "compare", "-q", "-U", "-F", "raw", image, raw));
+        }
     }
 
     [Fact]

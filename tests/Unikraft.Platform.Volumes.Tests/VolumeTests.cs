@@ -6,18 +6,20 @@ using Unikraft.Platform.Volumes.Tests.Testing;
 namespace Unikraft.Platform.Volumes.Tests;
 
 /// <summary>Volumes that are cut while they are in use.</summary>
-public sealed class VolumeTests : IDisposable
+public sealed class VolumeTests : IAsyncLifetime
 {
     private const int Size = 4 << 20;
 
     private readonly TestFolder _folder = new();
     private int _files;
 
-    public void Dispose()
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
     {
-        if (Qemu.UnmetReason is null)
+        foreach (string image in Qemu.UnmetReason is null ? Directory.GetFiles(Path.GetDirectoryName(_folder["x"])!, "*.qcow2") : [])
         {
-            Assert.All(Directory.EnumerateFiles(Path.GetDirectoryName(_folder["x"])!, "*.qcow2"), Qemu.AssertClean);
+            await Qemu.AssertReadsAsHereAsync(image);
         }
 
         _folder.Dispose();
@@ -176,9 +178,22 @@ public sealed class VolumeTests : IDisposable
         await volume.HoldAsync();
         await using VolumeCut failed = volume.Cut(next);
         volume.Release();
-        failed.Fail(new BlockDeviceException(BlockDeviceError.NoSpace, "books", "There is no room to write it down."));
+        bool isFull = true;
+        failed.Defer(() =>
+        {
+            if (isFull)
+            {
+                throw new BlockDeviceException(BlockDeviceError.NoSpace, "books", "There is no room to write it down.");
+            }
+
+            failed.Publish();
+        });
+        Assert.False(volume.IsPublished);
         BlockDeviceException error = await Assert.ThrowsAsync<BlockDeviceException>(async () => await volume.FlushAsync());
         Assert.Equal("books", error.Device);
+        isFull = false;
+        await volume.FlushAsync();
+        Assert.True(volume.IsPublished);
     }
 
     [Fact]

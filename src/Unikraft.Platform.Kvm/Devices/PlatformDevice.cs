@@ -61,6 +61,9 @@ internal sealed class PlatformDevice : IMmioDevice
 
     internal ConsoleInput Input { get; }
 
+    /// <summary>Does what disks were asked for. Called by a vCPU that is about to sleep until they tell.</summary>
+    internal Action ServeDisks { get; set; } = static () => { };
+
     internal bool HasReachedMain => _reachedMain;
 
     public void Read(IMmioInitiator initiator, ulong offset, Span<byte> data)
@@ -159,6 +162,11 @@ internal sealed class PlatformDevice : IMmioDevice
                 ReadConsole(vcpu, block);
                 break;
             case GuestCall.Wait:
+                if ((block.Argument1 & GuestEvents.Disk) != 0)
+                {
+                    ServeDisks();
+                }
+
                 _control.BeginWait(vcpu, block.Argument0, (uint)block.Argument1);
                 break;
             case GuestCall.Clock:

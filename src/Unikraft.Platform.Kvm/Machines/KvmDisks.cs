@@ -84,6 +84,15 @@ internal sealed class KvmDisks : IAsyncDisposable
         }
     }
 
+    /// <summary>Does what the guest has asked for, on the vCPU that would otherwise sleep until somebody else has.</summary>
+    internal void Serve()
+    {
+        foreach (KvmDisk disk in All)
+        {
+            disk.Block.Serve();
+        }
+    }
+
     /// <summary>Makes the disks what they were in a snapshot.</summary>
     internal void Restore(IReadOnlyList<DiskState> states)
     {

@@ -36,6 +36,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         _faults = new FaultDevice(_memory, parts.Layout, _platform, _control);
 
         _disks = new KvmDisks(_memory, parts.Disks, _control, monitor);
+        _platform.ServeDisks = _disks.Serve;
 
         MmioBus bus = new();
         bus.Attach(FlatGuestLayout.DevicePhysicalAddress, PageSize.Bytes, _platform);

@@ -122,6 +122,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
         return filled;
     }
 
+    /// <summary>Makes what stands for a range where others want memory of the host.</summary>
+    internal GuestMemoryRange NewRange() => new(this);
+
     /// <summary>The bytes of a run of pages, at most <see cref="PageExtent.MaxLength"/> of them, for copying them into a layer.</summary>
     internal ReadOnlySpan<byte> PageRun(int firstPage, int pages) => Slice((long)firstPage << PageSize.Shift, pages << PageSize.Shift);
 
@@ -288,7 +291,7 @@ internal sealed unsafe class GuestMemory : SafeHandle
         }
     }
 
-    private void MarkWritten(long address, int length)
+    internal void MarkWritten(long address, int length)
     {
         // After the write: a collector that misses the mark copies the new bytes or sees the mark next time.
         int last = (int)((address + length - 1) >> PageSize.Shift);
@@ -298,7 +301,8 @@ internal sealed unsafe class GuestMemory : SafeHandle
         }
     }
 
-    private Span<byte> Slice(long address, int length)
+    /// <summary>A range as it is. Who writes to it calls <see cref="MarkWritten"/> afterwards.</summary>
+    internal Span<byte> Slice(long address, int length)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         ArgumentOutOfRangeException.ThrowIfNegative(address);

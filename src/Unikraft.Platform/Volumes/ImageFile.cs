@@ -146,9 +146,12 @@ internal sealed class ImageFile : IImageFile
         }
     }
 
+    /// <summary>Whether the host has failed because there is no room.</summary>
+    internal static bool IsFull(Exception error) => error.HResult is NoSpaceLeft or QuotaExceeded or FileTooBig;
+
     private static bool Exists(string path) => File.Exists(path) || Directory.Exists(path);
 
-    private BlockDeviceException Failure(string what, IOException error) => error.HResult is NoSpaceLeft or QuotaExceeded or FileTooBig
+    private BlockDeviceException Failure(string what, IOException error) => IsFull(error)
         ? new BlockDeviceException(
             BlockDeviceError.NoSpace,
             Path,

@@ -229,6 +229,11 @@ internal sealed partial class VolumeCatalog
         IMachineSnapshot? machine = null;
         try
         {
+            foreach (VolumeMount mount in written)
+            {
+                await mount.Disk!.WhenPublishedAsync().ConfigureAwait(false);
+            }
+
             for (int i = 0; i < written.Length; i++)
             {
                 overlays.Add(await written[i].Disk!.PrepareOverlayAsync(Images.PathOf(names[i]), cancellationToken).ConfigureAwait(false));
@@ -709,7 +714,14 @@ internal sealed partial class VolumeCatalog
         Exception? failure = null;
         try
         {
-            await mount.Disk!.DisposeAsync().ConfigureAwait(false);
+            try
+            {
+                await mount.Disk!.WhenPublishedAsync().ConfigureAwait(false);
+            }
+            finally
+            {
+                await mount.Disk!.DisposeAsync().ConfigureAwait(false);
+            }
         }
         catch (PlatformException error)
         {
@@ -741,33 +753,66 @@ internal sealed partial class VolumeCatalog
             Images.Add(names[index], mounts[index].Volume.Record.Top);
         }
 
+        Lock writing = new();
+        bool isWritten = false;
         try
         {
-            Commit(new VolumeChange { Set = [.. made.Select(index => mounts[index].Volume.Record with { Top = names[index] })] });
+            Write();
         }
-        catch (StorageException error)
+        catch (StorageException)
         {
             foreach (int index in made)
             {
-                StoredVolume volume = mounts[index].Volume;
-                cut.Cuts[index]!.Fail(new BlockDeviceException(
-                    BlockDeviceError.InputOutput,
-                    Images.PathOf(names[index]),
-                    $"What the {volume.Title} is made of could not be written down, and nothing of it can be flushed until it is opened again: {error.Message}",
-                    error));
-                BeginComplete(cut.Cuts[index]!);
+                cut.Cuts[index]!.Defer(WriteAgain);
             }
 
             throw;
         }
-
-        foreach (int index in made)
+        finally
         {
-            cut.Cuts[index]!.Publish();
-            BeginComplete(cut.Cuts[index]!);
+            foreach (int index in made)
+            {
+                BeginComplete(cut.Cuts[index]!);
+            }
         }
 
         BeginFold();
+
+        void Write()
+        {
+            lock (writing)
+            {
+                // By the flush of another one of these volumes.
+                if (isWritten)
+                {
+                    return;
+                }
+
+                Commit(() => new VolumeChange { Set = [.. made.Select(index => mounts[index].Volume.Record with { Top = names[index] })] });
+                isWritten = true;
+                foreach (int index in made)
+                {
+                    cut.Cuts[index]!.Publish();
+                }
+            }
+        }
+
+        void WriteAgain()
+        {
+            try
+            {
+                Write();
+            }
+            catch (StorageException error)
+            {
+                StoredVolume volume = mounts[made[0]].Volume;
+                throw new BlockDeviceException(
+                    error.IsFull ? BlockDeviceError.NoSpace : BlockDeviceError.InputOutput,
+                    Images.PathOf(names[made[0]]),
+                    $"What the {volume.Title} is made of cannot be written down, and nothing of it is flushed until it is: {error.Message}",
+                    error);
+            }
+        }
     }
 
     // Nobody waits for a frozen image to be complete as a file.
@@ -857,6 +902,8 @@ internal sealed partial class VolumeCatalog
             return record.Top!;
         }
 
+        await disk.WhenPublishedAsync().ConfigureAwait(false);
+        record = volume.Record;
         string name = ImageDirectory.NewName();
         PreparedOverlay prepared = await disk.PrepareOverlayAsync(Images.PathOf(name)).ConfigureAwait(false);
         await using (prepared.ConfigureAwait(false))

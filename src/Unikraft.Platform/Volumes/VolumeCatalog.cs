@@ -300,10 +300,16 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 
     /// <summary>Writes a change down, durably, and then makes it.</summary>
     /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
-    public void Commit(VolumeChange change)
+    public void Commit(VolumeChange change) => Commit(() => change);
+
+    /// <summary>Writes a change down, durably, and then makes it.</summary>
+    /// <param name="make">Makes it of what is written down until then. Others wait meanwhile.</param>
+    /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
+    public void Commit(Func<VolumeChange> make)
     {
         lock (_journalLock)
         {
+            VolumeChange change = make();
             if (change.Set.Any(IsNewTop))
             {
                 // A record of an image whose name is not on the disk would be one of nothing.
@@ -319,16 +325,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     }
 
     /// <summary>Changes what is written down of a volume, durably.</summary>
-    public void Update(StoredVolume volume, Func<VolumeRecord, VolumeRecord> change)
-    {
-        VolumeRecord next;
-        lock (_lock)
-        {
-            next = change(volume.Record);
-        }
-
-        Commit(new VolumeChange { Set = [next] });
-    }
+    public void Update(StoredVolume volume, Func<VolumeRecord, VolumeRecord> change) =>
+        Commit(() => new VolumeChange { Set = [change(volume.Record)] });
 
     /// <summary>Makes long chains short, in the background and one after the other, while guests go on.</summary>
     public void BeginFold()
@@ -443,7 +441,9 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     private async Task<bool> FoldAsync(StoredVolume volume, CancellationToken cancellationToken)
     {
         string top = volume.Record.Top!;
-        int count = volume is { IsListed: true, Readers: 0 } ? Images.CountFoldable(top) : 0;
+
+        // The top of a volume is not the one that is written down while that could not be done.
+        int count = volume is { IsListed: true, Readers: 0, Writer: null or { IsPublished: true } } ? Images.CountFoldable(top) : 0;
         if (count == 0)
         {
             return false;

@@ -12,11 +12,13 @@ internal sealed class VolumeCut : IAsyncDisposable
     private readonly TaskCompletionSource _published = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private Qcow2Image? _frozen;
+    private Action? _publishAgain;
 
     /// <summary>The path of the image, also when the image was given up: it may be complete before everybody has heard of it.</summary>
     internal string Path { get; private set; } = "";
 
-    internal Task Published => _published.Task;
+    /// <summary>Whether the new top of the volume is written down, durably.</summary>
+    internal bool IsPublished => _published.Task.IsCompleted && Volatile.Read(ref _publishAgain) is null;
 
     internal Qcow2Image Frozen => _frozen ?? throw new ObjectDisposedException(nameof(VolumeCut));
 
@@ -30,10 +32,30 @@ internal sealed class VolumeCut : IAsyncDisposable
     }
 
     /// <summary>The new top of the volume is written down, durably.</summary>
-    internal void Publish() => _published.TrySetResult();
+    internal void Publish()
+    {
+        Volatile.Write(ref _publishAgain, null);
+        _ = _published.TrySetResult();
+    }
 
-    /// <summary>The new top of the volume cannot be written down: flushes of the volume fail from now on.</summary>
-    internal void Fail(BlockDeviceException error) => _published.TrySetException(error);
+    /// <summary>The new top of the volume could not be written down. Each flush of the volume tries again, and fails when that fails.</summary>
+    /// <param name="publishAgain">Writes it down and calls <see cref="Publish"/>. Throws <see cref="BlockDeviceException"/>.</param>
+    internal void Defer(Action publishAgain)
+    {
+        Volatile.Write(ref _publishAgain, publishAgain);
+        _ = _published.TrySetResult();
+    }
+
+    /// <summary>Completes when the new top of the volume is written down.</summary>
+    /// <exception cref="BlockDeviceException">The host still cannot.</exception>
+    internal async Task WhenPublishedAsync()
+    {
+        await _published.Task.ConfigureAwait(false);
+        if (Volatile.Read(ref _publishAgain) is { } again)
+        {
+            await Task.Run(again).ConfigureAwait(false);
+        }
+    }
 
     /// <summary>Makes the image durable and consistent as a file of its own. The volume's next flush would do so too.</summary>
     internal Task SealAsync() => Task.Run(Frozen.Seal);

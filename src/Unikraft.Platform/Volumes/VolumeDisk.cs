@@ -13,7 +13,7 @@ internal sealed class VolumeDisk : IBlockDevice
 
     private readonly RequestGate _gate = new();
     private Qcow2Image _top;
-    private Task _published = Task.CompletedTask;
+    private VolumeCut? _lastCut;
     private bool _isDisposed;
 
     private VolumeDisk(Qcow2Image top) => _top = top;
@@ -23,6 +23,9 @@ internal sealed class VolumeDisk : IBlockDevice
     public int BlockSize => 512;
 
     public bool IsReadOnly => Volatile.Read(ref _top).IsFrozen;
+
+    /// <summary>Whether the top that the last cut has put on is written down.</summary>
+    internal bool IsPublished => Volatile.Read(ref _lastCut) is not { IsPublished: false };
 
     /// <summary>The path of the image that takes the writes.</summary>
     internal string TopPath => Volatile.Read(ref _top).Path;
@@ -87,7 +90,7 @@ internal sealed class VolumeDisk : IBlockDevice
 
         // A flush changes no contents, so a cut need not wait for one. It is for the top it has found: what it is to make durable is there or beneath.
         Qcow2Image top = Volatile.Read(ref _top);
-        Task published = Volatile.Read(ref _published);
+        VolumeCut? lastCut = Volatile.Read(ref _lastCut);
         if (top.IsFrozen && top == Volatile.Read(ref _top))
         {
             return;
@@ -107,7 +110,10 @@ internal sealed class VolumeDisk : IBlockDevice
                 }
             },
             CancellationToken.None).ConfigureAwait(false);
-        await published.ConfigureAwait(false);
+        if (lastCut is not null)
+        {
+            await lastCut.WhenPublishedAsync().ConfigureAwait(false);
+        }
     }
 
     public ValueTask DiscardAsync(long offset, long length, CancellationToken cancellationToken = default) =>
@@ -178,6 +184,10 @@ internal sealed class VolumeDisk : IBlockDevice
         return CreateOverlayAsync(Volatile.Read(ref _top), path);
     }
 
+    /// <summary>Completes when the top that the last cut has put on is written down, which is tried again if it has failed.</summary>
+    /// <exception cref="BlockDeviceException">The host still cannot.</exception>
+    internal Task WhenPublishedAsync() => Volatile.Read(ref _lastCut)?.WhenPublishedAsync() ?? Task.CompletedTask;
+
     /// <summary>Holds new requests back and waits for those under way, flushes excepted.</summary>
     /// <param name="cancellationToken">Cancels the waiting; requests go on then.</param>
     internal ValueTask HoldAsync(CancellationToken cancellationToken = default) => _gate.HoldAsync(cancellationToken);
@@ -195,7 +205,7 @@ internal sealed class VolumeDisk : IBlockDevice
     internal VolumeCut Cut(PreparedOverlay overlay)
     {
         Qcow2Image top = _top;
-        if (!_gate.IsClear || overlay.Image.Backing != top || overlay.Image.Size != top.Size || !_published.IsCompletedSuccessfully)
+        if (!_gate.IsClear || overlay.Image.Backing != top || overlay.Image.Size != top.Size || !IsPublished)
         {
             throw new InvalidOperationException(
                 "A cut needs requests to be held back, an overlay that was prepared for this top and size, and the last cut to be published.");
@@ -205,7 +215,7 @@ internal sealed class VolumeDisk : IBlockDevice
         cut.Freeze(top);
 
         // In this order: who sees the new top sees what its flushes wait for.
-        Volatile.Write(ref _published, cut.Published);
+        Volatile.Write(ref _lastCut, cut);
         Volatile.Write(ref _top, overlay.Take());
         return cut;
     }

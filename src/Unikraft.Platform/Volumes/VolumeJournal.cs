@@ -152,6 +152,8 @@ internal sealed class VolumeJournal : IDisposable
 
     private static string ChecksumOf(ReadOnlySpan<byte> json) => Convert.ToHexStringLower(SHA256.HashData(json).AsSpan(0, ChecksumLength / 2));
 
-    private static StorageException Failure(string path, Exception error) =>
-        new(path, $"The host cannot write '{path}': {error.Message} Free some space, or make the directory writable, and try again.");
+    private static StorageException Failure(string path, Exception error) => new(
+        path,
+        $"The host cannot write '{path}': {error.Message} Free some space, or make the directory writable, and try again.",
+        ImageFile.IsFull(error));
 }

@@ -7,6 +7,9 @@ namespace Unikraft.Platform.Volumes.Tests.Testing;
 /// <summary>The image tools of QEMU, which judge what is written here.</summary>
 internal static class Qemu
 {
+    /// <summary>The largest disk that is read from end to end.</summary>
+    private const long MaxCompared = 64 << 20;
+
     private static readonly Lazy<string?> Problem = new(FindProblem);
 
     /// <summary>Why they cannot be used; null when they can.</summary>
@@ -33,6 +36,27 @@ internal static class Qemu
 
     /// <summary>An image reads as a raw one does.</summary>
     internal static void AssertEqual(string image, string raw) => Img("compare", "-f", "qcow2", "-F", "raw", image, raw);
+
+    /// <summary>An image is clean, and reads there as it does here, unless it is a very large one.</summary>
+    internal static async Task AssertReadsAsHereAsync(string image)
+    {
+        AssertClean(image);
+        string raw = image + ".reference";
+        await using (VolumeDisk disk = await VolumeDisk.OpenAsync(image, isReadOnly: true))
+        {
+            if (disk.Size > MaxCompared)
+            {
+                return;
+            }
+
+            byte[] content = new byte[disk.Size];
+            await disk.ReadAsync(0, content);
+            await File.WriteAllBytesAsync(raw, content);
+        }
+
+        AssertEqual(image, raw);
+        File.Delete(raw);
+    }
 
     private static (int Code, string Output) Run(string program, IEnumerable<string> arguments)
     {

@@ -36,7 +36,7 @@ internal sealed class VirtioBlock : VirtioDevice
     /// <param name="id">What the guest knows it by: 20 ASCII characters at most.</param>
     /// <param name="failed">Told of each request that the disk could not do; the guest only sees that it failed. Called on any thread.</param>
     /// <param name="interrupt">Sets the level of the interrupt line; null for a guest that polls.</param>
-    /// <param name="polls">Whether to look for further requests for a moment when there are none.</param>
+    /// <param name="polls">Whether the driver polls: then vCPUs do requests themselves, and further ones are looked for for a moment when there are none.</param>
     internal VirtioBlock(GuestMemory memory, IBlockDevice disk, string id, Action<Exception> failed, Action<bool>? interrupt = null, bool polls = false)
         : base(memory, interrupt, queues: 1, polls)
     {
@@ -193,6 +193,21 @@ internal sealed class VirtioBlock : VirtioDevice
 
     private async ValueTask ReadAsync(VirtqueueRequest request, ulong sector, int length)
     {
+        if (request.TryMapWritable(length, out Memory<byte> room))
+        {
+            try
+            {
+                await _disk.ReadAsync((long)sector * SectorSize, room).ConfigureAwait(false);
+            }
+            finally
+            {
+                // Also when it has failed: a part may be there.
+                request.MarkWritten();
+            }
+
+            return;
+        }
+
         byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
         try
         {
@@ -207,6 +222,12 @@ internal sealed class VirtioBlock : VirtioDevice
 
     private async ValueTask WriteAsync(VirtqueueRequest request, ulong sector, int length)
     {
+        if (request.TryMapReadable(HeaderSize, length, out ReadOnlyMemory<byte> bytes))
+        {
+            await _disk.WriteAsync((long)sector * SectorSize, bytes).ConfigureAwait(false);
+            return;
+        }
+
         byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
         try
         {

@@ -6,8 +6,9 @@ namespace Unikraft.Platform.Kvm.Devices.Virtio;
 /// <summary>A virtio 1.x device behind the registers of virtio-mmio, version 2.</summary>
 /// <remarks>
 /// <para>
-/// vCPUs only touch registers; requests are done on the thread pool, a bounded number at a time before others get their turn. A driver that
-/// does what cannot be answered stops its device, which then says so, and nothing else.
+/// Requests are done on the thread pool, a bounded number at a time before others get their turn. Where the driver polls, the vCPU that announces
+/// requests or is about to sleep does some itself: to wait for another thread takes longer. A driver that does what cannot be answered stops its
+/// device, which then says so, and nothing else.
 /// </para>
 /// <para>Must be disposed of before the guest memory is.</para>
 /// </remarks>
@@ -27,6 +28,9 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
     /// <summary>The bits of the status that are the driver's.</summary>
     private const uint DriverBits = 0x8f;
 
+    /// <summary>The most requests that a vCPU does in a row, which cannot be paused meanwhile.</summary>
+    private const int MaxServed = 16;
+
     private const uint UsedBuffer = 1;
     private const uint ConfigurationChange = 2;
 
@@ -36,6 +40,10 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
     private readonly VirtqueueSettings[] _settings;
     private readonly Virtqueue?[] _queues;
     private readonly bool _polls;
+    private readonly bool _servesCaller;
+
+    /// <summary>Held by who takes requests.</summary>
+    private readonly Lock _taking = new();
     private uint _status;
     private ulong _driverFeatures;
     private uint _deviceFeaturesSelector;
@@ -54,9 +62,11 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
     /// <param name="memory">The guest's memory.</param>
     /// <param name="interrupt">Sets the level of the interrupt line. Called on any thread; must not block. Polled guests have none.</param>
     /// <param name="queues">How many queues it has.</param>
-    /// <param name="polls">Whether to look for further requests for a moment when there are none.</param>
+    /// <param name="polls">Whether the driver polls: then vCPUs do requests themselves, and further ones are looked for for a moment when there are none.</param>
     protected VirtioDevice(GuestMemory memory, Action<bool>? interrupt, int queues, bool polls)
     {
+        _servesCaller = polls;
+
         // On one processor the guest would wait for whoever looks.
         _polls = polls && Environment.ProcessorCount > 1;
         _memory = memory;
@@ -129,6 +139,43 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
             lock (_lock)
             {
                 WriteRegister((Register)offset, BinaryPrimitives.ReadUInt32LittleEndian(data));
+            }
+
+            if (_servesCaller && (Register)offset == Register.QueueNotify)
+            {
+                Serve();
+            }
+        }
+    }
+
+    /// <summary>Does some of what the driver has asked for, on the thread that calls, unless another one is at it. The rest is left to the thread pool.</summary>
+    internal void Serve()
+    {
+        lock (_lock)
+        {
+            // What is slow, a flush for example, may be what others would wait for.
+            bool isSlow = _active > (_isPumping ? 1 : 0);
+            if (!CanRun || isSlow || !_taking.TryEnter())
+            {
+                return;
+            }
+
+            _active++;
+        }
+
+        try
+        {
+            foreach (Virtqueue? queue in _queues)
+            {
+                _ = queue is not null && Pump(queue, Math.Min(MaxServed, queue.Size));
+            }
+        }
+        finally
+        {
+            _taking.Exit();
+            lock (_lock)
+            {
+                End();
             }
         }
     }
@@ -292,9 +339,12 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
     private bool PumpAll()
     {
         bool hasMore = false;
-        foreach (Virtqueue? queue in _queues)
+        lock (_taking)
         {
-            hasMore |= queue is not null && Pump(queue);
+            foreach (Virtqueue? queue in _queues)
+            {
+                hasMore |= queue is not null && Pump(queue, queue.Size);
+            }
         }
 
         return hasMore;
@@ -308,9 +358,9 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
     private bool Poll()
     {
         // Dear guests leave at 20 to 50 microseconds; to spin for as long costs no more than it saves.
-        const int Looks = 1500;
-        const int Pause = 4;
-        const int MaxBursts = 256;
+        const int Looks = 6000;
+        const int Pause = 1;
+        const int MaxBursts = 1024;
         SetSuppressed(true);
         int bursts = 0;
         for (int look = 0; look < Looks && bursts < MaxBursts && !IsInterrupted(); look++)
@@ -357,18 +407,14 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
         return false;
     }
 
-    private bool Pump(Virtqueue queue)
+    // Whoever calls counts as active, so that queues and memory stay meanwhile.
+    private bool Pump(Virtqueue queue, int budget)
     {
-        for (int budget = queue.Size; budget > 0; budget--)
+        for (; budget > 0; budget--)
         {
-            lock (_lock)
+            if (IsInterrupted() || !HasRoom)
             {
-                if (!CanRun || !HasRoom)
-                {
-                    return false;
-                }
-
-                _active++;
+                return false;
             }
 
             VirtqueueRequest? request;
@@ -379,32 +425,47 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
             catch (InvalidDataException)
             {
                 Stop();
-                request = null;
+                return false;
             }
 
             if (request is null)
             {
-                lock (_lock)
-                {
-                    End();
-                }
-
                 return false;
             }
 
-            _ = HandleAsync(queue, request);
+            Handle(queue, request);
         }
 
         return true;
     }
 
-    private async Task HandleAsync(Virtqueue queue, VirtqueueRequest request)
+    private void Handle(Virtqueue queue, VirtqueueRequest request)
+    {
+        ValueTask<int> handling = HandleAsync(request);
+        if (!handling.IsCompletedSuccessfully)
+        {
+            lock (_lock)
+            {
+                _active++;
+            }
+
+            _ = HandleAsync(queue, request, handling);
+        }
+        else if (queue.Return(request, handling.Result))
+        {
+            lock (_lock)
+            {
+                SetInterrupt(_interruptStatus | UsedBuffer);
+            }
+        }
+    }
+
+    private async Task HandleAsync(Virtqueue queue, VirtqueueRequest request, ValueTask<int> handling)
     {
         bool isWanted = false;
         try
         {
-            int written = await HandleAsync(request).ConfigureAwait(false);
-            isWanted = queue.Return(request, written);
+            isWanted = queue.Return(request, await handling.ConfigureAwait(false));
         }
         catch (InvalidDataException)
         {

@@ -8,7 +8,7 @@ namespace Unikraft.Platform.Kvm.Devices.Virtio;
 /// A split virtqueue, the device's side of it. What it finds in guest memory is read once, checked and then used: a driver may change all of it
 /// at any moment.
 /// </summary>
-/// <remarks>One thread takes requests; any thread gives them back.</remarks>
+/// <remarks>One thread at a time takes requests; any thread gives them back.</remarks>
 internal sealed class Virtqueue
 {
     internal const int MaxSize = 256;

@@ -10,6 +10,7 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
 {
     private readonly List<Segment> _readable = [];
     private readonly List<Segment> _writable = [];
+    private readonly GuestMemoryRange _range = memory.NewRange();
 
     /// <summary>What the driver knows it by.</summary>
     internal ushort Head { get; private set; }
@@ -31,7 +32,7 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
     {
         if (isWritable)
         {
-            _writable.Add(new Segment(address, length));
+            Append(_writable, address, length);
             WritableLength += length;
         }
         else if (_writable.Count > 0)
@@ -40,7 +41,7 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
         }
         else
         {
-            _readable.Add(new Segment(address, length));
+            Append(_readable, address, length);
             ReadableLength += length;
         }
     }
@@ -85,6 +86,49 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
         }
 
         ArgumentOutOfRangeException.ThrowIfNotEqual(bytes.Length, 0, nameof(bytes));
+    }
+
+    /// <summary>What there is to read, where it is: when that is one piece. Until the request has been given back, and it may change at any moment.</summary>
+    internal bool TryMapReadable(long offset, int length, out ReadOnlyMemory<byte> bytes)
+    {
+        foreach (Segment segment in _readable)
+        {
+            if (offset < segment.Length)
+            {
+                bool isOne = length <= segment.Length - offset;
+                bytes = isOne ? _range.Map(segment.Address + offset, length) : default;
+                return isOne;
+            }
+
+            offset -= segment.Length;
+        }
+
+        bytes = default;
+        return false;
+    }
+
+    /// <summary>Where there is room, when that is one piece. Until the request has been given back; <see cref="MarkWritten"/> is to be called behind the last write.</summary>
+    internal bool TryMapWritable(int length, out Memory<byte> room)
+    {
+        bool isOne = _writable.Count > 0 && length <= _writable[0].Length;
+        room = isOne ? _range.Map(_writable[0].Address, length) : default;
+        return isOne;
+    }
+
+    /// <summary>Notes that something was written to what was mapped.</summary>
+    internal void MarkWritten() => _range.MarkWritten();
+
+    // Drivers cut what is in one place into pieces of the length that the device takes.
+    private static void Append(List<Segment> segments, long address, uint length)
+    {
+        if (segments.Count > 0 && segments[^1] is var last && last.Address + last.Length == address)
+        {
+            segments[^1] = last with { Length = last.Length + length };
+        }
+        else
+        {
+            segments.Add(new Segment(address, length));
+        }
     }
 
     [StructLayout(LayoutKind.Auto)]
