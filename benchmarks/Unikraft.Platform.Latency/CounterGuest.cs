@@ -159,7 +159,7 @@ internal sealed class CounterGuest : IAsyncDisposable
     {
         using KvmSnapshot snapshot = await Machine.CaptureAsync(CaptureOptions.Default, new CaptureHooks(BeforeCut: residue), cancellationToken);
         double pause = inGuest ? await TakeGapAsync(cancellationToken) : snapshot.Pause.TotalMicroseconds;
-        await Machine.Folding.WaitAsync(cancellationToken);
+        await Machine.Background.WaitAsync(cancellationToken);
         return pause;
     }
 

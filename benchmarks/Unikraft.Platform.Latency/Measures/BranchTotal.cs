@@ -42,7 +42,7 @@ internal sealed class BranchTotal : IMeasure
                 await TickAsync(console, cancellationToken);
                 (double toExit, double toReturn, Guid branch) = await BranchAsync(platform, probe, source.Uuid, cancellationToken);
                 await DeleteAsync(platform, probe, branch, cancellationToken);
-                await machine.Folding.WaitAsync(cancellationToken);
+                await machine.Background.WaitAsync(cancellationToken);
                 if (i >= 0)
                 {
                     running.Add(toExit);

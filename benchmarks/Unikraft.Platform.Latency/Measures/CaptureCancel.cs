@@ -74,7 +74,7 @@ internal sealed class CaptureCancel : IMeasure
             long start = Stopwatch.GetTimestamp();
             (await guest.Machine.CaptureAsync(cancellationToken)).Dispose();
             durations.Add(Stopwatch.GetElapsedTime(start).TotalMicroseconds);
-            await guest.Machine.Folding.WaitAsync(cancellationToken);
+            await guest.Machine.Background.WaitAsync(cancellationToken);
         }
 
         return TimeSpan.FromMicroseconds(Percentiles.Of(durations).P50);
@@ -104,7 +104,7 @@ internal sealed class CaptureCancel : IMeasure
         try
         {
             (await capture).Dispose();
-            await guest.Machine.Folding.WaitAsync(cancellationToken);
+            await guest.Machine.Background.WaitAsync(cancellationToken);
             return null;
         }
         catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)

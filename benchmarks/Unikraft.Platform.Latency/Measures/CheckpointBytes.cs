@@ -42,7 +42,7 @@ internal sealed class CheckpointBytes : IMeasure
     private static async Task<double> CaptureAsync(CounterGuest guest, CancellationToken cancellationToken)
     {
         using IMachineSnapshot snapshot = await guest.Machine.CaptureAsync(cancellationToken);
-        await guest.Machine.Folding.WaitAsync(cancellationToken);
+        await guest.Machine.Background.WaitAsync(cancellationToken);
         return snapshot.StoredBytes;
     }
 

@@ -69,7 +69,7 @@ internal sealed class DepthLoad : IMeasure
             await using (guest)
             {
                 lineage.Add(await guest.Machine.CaptureAsync(cancellationToken));
-                await guest.Machine.Folding.WaitAsync(cancellationToken);
+                await guest.Machine.Background.WaitAsync(cancellationToken);
             }
 
             if (lineage.Count == Depth)

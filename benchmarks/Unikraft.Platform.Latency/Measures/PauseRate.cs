@@ -45,7 +45,7 @@ internal sealed class PauseRate : IMeasure
                         await guest.Machine.CaptureAsync(new CaptureOptions { PauseBudget = budget }, hooks: null, cancellationToken);
                     pauses.Add(snapshot.Pause.TotalMicroseconds);
                     held.Add(snapshot.Throttled.TotalMicroseconds);
-                    await guest.Machine.Folding.WaitAsync(cancellationToken);
+                    await guest.Machine.Background.WaitAsync(cancellationToken);
                 }
 
                 yield return Measurement.Of(

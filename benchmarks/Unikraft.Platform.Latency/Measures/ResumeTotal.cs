@@ -63,7 +63,7 @@ internal sealed class ResumeTotal : IMeasure
                 await platform.Checkpoints.CreateAsync(
                     new CreateCheckpointRequest { From = source.Uuid, Name = name, WaitTimeout = Timeout.InfiniteTimeSpan },
                     cancellationToken);
-                await probe.MachineOf(source.Uuid).Folding.WaitAsync(cancellationToken);
+                await probe.MachineOf(source.Uuid).Background.WaitAsync(cancellationToken);
             }
         }
 
@@ -86,7 +86,7 @@ internal sealed class ResumeTotal : IMeasure
 
         KvmMachine suspended = probe.MachineOf(instance.Uuid);
         await platform.Instances.SuspendAsync(instance.Uuid, cancellationToken);
-        await suspended.Folding.WaitAsync(cancellationToken);
+        await suspended.Background.WaitAsync(cancellationToken);
         await probe.ReclaimAsync();
         await Task.Delay(Settling, TimeProvider.System, cancellationToken);
 

@@ -73,7 +73,7 @@ internal sealed class WriteTax : IMeasure
                     (await capture).Dispose();
                 }
 
-                await guest.Machine.Folding.WaitAsync(cancellationToken);
+                await guest.Machine.Background.WaitAsync(cancellationToken);
             }
 
             return (after, during);
@@ -102,7 +102,7 @@ internal sealed class WriteTax : IMeasure
                     for (int i = 0; i < count; i++)
                     {
                         (await guest.Machine.CaptureAsync(token)).Dispose();
-                        await guest.Machine.Folding.WaitAsync(token);
+                        await guest.Machine.Background.WaitAsync(token);
                         writes.Add((await guest.AskAsync("write", token))["write_ns"] / MeasureContext.NanosecondsPerMicrosecond);
                     }
 

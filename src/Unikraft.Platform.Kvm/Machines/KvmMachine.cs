@@ -101,7 +101,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     public TimeSpan CpuTime => _vcpus.Aggregate(TimeSpan.Zero, static (sum, vcpu) => sum + vcpu.CpuTime);
 
     /// <summary>The work in the background that the last snapshot left behind.</summary>
-    internal Task Folding => _capture.Folding;
+    internal Task Background => _capture.Background;
 
     /// <summary>Guest memory, for tests that look at it or damage it.</summary>
     internal GuestMemory Memory => _memory;

@@ -13,6 +13,9 @@ internal sealed class LayerWriter : IDisposable
     /// <summary>The share of a guest's pages up to which a layer is packed: zeroes between packed pages part a mapping.</summary>
     private const int PackedShare = 8;
 
+    /// <summary>The fewest pages that are worth a sheet, which has to be replaced: writing them to a file takes some 250 us.</summary>
+    private const int MinPacked = 128;
+
     private readonly SheetPool? _sheets;
     private readonly PageBitmap _stored;
     private readonly PageBitmap _zero;
@@ -40,7 +43,7 @@ internal sealed class LayerWriter : IDisposable
     /// <summary>Tells how many pages are about to be stored, before the first of them is.</summary>
     internal void Expect(int pages)
     {
-        if (_sheets is null || _file is not null || _sheet is not null || pages > _stored.Pages / PackedShare)
+        if (_sheets is null || _file is not null || _sheet is not null || pages < MinPacked || pages > _stored.Pages / PackedShare)
         {
             return;
         }

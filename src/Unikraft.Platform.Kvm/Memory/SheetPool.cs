@@ -11,7 +11,7 @@ namespace Unikraft.Platform.Kvm.Memory;
 internal sealed class SheetPool(BackgroundWork background, TimeProvider timeProvider, ILogger logger, TimeSpan delay) : IDisposable
 {
     private const int Ready = 2;
-    private const int MinPages = 1024;
+    private const int MinPages = 256;
 
     /// <summary>16 MiB: larger sheets are made when they are asked for.</summary>
     private const int MaxReadyPages = 4096;

@@ -80,8 +80,8 @@ internal sealed class LiveCapture : IDisposable
         _base = new SharedPageMap(baseMap);
     }
 
-    /// <summary>The folding that the last snapshot began, if it did.</summary>
-    internal Task Folding => _folding;
+    /// <summary>What snapshots have left behind to be done in the background.</summary>
+    internal Task Background => _background.WhenDone();
 
     /// <summary>Takes a snapshot.</summary>
     /// <param name="options">How to take it.</param>

@@ -8,7 +8,7 @@ namespace Unikraft.Platform.Kvm.Tests.Memory;
 
 public sealed class LayerSheetTests : IAsyncLifetime
 {
-    private const int Pages = 1024;
+    private const int Pages = 4096;
 
     private readonly BackgroundWork _background = new();
 
@@ -44,7 +44,7 @@ public sealed class LayerSheetTests : IAsyncLifetime
         for (int depth = 0; depth < 40; depth++)
         {
             using LayerWriter writer = new(Pages, _sheets);
-            writer.Expect(random.Next(1, 60));
+            writer.Expect(random.Next(128, 200));
             for (int round = random.Next(1, 4); round > 0; round--)
             {
                 writer.Copy(memory, Change(memory, random));
@@ -71,7 +71,7 @@ public sealed class LayerSheetTests : IAsyncLifetime
         byte[] page = new byte[PageSize.Bytes];
         page.AsSpan().Fill(7);
         using LayerWriter writer = new(Pages, _sheets);
-        writer.Expect(40);
+        writer.Expect(128);
         foreach (int number in Enumerable.Range(120, 20).Concat(Enumerable.Range(100, 20)))
         {
             writer.Store(number, page);
@@ -83,13 +83,15 @@ public sealed class LayerSheetTests : IAsyncLifetime
         Assert.Equal([new PageRun(100, 40)], map.Extents[0].Layer.GetIndex().Runs.ToArray());
     }
 
-    [Fact]
-    public void Many_pages_are_not_packed()
+    [Theory]
+    [InlineData(Pages / 8 + 1)]
+    [InlineData(127)]
+    public void Many_and_few_pages_are_not_packed(int expected)
     {
         byte[] page = new byte[PageSize.Bytes];
         page.AsSpan().Fill(7);
         using LayerWriter writer = new(Pages, _sheets);
-        writer.Expect(Pages / 8 + 1);
+        writer.Expect(expected);
         writer.Store(3, page);
         using PageMap map = writer.Seal(null);
 
@@ -145,7 +147,7 @@ public sealed class LayerSheetTests : IAsyncLifetime
     {
         byte[] page = new byte[PageSize.Bytes];
         using LayerWriter writer = new(Pages, _sheets);
-        writer.Expect(100);
+        writer.Expect(128);
         for (int number = 0; number < 200; number += 2)
         {
             page.AsSpan().Fill((byte)number);

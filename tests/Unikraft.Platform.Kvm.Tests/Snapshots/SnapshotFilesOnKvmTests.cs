@@ -66,7 +66,7 @@ public sealed class SnapshotFilesOnKvmTests : KvmTest
             using KvmSnapshot snapshot = (KvmSnapshot)await current.CaptureAsync();
             byte[] memory = current.Memory.Read(0, (int)current.Memory.Size).ToArray();
             current.Machine.Resume();
-            await ((KvmMachine)current.Machine).Folding.Guarded();
+            await ((KvmMachine)current.Machine).Background.Guarded();
             using PageMap map = snapshot.ShareMemory();
             Guid id = Guid.NewGuid();
             await directory.SaveAsync(id, snapshot);
