@@ -73,8 +73,9 @@ internal sealed partial class VolumeCatalog
     }
 
     /// <summary>The volume templates of a snapshot that is kept.</summary>
-    public IReadOnlyList<AttachedVolume> DescribeKept(Guid snapshot) =>
+    public IReadOnlyList<AttachedVolume> DescribeKept(Guid snapshot) => (AttachedVolume[])
     [
+        // An array: those of snapshots without volumes are one and the same, and records that hold them equal.
         .. OwnedBy(snapshot).Select(static volume => volume.Record).OrderBy(static record => record.Slot)
             .Select(static record => new AttachedVolume(record.Uuid, record.Name, record.At, record.ReadOnly)),
     ];
