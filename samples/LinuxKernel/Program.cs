@@ -33,6 +33,8 @@ Task input = Console.OpenStandardInput().CopyToAsync(console.Input.AsStream(), e
 await platform.Instances.StartAsync(instance.Uuid);
 Instance stopped = await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped, Timeout.InfiniteTimeSpan);
 await ended.CancelAsync();
+
+// A read of the terminal under way cannot be cancelled: it must not keep the program.
 await Task.WhenAny(Task.WhenAll(output, input), Task.Delay(TimeSpan.FromSeconds(1), TimeProvider.System));
 await Console.Out.WriteLineAsync($"\r\n{stopped.Name} has stopped: {stopped.StopReason}, exit code {stopped.ExitCode?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "none"}\r");
 return 0;

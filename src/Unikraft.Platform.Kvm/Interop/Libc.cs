@@ -57,6 +57,9 @@ internal static partial class Libc
     [LibraryImport(Library, EntryPoint = "ftruncate", SetLastError = true)]
     internal static partial int Truncate(DescriptorHandle descriptor, long length);
 
+    [LibraryImport(Library, EntryPoint = "fallocate", SetLastError = true)]
+    internal static partial int Allocate(DescriptorHandle descriptor, int mode, long offset, long length);
+
     [LibraryImport(Library, EntryPoint = "fcntl", SetLastError = true)]
     internal static partial int FileControl(DescriptorHandle descriptor, int command, nint argument);
 

@@ -20,7 +20,8 @@ internal sealed unsafe class LayerSheet : SafeHandle
             "Creating a memory layer"));
         try
         {
-            HostError.Check(Libc.Truncate(File, (long)Length), "Sizing a memory layer");
+            // Where memory is short this is an error; a fault in the mapping would be a signal that ends the host.
+            HostError.Check(Libc.Allocate(File, mode: 0, offset: 0, (long)Length), "Providing memory for a layer");
             SetHandle(Libc.MemoryMap(
                 address: 0,
                 Length,

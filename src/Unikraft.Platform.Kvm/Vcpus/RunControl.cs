@@ -423,13 +423,19 @@ internal sealed class RunControl : IMachineControl
     private void AwaitBriefly(Cut cut)
     {
         Monitor.Exit(_gate);
-        long start = _clock.TimeProvider.GetTimestamp();
-        while (!cut.IsOver && _clock.TimeProvider.GetElapsedTime(start) < s_spinning)
+        try
         {
-            Thread.SpinWait(32);
+            long start = _clock.TimeProvider.GetTimestamp();
+            while (!cut.IsOver && _clock.TimeProvider.GetElapsedTime(start) < s_spinning)
+            {
+                Thread.SpinWait(32);
+            }
         }
-
-        Monitor.Enter(_gate);
+        finally
+        {
+            // Also on the way out with an error of the host's clock, as in Serve.
+            Monitor.Enter(_gate);
+        }
     }
 
     private void WaitForPulse(Vcpu vcpu)

@@ -752,6 +752,7 @@ public sealed class ModelRun
                 Assert.Fail(difference);
             }
 
+            // Real guests act when they do: looked at until they have, at first without leaving the processor for long.
             await (round < 100 ? Task.Run(static () => { }) : Task.Delay(TimeSpan.FromMilliseconds(1), TimeProvider.System));
         }
 
