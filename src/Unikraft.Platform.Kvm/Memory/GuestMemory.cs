@@ -85,6 +85,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
 
     internal int Pages { get; }
 
+    /// <summary>Where guest physical addresses are not those of the memory; devices are told such addresses by drivers.</summary>
+    internal MemoryGap Gap { get; init; }
+
     /// <summary>How KVM is to know the memory.</summary>
     internal MemorySlot[] Slots { get; }
 
