@@ -38,7 +38,13 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
         return Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), file));
     }
 
-    internal static byte[] ReadKernel() => File.ReadAllBytes(Environment.GetEnvironmentVariable(KernelVariable)!);
+    /// <summary>The file of the kernel.</summary>
+    internal static string Kernel => Environment.GetEnvironmentVariable(KernelVariable)!;
 
-    internal static byte[] ReadBusybox() => File.ReadAllBytes(Environment.GetEnvironmentVariable(BusyboxVariable)!);
+    /// <summary>The file of the only program of most guests.</summary>
+    internal static string Busybox => Environment.GetEnvironmentVariable(BusyboxVariable)!;
+
+    internal static byte[] ReadKernel() => File.ReadAllBytes(Kernel);
+
+    internal static byte[] ReadBusybox() => File.ReadAllBytes(Busybox);
 }
