@@ -32,7 +32,11 @@ internal sealed class VolumeHypervisor(IHypervisor inner) : IHypervisor
         Guid uuid,
         IMachineMonitor monitor,
         IReadOnlyList<MachineDisk> disks,
-        CancellationToken cancellationToken = default) => MakeAsync(
+        CancellationToken cancellationToken = default)
+    {
+        // When the machine is made it may have lost the last volume, whose detachment has waited for that.
+        InstanceVolumes? volumes = Catalog.Find(uuid);
+        return MakeAsync(
             uuid,
             boots: snapshot is VolumeSnapshot { Machine: null },
             monitor,
@@ -40,12 +44,13 @@ internal sealed class VolumeHypervisor(IHypervisor inner) : IHypervisor
             {
                 VolumeSnapshot { Machine: { } machine } => inner.RestoreAsync(machine, uuid, heard, own, token),
                 VolumeSnapshot { Configuration: { } configuration } => inner.CreateAsync(
-                    configuration.ForMachine(Catalog.Find(uuid)!.Identity) with { Disks = own },
+                    configuration.ForMachine(volumes!.Identity) with { Disks = own },
                     heard,
                     token),
                 _ => inner.RestoreAsync(snapshot, uuid, heard, own, token),
             },
             cancellationToken);
+    }
 
     public TFeature? GetFeature<TFeature>()
         where TFeature : class => inner.GetFeature<TFeature>() switch
