@@ -27,6 +27,9 @@ internal sealed record VolumeRecord
     /// <summary>Whether its owner is a snapshot in a file, which is there again after a restart.</summary>
     public bool IsKept { get; init; }
 
+    /// <summary>Whether there is nothing but volumes in the snapshot that owns it: its instance did not run.</summary>
+    public bool HasNoMemory { get; init; }
+
     /// <summary>Where it goes in an instance made from the snapshot that owns it.</summary>
     public int Slot { get; init; }
 
@@ -40,6 +43,9 @@ internal sealed record VolumeRecord
     /// How often a machine that continued from a snapshot has been given it to write to. A snapshot that was kept before the last time does not go with it any more.
     /// </summary>
     public int Resumptions { get; init; }
+
+    /// <summary>Why what is written down of it may not be all; <see langword="null"/> when it is.</summary>
+    public string? Damage { get; init; }
 
     /// <summary>Files outside the directory that its images are based on.</summary>
     public IReadOnlyList<string> Bases { get; init; } = [];

@@ -105,8 +105,9 @@ public sealed class LinuxTests
     {
         await using KernelMachineFixture linux = await BootAsync(vcpus, memoryMb: 256);
         await ReadUpAsync(linux, least: 200, most: 256);
+        int busy = vcpus > 1 ? vcpus : 0;
         await linux.TypeAsync($$"""
-            x=17; busybox sleep 1000 & loops=; i=1; while [ $i -lt {{vcpus}} ]; do i=$((i+1)); while :; do n=$((n+1)); done & loops="$loops $!"; done
+            x=17; busybox sleep 1000 & sleeper=$!; loops=; i=0; while [ $i -lt {{busy}} ]; do i=$((i+1)); while :; do n=$((n+1)); done & loops="$loops $!"; done
             /bin/linux-reseed /dev/ttyS1 /tmp/generation & while [ ! -s /tmp/generation ]; do busybox sleep 0.1; done; generation=$(busybox cat /tmp/generation); echo ready
             """);
         await linux.ReadLineAsync("ready");
@@ -114,7 +115,7 @@ public sealed class LinuxTests
         await using TestMachine branch = await linux.RestoreAsync(snapshot);
         await using TestMachine twin = await linux.RestoreAsync(snapshot);
         Assert.True(branch.Machine.HasReachedMain);
-        const string Tell = "echo told: $x $(busybox pgrep sleep | busybox wc -l) $(busybox cat /proc/sys/kernel/random/uuid)";
+        const string Tell = "kill -0 $sleeper && echo told: $x $(busybox cat /proc/sys/kernel/random/uuid)";
         const string Reseeded = "while [ $(busybox cat /tmp/generation) = $generation ]; do busybox sleep 0.1; done; ";
         await branch.Machine.TypeAsync($"x=$((x+1)); {Reseeded}{Tell}");
         await twin.Machine.TypeAsync($"x=$((x+3)); {Reseeded}{Tell}");
@@ -123,8 +124,7 @@ public sealed class LinuxTests
         string[] ofTwin = (await twin.Monitor.ReadLineAsync("told: ")).TrimEnd('\r').Split(' ');
         string[] ofSource = (await linux.ReadLineAsync("told: ")).Split(' ');
         Assert.Equal(("18", "20", "19"), (ofBranch[1], ofTwin[1], ofSource[1]));
-        Assert.All([ofBranch, ofTwin, ofSource], static told => Assert.Equal("1", told[2]));
-        Assert.Equal(3, new HashSet<string>([ofBranch[3], ofTwin[3], ofSource[3]], StringComparer.Ordinal).Count);
+        Assert.Equal(3, new HashSet<string>([ofBranch[2], ofTwin[2], ofSource[2]], StringComparer.Ordinal).Count);
 
         // A kernel that was told to panics on a non-maskable interrupt.
         await branch.Machine.TypeAsync("kill $loops; echo 1 > /proc/sys/kernel/unknown_nmi_panic; echo told:");
@@ -134,6 +134,34 @@ public sealed class LinuxTests
         await linux.TypeAsync("kill $loops; busybox poweroff -f");
         Assert.Equal(new MachineExit.PoweredOff(0, Clean), await linux.Exited);
         Assert.DoesNotContain("soft lockup", branch.Monitor.Text + twin.Monitor.Text + linux.Monitor.Text, StringComparison.Ordinal);
+    }
+
+    /// <remarks>Nothing in the guest helps: ACPI tells the driver.</remarks>
+    [ContractFact]
+    public async Task A_kernel_with_a_driver_for_the_generation_id_takes_a_new_key_in_every_clone()
+    {
+        GuestImageContent content = LinuxImage.WithInit(Init) with { Kernel = RequiresLinuxKernelAttribute.ReadGenerationKernel() };
+        await using KernelMachineFixture linux = await KernelMachineFixture.CreateAsync(content, vcpus: 1, memoryMb: 256);
+        await linux.StartAsync();
+        await ReadUpAsync(linux, least: 150, most: 256);
+        using IMachineSnapshot snapshot = await linux.Machine.CaptureAsync().Guarded();
+        HashSet<string> drawn = new(StringComparer.Ordinal);
+        const string Draw = "echo drawn: $(busybox cat /proc/sys/kernel/random/uuid)";
+        for (int i = 0; i < 2; i++)
+        {
+            await using TestMachine clone = await linux.RestoreAsync(snapshot);
+            while (!(await clone.Monitor.ReadLineAsync("[")).Contains("crng reseeded due to virtual machine fork", StringComparison.Ordinal))
+            {
+            }
+
+            await clone.Machine.TypeAsync(Draw);
+            drawn.Add((await clone.Monitor.ReadLineAsync("drawn: ")).TrimEnd('\r'));
+        }
+
+        await linux.TypeAsync(Draw);
+        drawn.Add(await linux.ReadLineAsync("drawn: "));
+        Assert.Equal(3, drawn.Count);
+        Assert.DoesNotContain("virtual machine fork", linux.Monitor.Text, StringComparison.Ordinal);
     }
 
     [ContractFact]
