@@ -157,7 +157,7 @@ internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDispos
                 + (_state.IsDisposed ? "was deleted" : "is in state 'starting', wait until it is ready"));
     }
 
-    public void CountLoad() => _state.CountLoad();
+    public void CountLoads(int count) => _state.CountLoads(count);
 
     /// <summary>Gives up a capture that is under way, waits for its end, and lets go of the snapshot.</summary>
     public async Task DeleteAsync()

@@ -257,6 +257,7 @@ internal sealed class InstanceManager(
         (IInstanceSource? stored, Retention.Use? load) = BeginLoad(request);
         using Retention.Use? scopeOfLoad = load;
         List<Creation> creations = [];
+        bool isPublished = false;
         Activity? activity = null;
         try
         {
@@ -290,10 +291,16 @@ internal sealed class InstanceManager(
 
             cancellationToken.ThrowIfCancellationRequested();
             Publish(creations, stored, load);
+            isPublished = true;
             await platform.CommitAsync().ConfigureAwait(false);
         }
         catch
         {
+            if (isPublished)
+            {
+                RevokeLoad(stored, load, creations.Count);
+            }
+
             await UndoAsync(creations).ConfigureAwait(false);
             throw;
         }
@@ -321,6 +328,7 @@ internal sealed class InstanceManager(
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
+            RevokeLoad(stored, load, creations.Count);
             await UndoAsync(creations).ConfigureAwait(false);
             await platform.TryCommitAsync().ConfigureAwait(false);
             throw;
@@ -406,11 +414,21 @@ internal sealed class InstanceManager(
             }
 
             load?.Succeed();
+            stored?.CountLoads(creations.Count);
             foreach (Creation creation in creations)
             {
-                stored?.CountLoad();
                 creation.Instance!.Publish();
             }
+        }
+    }
+
+    // Nobody has loaded what nothing has come of.
+    private void RevokeLoad(IInstanceSource? stored, Retention.Use? load, int count)
+    {
+        lock (platform.Data?.Gate ?? new Lock())
+        {
+            stored?.CountLoads(-count);
+            load?.Revoke();
         }
     }
 

@@ -388,8 +388,16 @@ internal sealed class VolumeDisk : IBlockDevice
         }
         catch
         {
-            merged.Release();
-            File.Delete(path);
+            try
+            {
+                merged.Release();
+            }
+            finally
+            {
+                // Also when it cannot be completed: it would take room that is missing.
+                File.Delete(path);
+            }
+
             throw;
         }
     }

@@ -20,8 +20,8 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     /// <summary>The templates by name.</summary>
     public SortedDictionary<string, ModelTemplate> Templates { get; } = new(StringComparer.Ordinal);
 
-    /// <summary>How often something has reached running.</summary>
-    public int Starts { get; private set; }
+    /// <summary>How often every instance that there ever was has reached running, by name.</summary>
+    public SortedDictionary<string, int> StartsOf { get; } = new(StringComparer.Ordinal);
 
     private int Allocated => Instances.Count + Checkpoints.Count + Templates.Count;
 
@@ -32,6 +32,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     public void Add(string name, ModelInstance instance, bool start)
     {
         Instances.Add(name, instance);
+        StartsOf.Add(name, 0);
         instance.UnusedSince = Now;
         if (start)
         {
@@ -320,7 +321,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     {
         instance.State = InstanceState.Running;
         instance.Starts++;
-        Starts++;
+        StartsOf[name]++;
         instance.UnusedSince = null;
         instance.RunningSince = Now;
         instance.IdleSince = Now;
