@@ -26,6 +26,7 @@ internal sealed partial class DataDirectory
             try
             {
                 await _snapshots.SaveAsync(id, snapshot, progress: null, cancellationToken).ConfigureAwait(false);
+                await SealVolumesAsync(id, cancellationToken).ConfigureAwait(false);
             }
             catch (ArgumentException error)
             {
@@ -38,6 +39,25 @@ internal sealed partial class DataDirectory
         finally
         {
             _keeping.Release();
+        }
+    }
+
+    // What the images of the volumes are is written down before anybody hears of the snapshot.
+    private async Task SealVolumesAsync(Guid id, CancellationToken cancellationToken)
+    {
+        if (_snapshots is not VolumeSnapshotDirectory volumes)
+        {
+            return;
+        }
+
+        try
+        {
+            await volumes.SealVolumesAsync(id, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            await _snapshots.DeleteAsync(id, CancellationToken.None).ConfigureAwait(false);
+            throw;
         }
     }
 

@@ -227,6 +227,64 @@ internal sealed class ImageDirectory : IDisposable
         }
     }
 
+    /// <summary>An image and those beneath it in the directory, itself first.</summary>
+    internal IReadOnlyList<string> ChainOf(string name)
+    {
+        List<string> chain = [];
+        lock (_lock)
+        {
+            for (string? next = name; next is not null; next = _images.GetValueOrDefault(next)?.Backing)
+            {
+                chain.Add(next);
+            }
+        }
+
+        return chain;
+    }
+
+    /// <summary>Whether there is an image of a name that somebody needs.</summary>
+    internal bool Has(string name)
+    {
+        lock (_lock)
+        {
+            return _images.ContainsKey(name);
+        }
+    }
+
+    /// <summary>Somebody needs an image, if it is there.</summary>
+    internal bool TryHold(string name)
+    {
+        lock (_lock)
+        {
+            if (!_images.TryGetValue(name, out Image? image))
+            {
+                return false;
+            }
+
+            image.Holds++;
+            return true;
+        }
+    }
+
+    /// <summary>Removes a file that was to become an image, if it is there.</summary>
+    internal void Discard(string name)
+    {
+        if (!Has(name))
+        {
+            Delete(name);
+        }
+    }
+
+    /// <summary>Opens an image that does not change any more, to read it as a file. One that is in use is read through whoever has it open.</summary>
+    /// <exception cref="DiskImageException">There is none, or somebody writes to it.</exception>
+    internal ImageStream OpenAsFile(string name)
+    {
+        lock (Layers.Lock)
+        {
+            return Layers.Find(PathOf(name)) is { } layer ? new ImageStream(layer) : new ImageStream(ImageFile.Open(PathOf(name), isReadOnly: true));
+        }
+    }
+
     /// <summary>How many images a chain has.</summary>
     internal int DepthOf(string name)
     {

@@ -27,6 +27,9 @@ internal sealed record VolumeRecord
     /// <summary>Whether its owner is a snapshot in a file, which is there again after a restart.</summary>
     public bool IsKept { get; init; }
 
+    /// <summary>Whether there is nothing but volumes in the snapshot that owns it: its instance did not run.</summary>
+    public bool HasNoMemory { get; init; }
+
     /// <summary>Where it goes in an instance made from the snapshot that owns it.</summary>
     public int Slot { get; init; }
 
@@ -47,4 +50,7 @@ internal sealed record VolumeRecord
     public IReadOnlyList<string> Tags { get; init; } = [];
 
     public bool DeleteLock { get; init; }
+
+    /// <summary>The images of a template that is kept, the top first: they do not change any more, and are verified against this.</summary>
+    public IReadOnlyList<ImageChecksum> Images { get; init; } = [];
 }
