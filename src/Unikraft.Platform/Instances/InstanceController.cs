@@ -4,6 +4,7 @@ using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Instances;
 
@@ -399,13 +400,10 @@ internal sealed partial class InstanceController
                 cancellationToken,
                 run.Abandoned,
                 _platform.Rundown.Closing);
-            run.Machine = snapshot is null
+            IMachineSnapshot? memory = snapshot is null ? null : await snapshot.OpenAsync(either.Token).ConfigureAwait(false);
+            run.Machine = memory is null or VolumeSnapshot { Machine: null }
                 ? await _platform.Hypervisor.CreateAsync(run.Configuration.ForMachine(_identity), run, either.Token).ConfigureAwait(false)
-                : await _platform.Hypervisor.RestoreAsync(
-                    await snapshot.OpenAsync(either.Token).ConfigureAwait(false),
-                    _identity.Uuid,
-                    run,
-                    either.Token).ConfigureAwait(false);
+                : await _platform.Hypervisor.RestoreAsync(memory, _identity.Uuid, run, either.Token).ConfigureAwait(false);
             await run.Machine.StartAsync(either.Token).ConfigureAwait(false);
         }
         catch (Exception error)

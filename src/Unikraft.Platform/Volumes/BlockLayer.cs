@@ -36,6 +36,23 @@ internal abstract class BlockLayer
         return this;
     }
 
+    /// <summary>Takes part in its use, unless it is closed already.</summary>
+    internal bool TryShare()
+    {
+        for (int users = Volatile.Read(ref _users); users > 0;)
+        {
+            int seen = Interlocked.CompareExchange(ref _users, users + 1, users);
+            if (seen == users)
+            {
+                return true;
+            }
+
+            users = seen;
+        }
+
+        return false;
+    }
+
     /// <summary>Ends one use of it.</summary>
     /// <exception cref="BlockDeviceException">It was the last one, and what was written could not be stored. The file is closed all the same.</exception>
     internal void Release()

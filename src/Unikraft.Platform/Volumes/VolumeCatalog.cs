@@ -499,7 +499,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         files.Images.Use(_platform.Hypervisor.GetFeature<IDirectorySync>());
         files.Images.SyncNames();
-        bool allFound = true;
+        bool allFound = !VolumeJournal.HasDamage(files.Images.Path);
         foreach (VolumeRecord record in files.Records.Values.OrderBy(static record => record.CreatedAt).ThenBy(static record => record.Uuid))
         {
             ResourceIdentity identity = new(record.Uuid, record.Name ?? record.Uuid.ToString("D"), record.CreatedAt, ++_lastOrder);
@@ -511,6 +511,14 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                 {
                     files.Images.Find(top);
                     files.Images.Hold(top);
+                    if (record.Damage is { } damage)
+                    {
+                        throw new DataDamageException(
+                            Path.Combine(files.Images.Path, VolumeJournal.FileName),
+                            [record.Uuid],
+                            $"The {volume.Title} may not be all there: {damage}. Put a sound copy of the folder there; or take what '{files.Images.PathOf(top)}' has with qemu-img convert, and delete the volume.");
+                    }
+
                     files.Images.Repair(top, record.Bases);
                 }
             }

@@ -88,15 +88,22 @@ internal sealed class VolumeDisk : IBlockDevice
     {
         Check(0, 0, isWrite: false, cancellationToken);
 
-        // A flush changes no contents, so a cut need not wait for one. It is for the top it has found: what it is to make durable is there or beneath.
-        Qcow2Image top = Volatile.Read(ref _top);
-        VolumeCut? lastCut = Volatile.Read(ref _lastCut);
-        if (top.IsFrozen && top == Volatile.Read(ref _top))
+        // A flush changes no contents, so a cut need not wait for one. It is for the top it has found: what it is to make durable is there or beneath. That may have been
+        // cut and folded before this thread goes on; then what has taken its place is durable, and there is another top.
+        Qcow2Image top;
+        VolumeCut? lastCut;
+        do
         {
-            return;
+            ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
+            top = Volatile.Read(ref _top);
+            lastCut = Volatile.Read(ref _lastCut);
+            if (top.IsFrozen && top == Volatile.Read(ref _top))
+            {
+                return;
+            }
         }
+        while (!top.TryShare());
 
-        top.Share();
         await Task.Run(
             () =>
             {

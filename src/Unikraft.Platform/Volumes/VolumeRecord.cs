@@ -44,6 +44,9 @@ internal sealed record VolumeRecord
     /// </summary>
     public int Resumptions { get; init; }
 
+    /// <summary>Why what is written down of it may not be all; <see langword="null"/> when it is.</summary>
+    public string? Damage { get; init; }
+
     /// <summary>Files outside the directory that its images are based on.</summary>
     public IReadOnlyList<string> Bases { get; init; } = [];
 

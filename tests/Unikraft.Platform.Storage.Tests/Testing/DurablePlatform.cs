@@ -81,5 +81,9 @@ internal sealed class DurablePlatform : IAsyncDisposable
     {
         await Platform.DisposeAsync().Guarded();
         Assert.Equal((0, 0), Leaks);
+        if (VolumeDirectory is not null)
+        {
+            Assert.Empty(await LeftImages.FindProblemsAsync(VolumeDirectory).Guarded());
+        }
     }
 }

@@ -104,19 +104,61 @@ internal sealed class VirtioBlock : VirtioDevice
         (ulong)(Feature.SegmentSize | Feature.Segments | Feature.BlockSize | Feature.Flush)
         | (ulong)(isReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes);
 
-    protected override async ValueTask<int> HandleAsync(VirtqueueRequest request)
+    protected override ValueTask<int> HandleAsync(VirtqueueRequest request)
     {
         if (request.ReadableLength < HeaderSize || request.WritableLength < 1)
         {
-            throw new InvalidDataException("A request has no header or no room for its status.");
+            return ValueTask.FromException<int>(new InvalidDataException("A request has no header or no room for its status."));
         }
 
         // What is not the header or the status is data, however the driver has cut it into pieces.
+        (Operation operation, ulong sector) = ReadHeader(request);
+        long room = request.WritableLength - 1;
+        return operation == Operation.Read && IsOnDisk(sector, room) && request.TryMapWritable((int)room, out Memory<byte> data)
+            ? Read(request, sector, data)
+            : CarryOutAsync(request, operation, sector);
+    }
+
+    /// <summary>Reads into guest memory, which is done by the time this returns as a rule: then it needs no state of its own.</summary>
+    private ValueTask<int> Read(VirtqueueRequest request, ulong sector, Memory<byte> data)
+    {
+        ValueTask reading;
+        try
+        {
+            reading = _disk.ReadAsync((long)sector * SectorSize, data);
+        }
+        catch (Exception error)
+        {
+            reading = ValueTask.FromException(error);
+        }
+
+        return reading.IsCompletedSuccessfully
+            ? ValueTask.FromResult(Answer(request, Status.Ok, data.Length))
+            : EndAsync(request, reading, data.Length);
+    }
+
+    private async ValueTask<int> EndAsync(VirtqueueRequest request, ValueTask reading, int length)
+    {
+        Interlocked.Add(ref _bytesUnderWay, length);
+        try
+        {
+            await reading.ConfigureAwait(false);
+            return Answer(request, Status.Ok, length);
+        }
+        catch (Exception error)
+        {
+            return Fail(request, error);
+        }
+        finally
+        {
+            Interlocked.Add(ref _bytesUnderWay, -length);
+        }
+    }
+
+    private async ValueTask<int> CarryOutAsync(VirtqueueRequest request, Operation operation, ulong sector)
+    {
         long given = request.ReadableLength - HeaderSize;
         long room = request.WritableLength - 1;
-        (Operation operation, ulong sector) = ReadHeader(request);
-        Status status;
-        int written = 0;
         int bytes = (int)Math.Min(MaxRequestBytes, given + room);
         Interlocked.Add(ref _bytesUnderWay, bytes);
         try
@@ -124,47 +166,48 @@ internal sealed class VirtioBlock : VirtioDevice
             switch (operation)
             {
                 case Operation.Read when IsOnDisk(sector, room):
-                    await ReadAsync(request, sector, (int)room).ConfigureAwait(false);
-                    written = (int)room;
-                    status = Status.Ok;
-                    break;
+                    await ReadPiecesAsync(request, sector, (int)room).ConfigureAwait(false);
+                    return Answer(request, Status.Ok, (int)room);
                 case Operation.Write when IsOnDisk(sector, given) && !_disk.IsReadOnly:
                     await WriteAsync(request, sector, (int)given).ConfigureAwait(false);
-                    status = Status.Ok;
-                    break;
+                    return Answer(request, Status.Ok);
                 case Operation.Flush:
                     await _disk.FlushAsync().ConfigureAwait(false);
-                    status = Status.Ok;
-                    break;
+                    return Answer(request, Status.Ok);
                 case Operation.GetId:
-                    written = (int)Math.Min(room, IdSize);
+                    int written = (int)Math.Min(room, IdSize);
                     request.Write(0, _id.AsSpan(0, written));
-                    status = Status.Ok;
-                    break;
+                    return Answer(request, Status.Ok, written);
                 case Operation.Discard or Operation.WriteZeroes when !_disk.IsReadOnly:
-                    status = await ZeroAsync(request, given, operation).ConfigureAwait(false);
-                    break;
+                    return Answer(request, await ZeroAsync(request, given, operation).ConfigureAwait(false));
                 case Operation.Read or Operation.Write or Operation.Discard or Operation.WriteZeroes:
-                    status = Status.InputOutputError;
-                    break;
+                    return Answer(request, Status.InputOutputError);
                 default:
-                    status = Status.Unsupported;
-                    break;
+                    return Answer(request, Status.Unsupported);
             }
         }
         catch (Exception error)
         {
-            // Whatever the disk throws, the guest gets an answer and the host hears of it.
-            _failed(error);
-            status = Status.InputOutputError;
-            written = 0;
+            return Fail(request, error);
         }
         finally
         {
             Interlocked.Add(ref _bytesUnderWay, -bytes);
         }
+    }
 
-        request.Write(room, [(byte)status]);
+    /// <summary>Whatever the disk throws, the guest gets an answer and the host hears of it.</summary>
+    private int Fail(VirtqueueRequest request, Exception error)
+    {
+        _failed(error);
+        return Answer(request, Status.InputOutputError);
+    }
+
+    /// <summary>Writes the status.</summary>
+    /// <returns>How many bytes were written to the request.</returns>
+    private static int Answer(VirtqueueRequest request, Status status, int written = 0)
+    {
+        request.Write(request.WritableLength - 1, [(byte)status]);
         return written + 1;
     }
 
@@ -191,23 +234,8 @@ internal sealed class VirtioBlock : VirtioDevice
         bytes % _disk.BlockSize == 0 && sector <= (ulong)(_disk.Size / SectorSize) && bytes <= _disk.Size - (long)sector * SectorSize
         && (long)sector * SectorSize % _disk.BlockSize == 0;
 
-    private async ValueTask ReadAsync(VirtqueueRequest request, ulong sector, int length)
+    private async ValueTask ReadPiecesAsync(VirtqueueRequest request, ulong sector, int length)
     {
-        if (request.TryMapWritable(length, out Memory<byte> room))
-        {
-            try
-            {
-                await _disk.ReadAsync((long)sector * SectorSize, room).ConfigureAwait(false);
-            }
-            finally
-            {
-                // Also when it has failed: a part may be there.
-                request.MarkWritten();
-            }
-
-            return;
-        }
-
         byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
         try
         {
