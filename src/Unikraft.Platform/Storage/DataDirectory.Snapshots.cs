@@ -26,7 +26,6 @@ internal sealed partial class DataDirectory
             try
             {
                 await _snapshots.SaveAsync(id, snapshot, progress: null, cancellationToken).ConfigureAwait(false);
-                await SealVolumesAsync(id, cancellationToken).ConfigureAwait(false);
             }
             catch (ArgumentException error)
             {
@@ -39,25 +38,6 @@ internal sealed partial class DataDirectory
         finally
         {
             _keeping.Release();
-        }
-    }
-
-    // What the images of the volumes are is written down before anybody hears of the snapshot.
-    private async Task SealVolumesAsync(Guid id, CancellationToken cancellationToken)
-    {
-        if (_snapshots is not VolumeSnapshotDirectory volumes)
-        {
-            return;
-        }
-
-        try
-        {
-            await volumes.SealVolumesAsync(id, cancellationToken).ConfigureAwait(false);
-        }
-        catch
-        {
-            await _snapshots.DeleteAsync(id, CancellationToken.None).ConfigureAwait(false);
-            throw;
         }
     }
 
@@ -128,11 +108,18 @@ internal sealed partial class DataDirectory
     }
 
     /// <summary>Waits for the removals under way.</summary>
-    internal Task CollectedAsync()
+    internal async Task CollectedAsync()
     {
+        Task collecting;
         lock (_lock)
         {
-            return _collecting;
+            collecting = _collecting;
+        }
+
+        await collecting.ConfigureAwait(false);
+        if (_snapshots is VolumeSnapshotDirectory volumes)
+        {
+            await volumes.WhenIdleAsync().ConfigureAwait(false);
         }
     }
 

@@ -24,6 +24,9 @@ internal sealed class ImageDirectory : IDisposable
     private const long SmallBytes = 16 << 20;
 
     private readonly Lock _lock = new();
+
+    // Held from when an image is forgotten until its file is gone. Taken before the other.
+    private readonly Lock _files = new();
     private readonly Dictionary<string, Image> _images = new(StringComparer.Ordinal);
     private readonly ILogger _logger;
     private readonly FileStream _held;
@@ -189,17 +192,20 @@ internal sealed class ImageDirectory : IDisposable
     internal void Release(string name)
     {
         List<string> unused = [];
-        lock (_lock)
+        lock (_files)
         {
-            for (string? next = name; next is not null && _images.TryGetValue(next, out Image? image) && --image.Holds <= 0;)
+            lock (_lock)
             {
-                _images.Remove(next);
-                unused.Add(next);
-                next = image.Backing;
+                for (string? next = name; next is not null && _images.TryGetValue(next, out Image? image) && --image.Holds <= 0;)
+                {
+                    _images.Remove(next);
+                    unused.Add(next);
+                    next = image.Backing;
+                }
             }
-        }
 
-        unused.ForEach(Delete);
+            unused.ForEach(Delete);
+        }
     }
 
     /// <summary>Completes what a crash has left incomplete of images that nobody writes to any more.</summary>
@@ -251,18 +257,23 @@ internal sealed class ImageDirectory : IDisposable
         }
     }
 
-    /// <summary>Somebody needs an image, if it is there.</summary>
-    internal bool TryHold(string name)
+    /// <summary>Somebody needs an image, which is there; or makes its file, which nobody knows until it is noted.</summary>
+    /// <returns>The file; <see langword="null"/> when there is such an image.</returns>
+    /// <exception cref="IOException">The host refused.</exception>
+    internal FileStream? HoldOrCreate(string name)
     {
-        lock (_lock)
+        lock (_files)
         {
-            if (!_images.TryGetValue(name, out Image? image))
+            lock (_lock)
             {
-                return false;
+                if (_images.TryGetValue(name, out Image? image))
+                {
+                    image.Holds++;
+                    return null;
+                }
             }
 
-            image.Holds++;
-            return true;
+            return new FileStream(PathOf(name), FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 0);
         }
     }
 

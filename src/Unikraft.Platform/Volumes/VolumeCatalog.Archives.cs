@@ -9,21 +9,8 @@ internal sealed partial class VolumeCatalog
 {
     private readonly Lazy<ImageChecksums> _checksums;
 
-    /// <summary>Writes down what the images of a snapshot are that was kept. Those of which that is known from earlier snapshots are not read again.</summary>
-    /// <param name="id">The snapshot.</param>
-    /// <param name="cancellationToken">Cancels the reading.</param>
-    /// <exception cref="DiskImageException">An image cannot be read.</exception>
-    /// <exception cref="StorageException">It cannot be written down.</exception>
-    public void SealKept(Guid id, CancellationToken cancellationToken)
-    {
-        Dictionary<Guid, IReadOnlyList<ImageChecksum>> images = OwnedBy(id).ToDictionary(
-            static volume => volume.Identity.Uuid,
-            volume => _checksums.Value.Describe(volume.Record.Top!, cancellationToken));
-        Commit(() => new VolumeChange
-        {
-            Set = [.. OwnedBy(id).Where(volume => images.ContainsKey(volume.Identity.Uuid)).Select(volume => volume.Record with { Images = images[volume.Identity.Uuid] })],
-        });
-    }
+    // What is to be written down of the images of a template that is kept. Those of which it is known from earlier ones are not read again.
+    private IReadOnlyList<ImageChecksum> DescribeImages(string top, CancellationToken cancellationToken) => _checksums.Value.Describe(top, cancellationToken);
 
     /// <summary>Checks that the images of a snapshot that is kept are what they were.</summary>
     /// <param name="id">The snapshot.</param>
@@ -142,20 +129,22 @@ internal sealed partial class VolumeCatalog
     private void Import(ImageChecksum image, string? backing, Action<ImageChecksum, Stream> copy, List<string> held, CancellationToken cancellationToken)
     {
         string path = Images.PathOf(image.Name);
-        if (Images.TryHold(image.Name))
-        {
-            held.Add(image.Name);
-            if (_checksums.Value.Compute(image.Name, isTrusting: true, cancellationToken) != image)
-            {
-                throw new DiskImageException(DiskImageError.InUse, path, $"There is another disk image '{path}' already.");
-            }
-
-            return;
-        }
-
+        FileStream? file = null;
         try
         {
-            using (FileStream file = new(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 0))
+            file = Images.HoldOrCreate(image.Name);
+            if (file is null)
+            {
+                held.Add(image.Name);
+                if (_checksums.Value.Compute(image.Name, isTrusting: true, cancellationToken) != image)
+                {
+                    throw new DiskImageException(DiskImageError.InUse, path, $"There is another disk image '{path}' already.");
+                }
+
+                return;
+            }
+
+            using (file)
             {
                 copy(image, file);
                 file.Flush(flushToDisk: true);
@@ -166,8 +155,12 @@ internal sealed partial class VolumeCatalog
         }
         catch (Exception error)
         {
-            // Nobody knows it yet. What cannot be removed now goes at the next start.
-            Images.Discard(image.Name);
+            if (file is not null)
+            {
+                // Nobody knows it yet. What cannot be removed now goes at the next start.
+                Images.Discard(image.Name);
+            }
+
             if (error is IOException or UnauthorizedAccessException)
             {
                 throw new StorageException(path, $"Writing '{path}' failed: {error.Message} Free some space, or make the directory writable, and try again.", ImageFile.IsFull(error));

@@ -14,6 +14,9 @@ internal sealed partial class VolumeSnapshotDirectory
     /// <inheritdoc cref="VolumeCatalog.ListUnusable"/>
     public IReadOnlyList<(Guid Volume, string Path, string Message)> ListUnusable() => catalog.ListUnusable();
 
+    /// <inheritdoc cref="VolumeCatalog.WhenIdleAsync"/>
+    public Task WhenIdleAsync() => catalog.WhenIdleAsync();
+
     /// <inheritdoc cref="VolumeCatalog.OpenImage"/>
     public Stream OpenImage(string name) => catalog.OpenImage(name);
 
@@ -23,10 +26,6 @@ internal sealed partial class VolumeSnapshotDirectory
     /// <inheritdoc cref="VolumeCatalog.ImportKept"/>
     public void ImportVolumes(Guid id, IReadOnlyList<ArchivedVolume> volumes, bool hasNoMemory, Action<ImageChecksum, Stream> copy, CancellationToken cancellationToken) =>
         catalog.ImportKept(id, volumes, hasNoMemory, copy, cancellationToken);
-
-    /// <inheritdoc cref="VolumeCatalog.SealKept"/>
-    public Task SealVolumesAsync(Guid id, CancellationToken cancellationToken) =>
-        catalog.OwnedBy(id).Count == 0 ? Task.CompletedTask : Task.Run(() => catalog.SealKept(id, cancellationToken), cancellationToken);
 
     /// <inheritdoc cref="VolumeCatalog.VerifyKept"/>
     public Task VerifyVolumesAsync(Guid id, bool isTrusting, CancellationToken cancellationToken) =>

@@ -17,6 +17,7 @@ public sealed class VolumeArchiveTests : IDisposable
     [Theory]
     [InlineData("archive", true)]
     [InlineData("archive.tar", true)]
+    [InlineData("archive", false)]
     public async Task A_checkpoint_is_carried_to_another_host_with_its_volumes(string name, bool runs)
     {
         string path = Path.Combine(_folder, name);
@@ -107,7 +108,6 @@ public sealed class VolumeArchiveTests : IDisposable
         Replace(path, image => WithBacking(image, backing));
         await using DurablePlatform there = New("there");
         string[] before = Directory.Exists(there.VolumeDirectory) ? Directory.GetFiles(there.VolumeDirectory!) : [];
-        IReadOnlyList<string> files = there.Disk.Files;
 
         CheckpointArchiveException error = await Assert.ThrowsAsync<CheckpointArchiveException>(() => there.Platform.Data!.ImportAsync(path)).Guarded();
 
@@ -116,7 +116,8 @@ public sealed class VolumeArchiveTests : IDisposable
         await there.Platform.WhenVolumesIdleAsync().Guarded();
         Assert.DoesNotContain(Directory.GetFiles(there.VolumeDirectory!).Except(before, StringComparer.Ordinal), file => file.EndsWith(".qcow2", StringComparison.Ordinal));
         await using DurablePlatform after = Kill(there);
-        Assert.Equal(files.Count(file => file.Contains("/snapshots/", StringComparison.Ordinal)), after.Disk.Files.Count(file => file.Contains("/snapshots/", StringComparison.Ordinal)));
+        Assert.Empty(after.Checkpoints.List());
+        Assert.Empty(await after.Platform.Data!.VerifyAsync().Guarded());
     }
 
     private static InstanceVolume Owned() => new() { SizeMb = 8, Filesystem = VolumeFilesystem.None, At = "/data" };
