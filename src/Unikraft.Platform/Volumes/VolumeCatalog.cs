@@ -33,6 +33,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     public VolumeCatalog(PlatformContext platform, VolumeFiles? files)
     {
         _platform = platform;
+        _checksums = new Lazy<ImageChecksums>(() => new ImageChecksums(Images));
         _files = files is null
             ? new Lazy<VolumeFiles>(() => Load(VolumeFiles.Open(FolderOf(platform.Settings), platform.Settings.DataDirectory is not null, platform.Logger)))
             : new Lazy<VolumeFiles>(Load(files));
