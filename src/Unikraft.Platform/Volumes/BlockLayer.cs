@@ -23,6 +23,9 @@ internal abstract class BlockLayer
     /// <summary>Reads a range that is all in the layer. Safe for concurrent use.</summary>
     internal abstract void Read(long offset, Span<byte> buffer);
 
+    /// <summary>The file that it is in, as long as it is open.</summary>
+    internal abstract IImageFile File { get; }
+
     /// <summary>Makes durable what was written to it and to the layers beneath. Returns at once when it is.</summary>
     internal abstract void Seal();
 

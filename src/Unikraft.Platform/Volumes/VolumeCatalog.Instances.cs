@@ -534,6 +534,7 @@ internal sealed partial class VolumeCatalog
                     Owner = part.Template.Record.Owner,
                     IsKept = part.Template.Record.IsKept,
                     HasNoMemory = part.Template.Record.HasNoMemory,
+                    Images = part.Template.Record.Images,
                     Slot = part.Slot,
                     At = part.At,
                     ReadOnly = part.IsReadOnly,
@@ -567,6 +568,7 @@ internal sealed partial class VolumeCatalog
             () =>
             {
                 Array.ForEach(before, record => Images.Seal(record.Top!));
+                Dictionary<Guid, IReadOnlyList<ImageChecksum>> images = before.ToDictionary(static record => record.Uuid, record => DescribeImages(record.Top!, cancellationToken));
                 Commit(() => new VolumeChange
                 {
                     Set =
@@ -576,6 +578,7 @@ internal sealed partial class VolumeCatalog
                             Owner = id,
                             IsKept = true,
                             HasNoMemory = snapshot.Machine is null,
+                            Images = images[part.Template.Identity.Uuid],
                             Slot = part.Slot,
                             At = part.At,
                             ReadOnly = part.IsReadOnly,
@@ -686,8 +689,9 @@ internal sealed partial class VolumeCatalog
     {
         lock (_lock)
         {
-            // Not one that the instance does not have, either: its snapshot may be of another instance, whose volume is nobody's business.
-            return volume.Mounts.Count > 0 && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance);
+            // Not one that the instance does not have, or not yet: its snapshot may be of another instance, whose volume is nobody's business.
+            return volume.Mounts.Count > 0
+                && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance && mount.Pending != VolumeUpdate.Attach);
         }
     }
 

@@ -53,4 +53,7 @@ internal sealed record VolumeRecord
     public IReadOnlyList<string> Tags { get; init; } = [];
 
     public bool DeleteLock { get; init; }
+
+    /// <summary>The images of a template that is kept, the top first: they do not change any more, and are verified against this.</summary>
+    public IReadOnlyList<ImageChecksum> Images { get; init; } = [];
 }

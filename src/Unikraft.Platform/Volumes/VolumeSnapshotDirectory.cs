@@ -3,7 +3,7 @@ using Unikraft.Platform.Hypervisors;
 namespace Unikraft.Platform.Volumes;
 
 /// <summary>A directory of snapshots, whose volumes are volume templates that belong to the id of the snapshot.</summary>
-internal sealed class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCatalog catalog) : ISnapshotDirectory
+internal sealed partial class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCatalog catalog) : ISnapshotDirectory
 {
     public IReadOnlyList<Guid> List() => [.. inner.List(), .. catalog.ListWithoutMemory()];
 

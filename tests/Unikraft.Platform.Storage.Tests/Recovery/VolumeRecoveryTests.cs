@@ -249,20 +249,6 @@ public sealed class VolumeRecoveryTests : IDisposable
     }
 
     [Fact]
-    public async Task A_checkpoint_with_volumes_is_not_exported_without_them()
-    {
-        await using DurablePlatform platform = New();
-        await CreateKvAsync(platform, "source", Owned("/data"));
-        await platform.CheckpointAsync("source", "point");
-        string path = Path.Combine(_folder, "archive");
-
-        CheckpointArchiveException error = await Assert.ThrowsAsync<CheckpointArchiveException>(() => platform.Platform.Data!.ExportAsync("point", path));
-
-        Assert.Contains("volumes", error.Message, StringComparison.Ordinal);
-        Assert.False(Path.Exists(path));
-    }
-
-    [Fact]
     public async Task Volumes_are_in_the_data_directory_unless_one_is_named_for_them_and_move_with_it()
     {
         string here = Path.Combine(_folder, "here");

@@ -55,7 +55,9 @@ public sealed class LinuxDiskTests
             j=0
             while [ $j -lt $n ]; do j=$((j+1)); echo /data/$j.sum; done | busybox xargs /bin/busybox cat > /tmp/sums
             good=$(busybox md5sum -c /tmp/sums 2> /dev/null | busybox grep -c ': OK$')
-            busybox mount -o remount,ro / && /sbin/e2fsck -fn /dev/vda > /tmp/fsck 2>&1
+            busybox mount -o remount,ro /
+            echo 3 > /proc/sys/vm/drop_caches
+            busybox grep -q ' / ext4 ro' /proc/mounts && /sbin/e2fsck -fn /dev/vda > /tmp/fsck 2>&1
             echo "checked: files=$n good=$good fsck=$? alive=$alive uuid=$uuid"
             tell
         }

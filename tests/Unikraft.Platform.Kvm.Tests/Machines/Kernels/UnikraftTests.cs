@@ -20,13 +20,18 @@ public sealed class UnikraftTests
             Image = RequiresUnikraftImageAttribute.Image!,
             MemoryMb = 128,
         }).Guarded();
-        await using (LinuxShell console = new(platform, instance.Uuid))
+        Instance stopped;
+        try
         {
-            await console.ReadLineAsync("hello");
+            stopped = await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped).Guarded();
+        }
+        catch (TimeoutException error)
+        {
+            throw new TimeoutException($"It does not end. Its console:\n{platform.Instances.ReadLog(instance.Uuid)}", error);
         }
 
-        Instance stopped = await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped).Guarded();
         Assert.Equal(StopReason.App | StopReason.Kernel, stopped.StopReason);
         Assert.True(stopped.StopCode!.Value.IsClean);
+        Assert.NotEmpty(platform.Instances.ReadLog(instance.Uuid).Text);
     }
 }
