@@ -40,4 +40,7 @@ internal static partial class Log
 
     [LoggerMessage(2012, LogLevel.Warning, "The state file '{Path}' cannot be read")]
     internal static partial void StateUnreadable(ILogger logger, Exception error, string path);
+
+    [LoggerMessage(2013, LogLevel.Warning, "The names of snapshot files in '{Directory}' could not be taken to the disk; the host does it in its own time")]
+    internal static partial void NamesNotSynced(ILogger logger, Exception error, string directory);
 }

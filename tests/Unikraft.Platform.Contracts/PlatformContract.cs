@@ -10,6 +10,7 @@ public abstract partial class PlatformContract : IAsyncLifetime
     private static readonly StopCode CleanStop = new(0x8200);
 
     private readonly TestKit.ListLoggerFactory _logs = new();
+    private readonly DirectoryInfo _volumes = Directory.CreateTempSubdirectory("unikraft-contract-");
     private IUnikraftPlatform? _platform;
 
     /// <summary>The platform under test.</summary>
@@ -47,6 +48,9 @@ public abstract partial class PlatformContract : IAsyncLifetime
             await _platform.DisposeAsync().Guarded();
         }
 
+        Assert.Empty(await LeftImages.FindProblemsAsync(_volumes.FullName).Guarded());
+        _volumes.Delete(recursive: true);
+
         // Errors are what no test of the contract provokes: a machine that failed, one that could not be freed.
         Assert.DoesNotContain(_logs.Records, record => record.Level >= Microsoft.Extensions.Logging.LogLevel.Error);
     }
@@ -54,7 +58,9 @@ public abstract partial class PlatformContract : IAsyncLifetime
     /// <summary>Builds another platform of the same kind.</summary>
     protected IUnikraftPlatform Build()
     {
-        UnikraftPlatformBuilder builder = new UnikraftPlatformBuilder().UseLoggerFactory(_logs);
+        UnikraftPlatformBuilder builder = new UnikraftPlatformBuilder()
+            .UseLoggerFactory(_logs)
+            .Configure(options => options.VolumeDirectory = Path.Combine(_volumes.FullName, Guid.NewGuid().ToString("N")));
         Configure(builder);
         return builder.Build();
     }

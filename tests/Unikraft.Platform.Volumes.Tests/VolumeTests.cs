@@ -1,6 +1,8 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Globalization;
 using Unikraft.Platform.TestKit;
+using Unikraft.Platform.Volumes.Qcow2;
 using Unikraft.Platform.Volumes.Tests.Testing;
 
 namespace Unikraft.Platform.Volumes.Tests;
@@ -49,6 +51,92 @@ public sealed class VolumeTests : IAsyncLifetime
         await AssertHoldsAsync(another, 0, Filled(1, 4096), Filled(2, 4096));
         await clone.FlushAsync();
         await source.FlushAsync();
+    }
+
+    [Fact]
+    public async Task Requests_that_meet_a_cut_half_way_are_neither_refused_nor_left_undone()
+    {
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
+        await volume.WriteAsync(0, Filled(1, 4096));
+        PreparedOverlay overlay = await volume.PrepareOverlayAsync(NextFile());
+        await volume.HoldAsync();
+
+        // What the cut does first: nobody writes to the top any more, and there is no other one yet.
+        Qcow2Image top = Assert.IsType<Qcow2Image>(overlay.Image.Backing);
+        top.Freeze();
+        Assert.False(volume.IsReadOnly);
+        ValueTask writing = volume.WriteAsync(4096, Filled(2, 4096));
+        await volume.FlushAsync();
+        string found = NextFile();
+
+        // By a tool of its own, which does not mind the lock on the file.
+        using (Process copy = Process.Start("cp", [top.Path, found]))
+        {
+            await copy.WaitForExitAsync();
+            Assert.Equal(0, copy.ExitCode);
+        }
+
+        await using VolumeCut cut = volume.Cut(overlay);
+        volume.Release();
+        cut.Publish();
+        await writing;
+        await AssertHoldsAsync(volume, 0, Filled(1, 4096), Filled(2, 4096));
+        Qcow2Image flushed = ImageChain.Open(found, isReadOnly: false);
+        byte[] content = new byte[8192];
+        flushed.Read(0, content);
+        flushed.Release();
+        DiskModel.AssertEqual([.. Filled(1, 4096), .. new byte[4096]], content, 0);
+    }
+
+    [Fact]
+    public async Task A_fold_that_is_interrupted_leaves_the_volume_as_it_was()
+    {
+        const int Depth = 10;
+        OpenLayers layers = new();
+        string folder = Directory.CreateDirectory(_folder["chain"]).FullName;
+        byte[] expected = new byte[Size];
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(ImageOf(0), Size, layers: layers);
+        for (int image = 1; image <= Depth; image++)
+        {
+            byte[] data = Filled((byte)image, 64 << 10);
+            await volume.WriteAsync(image * (100 << 10), data);
+            data.CopyTo(expected, image * (100 << 10));
+            PreparedOverlay overlay = await volume.PrepareOverlayAsync(ImageOf(image));
+            await volume.HoldAsync();
+            await using VolumeCut cut = volume.Cut(overlay);
+            volume.Release();
+            cut.Publish();
+        }
+
+        await volume.FlushAsync();
+        using CancellationTokenSource cancelled = new();
+        await cancelled.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => volume.FoldAsync(8, ImageOf(Depth + 1), cancelled.Token));
+        Assert.False(File.Exists(ImageOf(Depth + 1)));
+
+        // The host ends before the header of the top names the new image, and before the others are deleted.
+        layers.SyncNames = () => Copy("before");
+        Assert.True(await volume.FoldAsync(8, ImageOf(Depth + 1), CancellationToken.None));
+        Copy("after");
+        Assert.Equal(4, volume.ListPaths().Count);
+        foreach ((string copy, int images) in ((string, int)[])[("before", Depth + 1), ("after", 4)])
+        {
+            await using VolumeDisk found = await VolumeDisk.OpenAsync(Path.Combine(_folder[copy], Path.GetFileName(ImageOf(Depth))));
+            Assert.Equal(images, found.ListPaths().Count);
+            await AssertHoldsAsync(found, 0, expected);
+        }
+
+        Assert.Empty(await LeftImages.FindProblemsAsync(_folder["before"]));
+        Assert.Empty(await LeftImages.FindProblemsAsync(_folder["after"]));
+
+        string ImageOf(int number) => Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"{number:d3}.qcow2"));
+
+        void Copy(string name)
+        {
+            using Process copy = Process.Start("cp", ["-R", folder, _folder[name]]);
+            copy.WaitForExit();
+            Assert.Equal(0, copy.ExitCode);
+        }
     }
 
     [Theory]

@@ -1,3 +1,5 @@
+using Microsoft.Win32.SafeHandles;
+
 namespace Unikraft.Platform.Hypervisors;
 
 /// <summary>
@@ -9,4 +11,13 @@ public interface IDirectorySync
     /// <param name="path">The directory.</param>
     /// <exception cref="IOException">The host refused. <see cref="Exception.HResult"/> is its error number.</exception>
     void Sync(string path);
+
+    /// <summary>
+    /// Returns when what a file holds is so after a crash of the host, too, though perhaps not when it was written: what need not be written for that is not, which saves the
+    /// file system a change of its own.
+    /// </summary>
+    /// <param name="file">The file, open for writing.</param>
+    /// <exception cref="ArgumentNullException"><paramref name="file"/> is null.</exception>
+    /// <exception cref="IOException">The host refused. <see cref="Exception.HResult"/> is its error number.</exception>
+    void SyncContent(SafeFileHandle file) => RandomAccess.FlushToDisk(file);
 }

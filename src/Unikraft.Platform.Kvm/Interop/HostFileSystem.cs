@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
 using Unikraft.Platform.Kvm.Snapshots.Files;
 
 namespace Unikraft.Platform.Kvm.Interop;
@@ -83,6 +84,14 @@ internal sealed unsafe class HostFileSystem : IFileSystem
     }
 
     public int Sync(DescriptorHandle file) => Result(Libc.Sync(file));
+
+    public int WriteBack(DescriptorHandle file, bool isAwaited) => Result(Libc.SyncFileRange(
+        file,
+        offset: 0,
+        length: 0,
+        Libc.SyncFileRangeWrite | (isAwaited ? Libc.SyncFileRangeWaitBefore | Libc.SyncFileRangeWaitAfter : 0)));
+
+    public int SyncData(SafeFileHandle file) => Result(Libc.SyncData(file));
 
     public int Rename(string from, string to) => Result(Libc.Rename(from, to));
 

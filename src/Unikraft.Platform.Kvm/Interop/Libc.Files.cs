@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
 
 namespace Unikraft.Platform.Kvm.Interop;
 
@@ -12,6 +13,10 @@ internal static partial class Libc
 
     internal const int LockExclusive = 2;
     internal const int LockNonBlocking = 4;
+
+    internal const uint SyncFileRangeWaitBefore = 1;
+    internal const uint SyncFileRangeWrite = 2;
+    internal const uint SyncFileRangeWaitAfter = 4;
 
     internal const int AtEmptyPath = 0x1000;
     internal const uint StatxBasicStats = 0x7FF;
@@ -31,6 +36,15 @@ internal static partial class Libc
 
     [LibraryImport(Library, EntryPoint = "fsync", SetLastError = true)]
     internal static partial int Sync(DescriptorHandle descriptor);
+
+    [LibraryImport(Library, EntryPoint = "fdatasync", SetLastError = true)]
+    internal static partial int SyncData(DescriptorHandle descriptor);
+
+    [LibraryImport(Library, EntryPoint = "fdatasync", SetLastError = true)]
+    internal static partial int SyncData(SafeFileHandle descriptor);
+
+    [LibraryImport(Library, EntryPoint = "sync_file_range", SetLastError = true)]
+    internal static partial int SyncFileRange(DescriptorHandle descriptor, long offset, long length, uint flags);
 
     [LibraryImport(Library, EntryPoint = "flock", SetLastError = true)]
     internal static partial int Lock(DescriptorHandle descriptor, int operation);

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
 using CommunityToolkit.HighPerformance.Buffers;
 using Unikraft.Platform.Kvm.Interop;
 
@@ -336,6 +337,15 @@ internal sealed unsafe class GuestMemory : SafeHandle
         for (int page = (int)(address >> PageSize.Shift); page <= last; page++)
         {
             WrittenByHost.SetConcurrently(page);
+        }
+    }
+
+    /// <summary>Asks the processor for bytes that are likely to be read next. Without any effect otherwise, whatever the address is.</summary>
+    internal void Prefetch(long address)
+    {
+        if (Sse.IsSupported && (ulong)address < (ulong)Size && !IsClosed)
+        {
+            Sse.Prefetch0((byte*)handle + address);
         }
     }
 

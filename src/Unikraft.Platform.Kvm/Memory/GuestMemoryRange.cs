@@ -25,7 +25,7 @@ internal sealed unsafe class GuestMemoryRange(GuestMemory memory) : MemoryManage
     {
     }
 
-    /// <summary>Becomes another range.</summary>
+    /// <summary>Becomes another range. Who writes to it calls <see cref="GuestMemory.MarkWritten"/> afterwards.</summary>
     /// <exception cref="ArgumentOutOfRangeException">It is not all in guest memory.</exception>
     internal Memory<byte> Map(long address, int length)
     {
@@ -33,9 +33,6 @@ internal sealed unsafe class GuestMemoryRange(GuestMemory memory) : MemoryManage
         (_address, _length) = (address, length);
         return CreateMemory(length);
     }
-
-    /// <summary>Notes that the host has written to the range. After the write.</summary>
-    internal void MarkWritten() => memory.MarkWritten(_address, _length);
 
     protected override void Dispose(bool disposing)
     {

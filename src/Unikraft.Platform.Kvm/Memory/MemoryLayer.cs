@@ -67,6 +67,12 @@ internal sealed class MemoryLayer
     /// <summary>Bytes of memory that the layer holds.</summary>
     internal long StoredBytes { get; }
 
+    /// <summary>What it was folded from; <see langword="null"/> when it was not, or is kept by itself.</summary>
+    internal FoldOrigin? Origin { get; set; }
+
+    /// <summary>Whether it can say which pages it holds.</summary>
+    internal bool KnowsPages => _stored is not null || _packed is not null;
+
     /// <summary>Makes a list of the pages that the layer holds, as they lie when packed by ascending address.</summary>
     internal PageIndex GetIndex() => _stored is not null
         ? PageIndex.From(_stored)

@@ -118,7 +118,9 @@ internal sealed class PageMap : IDisposable
             }
         }
 
-        return writer.Seal(parent: null);
+        PageMap folded = writer.Seal(parent: null);
+        folded.Extents[0].Layer.Origin = FoldOrigin.Of(this);
+        return folded;
     }
 
     /// <summary>Makes the same map on top of a folded ancestor.</summary>

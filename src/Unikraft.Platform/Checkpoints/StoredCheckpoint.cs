@@ -154,7 +154,7 @@ internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDispos
             : throw new PlatformException(
                 PlatformErrorCode.WrongState,
                 $"Failed to create instance from checkpoint: checkpoint '{Identity.Name}' "
-                + (_state.IsDisposed ? "was deleted" : "is in state 'starting', wait until it is ready"));
+                + (_state.IsDisposed ? "was deleted" : $"is in state '{CheckpointState.Starting.ToText()}', wait until it is ready"));
     }
 
     public void CountLoads(int count) => _state.CountLoads(count);

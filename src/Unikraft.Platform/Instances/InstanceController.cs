@@ -4,6 +4,7 @@ using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Instances;
 
@@ -138,17 +139,23 @@ internal sealed partial class InstanceController
         cancellationToken.ThrowIfCancellationRequested();
         using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.StopActivity, _identity);
         InstanceRun? run;
-        bool drains, isIdle;
+        bool drains, isIdle, wasStandby;
         lock (_status.Sync)
         {
             _status.ThrowIfClosed();
             drains = plan.DrainTimeout > TimeSpan.Zero && InstanceLifecycle.Allows(_status.State, InstanceOperation.Drain);
             run = drains ? NoteDrain(initiator, plan) : NoteStop(initiator, plan);
             isIdle = Connections.Connections.Active == 0;
-            if (_status.State == InstanceState.Standby)
+            wasStandby = _status.State == InstanceState.Standby;
+            if (wasStandby)
             {
                 _status.Transition(InstanceTrigger.StopRequested);
             }
+        }
+
+        if (wasStandby)
+        {
+            await _platform.Volumes.OnStoppedAsync(_identity.Uuid).ConfigureAwait(false);
         }
 
         if (run is not null)
@@ -399,13 +406,10 @@ internal sealed partial class InstanceController
                 cancellationToken,
                 run.Abandoned,
                 _platform.Rundown.Closing);
-            run.Machine = snapshot is null
+            IMachineSnapshot? memory = snapshot is null ? null : await snapshot.OpenAsync(either.Token).ConfigureAwait(false);
+            run.Machine = memory is null or VolumeSnapshot { Machine: null }
                 ? await _platform.Hypervisor.CreateAsync(run.Configuration.ForMachine(_identity), run, either.Token).ConfigureAwait(false)
-                : await _platform.Hypervisor.RestoreAsync(
-                    await snapshot.OpenAsync(either.Token).ConfigureAwait(false),
-                    _identity.Uuid,
-                    run,
-                    either.Token).ConfigureAwait(false);
+                : await _platform.Hypervisor.RestoreAsync(memory, _identity.Uuid, run, either.Token).ConfigureAwait(false);
             await run.Machine.StartAsync(either.Token).ConfigureAwait(false);
         }
         catch (Exception error)
@@ -590,6 +594,7 @@ internal sealed partial class InstanceController
         }
 
         await DisposeAsync(run.Machine).ConfigureAwait(false);
+        _platform.Volumes.OnEnded(_identity.Uuid);
         run.TornDown.SetResult();
         if (delete is not null)
         {

@@ -151,6 +151,15 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
+        if (platform.Data is { } data)
+        {
+            // What it is to boot outlives the host, as what it was created with does.
+            foreach (PatchOperation.SetImage set in operations.OfType<PatchOperation.SetImage>().Where(static set => set.Image is not null))
+            {
+                await data.Images.KeepAsync(set.Image, cancellationToken).ConfigureAwait(false);
+            }
+        }
+
         if (!found.Updates.TryPatch(operations))
         {
             throw instances.NotFound(instance);

@@ -145,7 +145,7 @@ internal sealed class InstanceSnapshots
 
         // An instance that does not run has no memory to clone, but it may have volumes.
         IMachineSnapshot? volumes = await _platform.Volumes
-            .CaptureStoppedAsync(clone.Identity, clone.Configuration, purpose, cancellationToken)
+            .CaptureStoppedAsync(clone.Identity, purpose, cancellationToken)
             .ConfigureAwait(false);
         return clone with { Snapshot = volumes is null ? null : new SnapshotReference(volumes) };
     }

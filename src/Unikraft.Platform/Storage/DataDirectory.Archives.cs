@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Storage.Archives;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage;
 
@@ -30,6 +31,29 @@ internal sealed partial class DataDirectory
             yield return KeptImages.NameOf(image);
         }
     }
+
+    /// <summary>The volumes that are kept with a checkpoint.</summary>
+    internal IReadOnlyList<ArchivedVolume> ArchivedVolumesOf(CheckpointRecord record) =>
+        record.Snapshot is { } snapshot ? (_snapshots as VolumeSnapshotDirectory)?.DescribeArchived(snapshot) ?? [] : [];
+
+    /// <summary>Whether volumes of a checkpoint are based on files outside the directory.</summary>
+    internal bool AreVolumesBasedElsewhere(CheckpointRecord record) =>
+        record.Snapshot is { } snapshot && (_snapshots as VolumeSnapshotDirectory)?.AreBasedElsewhere(snapshot) is true;
+
+    /// <summary>Keeps the files of a checkpoint, though it may be deleted meanwhile.</summary>
+    internal IDisposable? HoldFiles(CheckpointRecord record)
+    {
+        if (record.Snapshot is not { } snapshot)
+        {
+            return null;
+        }
+
+        Hold(snapshot);
+        return new HeldSnapshot(this, snapshot);
+    }
+
+    /// <summary>Opens an image of a volume, to read it as a file.</summary>
+    internal Stream OpenVolumeImage(string name) => ((VolumeSnapshotDirectory)_snapshots).OpenImage(name);
 
     /// <summary>The digest of a file.</summary>
     internal string DigestOf(string file, CancellationToken cancellationToken)
@@ -71,6 +95,14 @@ internal sealed partial class DataDirectory
             found.Add(KeptImages.NameOf(image), $"sha256:{image}");
         }
 
+        foreach (ImageChecksum image in archived.VolumeImages)
+        {
+            if (_snapshots is VolumeSnapshotDirectory volumes && volumes.HasImage(image, cancellationToken))
+            {
+                found.TryAdd(image.Name, CheckpointArchive.DigestOf(image));
+            }
+        }
+
         return found;
     }
 
@@ -94,7 +126,7 @@ internal sealed partial class DataDirectory
         {
             long bytes = archive.Manifest.Layers.Sum(static layer => layer.Size);
             using IDisposable reservation = Reserve(bytes + SnapshotOverhead);
-            if (!_snapshots.List().Contains(snapshot))
+            if (archived.Files.Count > 0 && !_snapshots.List().Contains(snapshot))
             {
                 _files.MakeDirectory(ImportFolder);
                 try
@@ -116,6 +148,11 @@ internal sealed partial class DataDirectory
             HeldSnapshot held = new(this, snapshot);
             try
             {
+                if (archived.Volumes is { } volumes && ArchivedVolumesOf(archived.Checkpoint).Count == 0)
+                {
+                    ImportVolumes(archive, snapshot, volumes, cancellationToken);
+                }
+
                 // The files are those of the archive; that they are a snapshot which can be restored is for the backend to say.
                 await _snapshots.VerifyAsync(snapshot, progress: null, cancellationToken).ConfigureAwait(false);
                 return held;
@@ -129,6 +166,32 @@ internal sealed partial class DataDirectory
         finally
         {
             _keeping.Release();
+        }
+    }
+
+    private void ImportVolumes(CheckpointArchive archive, Guid snapshot, IReadOnlyList<ArchivedVolume> volumes, CancellationToken cancellationToken)
+    {
+        if (_snapshots is not VolumeSnapshotDirectory directory)
+        {
+            throw new CheckpointArchiveException(archive.Path, isIncompatible: true, $"The checkpoint in '{archive.Path}' has volumes, which this backend does not have.");
+        }
+
+        try
+        {
+            directory.ImportVolumes(
+                snapshot,
+                volumes,
+                hasNoMemory: archive.Checkpoint.Files.Count == 0,
+                (image, file) => archive.Copy(CheckpointArchive.DigestOf(image), file, cancellationToken),
+                cancellationToken);
+        }
+        catch (Exception error) when (error is DiskImageException or BlockDeviceException)
+        {
+            throw new CheckpointArchiveException(
+                archive.Path,
+                isIncompatible: false,
+                $"The archive '{archive.Path}' cannot be imported: {error.Message} Nothing was imported. Export the checkpoint again.",
+                error);
         }
     }
 

@@ -108,11 +108,18 @@ internal sealed partial class DataDirectory
     }
 
     /// <summary>Waits for the removals under way.</summary>
-    internal Task CollectedAsync()
+    internal async Task CollectedAsync()
     {
+        Task collecting;
         lock (_lock)
         {
-            return _collecting;
+            collecting = _collecting;
+        }
+
+        await collecting.ConfigureAwait(false);
+        if (_snapshots is VolumeSnapshotDirectory volumes)
+        {
+            await volumes.WhenIdleAsync().ConfigureAwait(false);
         }
     }
 

@@ -1,4 +1,5 @@
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage;
 
@@ -10,6 +11,7 @@ internal sealed partial class DataDirectory
     {
         try
         {
+            await VerifyVolumesAsync(id, isTrusting: true, cancellationToken).ConfigureAwait(false);
             return await _snapshots.OpenAsync(id, progress: null, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception error) when (error is SnapshotFileException or ResourceNotFoundException)
@@ -66,7 +68,7 @@ internal sealed partial class DataDirectory
                 }
 
                 ResourceRecord record = RecordSerializer.Decode(key.Kind, state.Payload.Span);
-                foreach (string digest in record.Configuration.Image.Digests)
+                foreach (string digest in record.ImageDigests)
                 {
                     (images.TryGetValue(digest, out List<Guid>? users) ? users : images[digest] = []).Add(key.Uuid);
                 }
@@ -126,6 +128,7 @@ internal sealed partial class DataDirectory
             Report();
         }
 
+        found.AddRange((_snapshots as VolumeSnapshotDirectory)?.ListUnusable().Select(static volume => new DataDamage(volume.Path, volume.Message, [volume.Volume])) ?? []);
         return found;
 
         void Report() => progress?.Report(new VerificationProgress(++completed, total));
@@ -136,6 +139,7 @@ internal sealed partial class DataDirectory
         try
         {
             await _snapshots.VerifyAsync(id, progress: null, cancellationToken).ConfigureAwait(false);
+            await VerifyVolumesAsync(id, isTrusting: false, cancellationToken).ConfigureAwait(false);
             return null;
         }
         catch (Exception error) when (error is SnapshotFileException or ResourceNotFoundException)
@@ -143,6 +147,9 @@ internal sealed partial class DataDirectory
             return Damaged(id, error);
         }
     }
+
+    private Task VerifyVolumesAsync(Guid id, bool isTrusting, CancellationToken cancellationToken) =>
+        (_snapshots as VolumeSnapshotDirectory)?.VerifyVolumesAsync(id, isTrusting, cancellationToken) ?? Task.CompletedTask;
 
     private DataDamageException Damaged(Guid id, Exception error)
     {

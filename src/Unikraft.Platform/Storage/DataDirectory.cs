@@ -284,8 +284,12 @@ internal sealed partial class DataDirectory : IAsyncDisposable
             Dictionary<StateKey, IKeptResource?> batch;
             List<StateChange> changes = [];
             TaskCompletionSource committed;
-            // Before the states, which record up to where logs are written.
-            FlushLogs();
+            if (IsTicking())
+            {
+                // Before the states, which record up to where logs are written; and not with every change, which would wait for it.
+                FlushLogs();
+            }
+
             lock (Gate)
             {
                 lock (_lock)
@@ -350,6 +354,14 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         }
 
         return new StateChange(key, StateChangeKind.Put, RecordSerializer.Encode(record)) { Snapshot = record.Snapshot };
+    }
+
+    private bool IsTicking()
+    {
+        lock (_lock)
+        {
+            return _isTicking;
+        }
     }
 
     private void FlushLogs()

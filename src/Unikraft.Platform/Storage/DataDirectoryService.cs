@@ -5,6 +5,7 @@ using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Storage.Archives;
 using Unikraft.Platform.Templates;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage;
 
@@ -67,6 +68,8 @@ internal sealed class DataDirectoryService(
                     digests.Add(data.DigestOf(file, cancellationToken));
                 }
 
+                digests.UnionWith(data.ArchivedVolumesOf(record).SelectMany(static volume => volume.Images).Select(CheckpointArchive.DigestOf));
+
                 return digests;
             },
             cancellationToken).ConfigureAwait(false);
@@ -83,13 +86,15 @@ internal sealed class DataDirectoryService(
         StoredCheckpoint found = checkpoints.Find(checkpoint);
         CheckpointRecord record = RecordOf(checkpoint);
         string full = System.IO.Path.GetFullPath(path);
-        if (record.Snapshot is { } snapshot && data.VolumesOf(snapshot).Count > 0)
+        if (data.AreVolumesBasedElsewhere(record))
         {
             throw new CheckpointArchiveException(
                 full,
                 isIncompatible: false,
-                $"The checkpoint '{found.Identity.Name}' has volumes, which an archive cannot hold. Take one of an instance without volumes, or copy the data directory.");
+                $"The checkpoint '{found.Identity.Name}' has a volume that is based on a file outside the data directory, which no archive can hold. Make the volume a copy of that file.");
         }
+
+        using IDisposable? held = data.HoldFiles(record);
 
         // What is exported is what was verified: files do not change once they have their name.
         await Task.Run(() => data.VerifyAsync(record, progress: null, cancellationToken), cancellationToken).ConfigureAwait(false);
@@ -141,14 +146,34 @@ internal sealed class DataDirectoryService(
             }
         }
 
+        IReadOnlyList<ArchivedVolume> volumes = data.ArchivedVolumesOf(record);
+        foreach (ImageChecksum image in volumes.SelectMany(static volume => volume.Images).DistinctBy(static image => image.Name, StringComparer.Ordinal))
+        {
+            string digest = CheckpointArchive.DigestOf(image);
+            layers.Add(new OciDescriptor(
+                CheckpointArchive.VolumeType,
+                digest,
+                image.Length,
+                Annotations: new Dictionary<string, string>(StringComparer.Ordinal) { [CheckpointArchive.TitleAnnotation] = image.Name }));
+            if (known?.Contains(digest) != true)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                using Stream content = data.OpenVolumeImage(image.Name);
+                archive.Add(CheckpointArchive.NameOf(digest), content);
+            }
+        }
+
         byte[] config = JsonSerializer.SerializeToUtf8Bytes(
             new ArchivedCheckpoint(
-                CheckpointArchive.Version,
+                volumes.Count == 0 ? CheckpointArchive.VersionWithoutVolumes : CheckpointArchive.Version,
                 checkpoint.Identity.Uuid,
                 record with { Order = 0, Lineage = null, UnusedSince = null },
                 checkpoint.Ancestors,
                 data.Machine,
-                files),
+                files)
+            {
+                Volumes = volumes.Count == 0 ? null : volumes,
+            },
             OciSerializer.Default.ArchivedCheckpoint);
         OciDescriptor configDescriptor = Add(archive, config, CheckpointArchive.ConfigType);
         byte[] manifest = JsonSerializer.SerializeToUtf8Bytes(

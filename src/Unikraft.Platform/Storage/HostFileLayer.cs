@@ -40,14 +40,14 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
             options.UnixCreateMode = OwnerOnly;
         }
 
-        return new HostFile(path, options);
+        return new HostFile(path, options, directories);
     }
 
     public IFile? Open(string path)
     {
         try
         {
-            return new HostFile(path, new() { Mode = FileMode.Open, Access = FileAccess.ReadWrite, Share = Sharing, BufferSize = 0 });
+            return new HostFile(path, new() { Mode = FileMode.Open, Access = FileAccess.ReadWrite, Share = Sharing, BufferSize = 0 }, directories);
         }
         catch (FileNotFoundException)
         {
@@ -102,7 +102,7 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
 
     private const FileShare Sharing = FileShare.ReadWrite | FileShare.Delete;
 
-    private sealed class HostFile(string path, FileStreamOptions options) : IFile
+    private sealed class HostFile(string path, FileStreamOptions options, IDirectorySync? syncs) : IFile
     {
         private readonly FileStream _file = new(path, options);
 
@@ -116,7 +116,18 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
             return data.Length;
         }
 
-        public void Sync() => RandomAccess.FlushToDisk(_file.SafeFileHandle);
+        public void Sync()
+        {
+            if (syncs is null)
+            {
+                RandomAccess.FlushToDisk(_file.SafeFileHandle);
+            }
+            else
+            {
+                // The journal of the metadata is written over: nothing of the file system changes but a time, for which it would write a journal of its own.
+                syncs.SyncContent(_file.SafeFileHandle);
+            }
+        }
 
         public void Dispose() => _file.Dispose();
     }

@@ -23,6 +23,9 @@ internal abstract class BlockLayer
     /// <summary>Reads a range that is all in the layer. Safe for concurrent use.</summary>
     internal abstract void Read(long offset, Span<byte> buffer);
 
+    /// <summary>The file that it is in, as long as it is open.</summary>
+    internal abstract IImageFile File { get; }
+
     /// <summary>Makes durable what was written to it and to the layers beneath. Returns at once when it is.</summary>
     internal abstract void Seal();
 
@@ -31,6 +34,23 @@ internal abstract class BlockLayer
     {
         ObjectDisposedException.ThrowIf(Interlocked.Increment(ref _users) <= 1, this);
         return this;
+    }
+
+    /// <summary>Takes part in its use, unless it is closed already.</summary>
+    internal bool TryShare()
+    {
+        for (int users = Volatile.Read(ref _users); users > 0;)
+        {
+            int seen = Interlocked.CompareExchange(ref _users, users + 1, users);
+            if (seen == users)
+            {
+                return true;
+            }
+
+            users = seen;
+        }
+
+        return false;
     }
 
     /// <summary>Ends one use of it.</summary>

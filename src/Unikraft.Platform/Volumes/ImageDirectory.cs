@@ -24,6 +24,9 @@ internal sealed class ImageDirectory : IDisposable
     private const long SmallBytes = 16 << 20;
 
     private readonly Lock _lock = new();
+
+    // Held from when an image is forgotten until its file is gone. Taken before the other.
+    private readonly Lock _files = new();
     private readonly Dictionary<string, Image> _images = new(StringComparer.Ordinal);
     private readonly ILogger _logger;
     private readonly FileStream _held;
@@ -189,17 +192,20 @@ internal sealed class ImageDirectory : IDisposable
     internal void Release(string name)
     {
         List<string> unused = [];
-        lock (_lock)
+        lock (_files)
         {
-            for (string? next = name; next is not null && _images.TryGetValue(next, out Image? image) && --image.Holds <= 0;)
+            lock (_lock)
             {
-                _images.Remove(next);
-                unused.Add(next);
-                next = image.Backing;
+                for (string? next = name; next is not null && _images.TryGetValue(next, out Image? image) && --image.Holds <= 0;)
+                {
+                    _images.Remove(next);
+                    unused.Add(next);
+                    next = image.Backing;
+                }
             }
-        }
 
-        unused.ForEach(Delete);
+            unused.ForEach(Delete);
+        }
     }
 
     /// <summary>Completes what a crash has left incomplete of images that nobody writes to any more.</summary>
@@ -224,6 +230,69 @@ internal sealed class ImageDirectory : IDisposable
             {
                 next = _images.TryGetValue(next, out Image? image) ? image.Backing : null;
             }
+        }
+    }
+
+    /// <summary>An image and those beneath it in the directory, itself first.</summary>
+    internal IReadOnlyList<string> ChainOf(string name)
+    {
+        List<string> chain = [];
+        lock (_lock)
+        {
+            for (string? next = name; next is not null; next = _images.GetValueOrDefault(next)?.Backing)
+            {
+                chain.Add(next);
+            }
+        }
+
+        return chain;
+    }
+
+    /// <summary>Whether there is an image of a name that somebody needs.</summary>
+    internal bool Has(string name)
+    {
+        lock (_lock)
+        {
+            return _images.ContainsKey(name);
+        }
+    }
+
+    /// <summary>Somebody needs an image, which is there; or makes its file, which nobody knows until it is noted.</summary>
+    /// <returns>The file; <see langword="null"/> when there is such an image.</returns>
+    /// <exception cref="IOException">The host refused.</exception>
+    internal FileStream? HoldOrCreate(string name)
+    {
+        lock (_files)
+        {
+            lock (_lock)
+            {
+                if (_images.TryGetValue(name, out Image? image))
+                {
+                    image.Holds++;
+                    return null;
+                }
+            }
+
+            return new FileStream(PathOf(name), FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 0);
+        }
+    }
+
+    /// <summary>Removes a file that was to become an image, if it is there.</summary>
+    internal void Discard(string name)
+    {
+        if (!Has(name))
+        {
+            Delete(name);
+        }
+    }
+
+    /// <summary>Opens an image that does not change any more, to read it as a file. One that is in use is read through whoever has it open.</summary>
+    /// <exception cref="DiskImageException">There is none, or somebody writes to it.</exception>
+    internal ImageStream OpenAsFile(string name)
+    {
+        lock (Layers.Lock)
+        {
+            return Layers.Find(PathOf(name)) is { } layer ? new ImageStream(layer) : new ImageStream(ImageFile.Open(PathOf(name), isReadOnly: true));
         }
     }
 

@@ -7,6 +7,8 @@ internal sealed class RawLayer(IImageFile file) : BlockLayer
 
     internal override string Path => file.Path;
 
+    internal override IImageFile File => file;
+
     internal override long Size { get; } = file.Length;
 
     internal override bool IsFrozen => true;

@@ -251,7 +251,7 @@ internal sealed partial class VolumeCatalog
             }
 
             List<SnapshotVolume> parts = await MakeTemplatesAsync(open.Mounts, written, cut).ConfigureAwait(false);
-            return new VolumeSnapshot(this, machine, configuration: null, parts, open.Roms);
+            return new VolumeSnapshot(this, machine, parts, open.Roms);
         }
         catch
         {
@@ -269,13 +269,11 @@ internal sealed partial class VolumeCatalog
 
     /// <summary>Takes the volumes of an instance that does not run, if it has any.</summary>
     /// <param name="instance">The instance.</param>
-    /// <param name="configuration">What a clone boots.</param>
     /// <param name="purpose">What for.</param>
     /// <param name="cancellationToken">Cancels the waiting for other operations.</param>
     /// <returns><see langword="null"/> when there is nothing but the image.</returns>
     public async Task<IMachineSnapshot?> CaptureStoppedAsync(
         ResourceIdentity instance,
-        InstanceConfiguration configuration,
         ClonePurpose purpose,
         CancellationToken cancellationToken)
     {
@@ -290,6 +288,11 @@ internal sealed partial class VolumeCatalog
         {
             mounts = [.. volumes.Mounts.Where(static mount => mount.Pending != VolumeUpdate.Attach)];
             roms = [.. volumes.Roms];
+        }
+
+        if (mounts.Length + roms.Length == 0)
+        {
+            return null;
         }
 
         RequireBlocks(mounts, purpose);
@@ -309,7 +312,7 @@ internal sealed partial class VolumeCatalog
             throw;
         }
 
-        return new VolumeSnapshot(this, machine: null, configuration, parts, roms);
+        return new VolumeSnapshot(this, machine: null, parts, roms);
     }
 
     /// <summary>Refuses what needs block volumes, for an instance that has another one.</summary>
@@ -330,6 +333,7 @@ internal sealed partial class VolumeCatalog
     /// </summary>
     public async Task<StoredVolume> CloneAsync(StoredVolume source, ResourceIdentity identity, Guid? owner, ResourceMetadata metadata)
     {
+        RequireUsable(source);
         VolumeRecord record = source.Record;
         string backing = record.IsTemplate ? record.Top! : await CutAsync(source).ConfigureAwait(false);
         string top = await MakeImageAsync(backing, FormatOf(backing), record.Size).ConfigureAwait(false);
@@ -442,6 +446,37 @@ internal sealed partial class VolumeCatalog
         }
     }
 
+    /// <summary>The machine of an instance has ended, which may have had no volumes: what waits for that is done in the background.</summary>
+    public void OnEnded(Guid instance)
+    {
+        bool waits;
+        lock (_lock)
+        {
+            waits = !_isFrozen && _instances.TryGetValue(instance, out InstanceVolumes? volumes) && volumes.Mounts.Exists(static mount => mount.Pending is not null);
+        }
+
+        if (waits)
+        {
+            Begin(() => OnStoppedAsync(instance));
+        }
+    }
+
+    /// <summary>An instance has stopped without a machine that would say so: what waits for that is done.</summary>
+    public async Task OnStoppedAsync(Guid instance)
+    {
+        await SettleAsync(instance, CancellationToken.None).ConfigureAwait(false);
+        InstanceVolumes? volumes;
+        lock (_lock)
+        {
+            volumes = _instances.TryGetValue(instance, out InstanceVolumes? found) && found.InUse is null ? found : null;
+        }
+
+        if (volumes is not null && IsFree(volumes))
+        {
+            await ApplyPendingAsync(volumes, detach: true).ConfigureAwait(false);
+        }
+    }
+
     /// <summary>Whether an instance is stopped and has nothing to continue from.</summary>
     public bool IsFree(Guid instance)
     {
@@ -481,35 +516,41 @@ internal sealed partial class VolumeCatalog
     /// <summary>The volumes of an instance that has become a template are its volume templates from now on, in place of those of its snapshot.</summary>
     public void Adopt(IMachineSnapshot? snapshot, Guid instance)
     {
-        if (snapshot is not VolumeSnapshot { Volumes.Count: > 0 } withVolumes)
+        // One that others read as well stays what it is.
+        if (snapshot is not VolumeSnapshot withVolumes
+            || withVolumes.Volumes.Where(part => part.Source is { } source && IsOnlyIn(source, instance)).ToArray() is not { Length: > 0 } adopted)
         {
             return;
         }
 
-        List<SnapshotVolume> adopted = [];
-        List<StoredVolume> replaced = [];
-        Guid owner = Guid.CreateVersion7(_platform.TimeProvider.GetUtcNow());
-        foreach (SnapshotVolume part in withVolumes.Volumes)
+        Commit(() => new VolumeChange
         {
-            // One that others read as well stays what it is.
-            if (part.Source is { } source && IsOnlyIn(source, instance))
-            {
-                Update(source, record => record with { Top = part.Template.Record.Top, IsTemplate = true, Owner = owner, Slot = part.Slot, At = part.At });
-                adopted.Add(part with { Template = source });
-                replaced.Add(part.Template);
-            }
-            else
-            {
-                adopted.Add(part);
-            }
-        }
+            Set =
+            [
+                .. adopted.Select(static part => part.Source!.Record with
+                {
+                    Top = part.Template.Record.Top,
+                    IsTemplate = true,
+                    Owner = part.Template.Record.Owner,
+                    IsKept = part.Template.Record.IsKept,
+                    HasNoMemory = part.Template.Record.HasNoMemory,
+                    Images = part.Template.Record.Images,
+                    Slot = part.Slot,
+                    At = part.At,
+                    ReadOnly = part.IsReadOnly,
+                }),
 
-        withVolumes.Replace(adopted);
-        BeginDelete(replaced);
+                // By the same line: of two in one place nobody would know which it is.
+                .. adopted.Select(static part => part.Template.Record with { IsKept = false }),
+            ],
+        });
+        withVolumes.Replace([.. withVolumes.Volumes.Select(part => adopted.Contains(part) ? part with { Template = part.Source! } : part)]);
+        BeginDelete([.. adopted.Select(static part => part.Template)]);
     }
 
-    /// <summary>Keeps the volumes of a snapshot under an id, besides those of the snapshot itself.</summary>
-    public async Task<IReadOnlyList<StoredVolume>> KeepAsync(Guid id, VolumeSnapshot snapshot, CancellationToken cancellationToken)
+    /// <summary>The volumes of a snapshot belong to an id from now on, under which the snapshot is kept.</summary>
+    /// <returns>What they were, for <see cref="Unkeep"/>.</returns>
+    public async Task<IReadOnlyList<VolumeRecord>> KeepAsync(Guid id, VolumeSnapshot snapshot, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (snapshot.Roms.Count > 0)
@@ -517,45 +558,77 @@ internal sealed partial class VolumeCatalog
             throw new InvalidRequestException("A snapshot of an instance with ROMs cannot be saved: ROMs are files of this host");
         }
 
-        List<StoredVolume> kept = [];
+        VolumeRecord[] before = [.. snapshot.Volumes.Select(static part => part.Template.Record)];
+        if (Array.Exists(before, static record => record.IsKept))
+        {
+            throw new InvalidOperationException("The volumes of the snapshot are kept already.");
+        }
+
+        await Task.Run(
+            () =>
+            {
+                Array.ForEach(before, record => Images.Seal(record.Top!));
+                Dictionary<Guid, IReadOnlyList<ImageChecksum>> images = before.ToDictionary(static record => record.Uuid, record => DescribeImages(record.Top!, cancellationToken));
+                Commit(() => new VolumeChange
+                {
+                    Set =
+                    [
+                        .. snapshot.Volumes.Select(part => part.Template.Record with
+                        {
+                            Owner = id,
+                            IsKept = true,
+                            HasNoMemory = snapshot.Machine is null,
+                            Images = images[part.Template.Identity.Uuid],
+                            Slot = part.Slot,
+                            At = part.At,
+                            ReadOnly = part.IsReadOnly,
+                        }),
+                    ],
+                });
+            },
+            cancellationToken).ConfigureAwait(false);
+        return before;
+    }
+
+    /// <summary>A snapshot could not be kept: its volumes go with it again.</summary>
+    public void Unkeep(IReadOnlyList<VolumeRecord> before)
+    {
         try
         {
-            foreach (SnapshotVolume part in snapshot.Volumes)
-            {
-                await Task.Run(() => Images.Seal(part.Template.Record.Top!), cancellationToken).ConfigureAwait(false);
-                kept.Add(await Task.Run(() => AddTemplate(part.Template.Record with { IsKept = true }, part.Template.Record.Top!, id, part.Slot, part.At, part.IsReadOnly), cancellationToken)
-                    .ConfigureAwait(false));
-            }
-
-            return kept;
+            Commit(new VolumeChange { Set = before });
         }
-        catch
+        catch (StorageException error)
         {
-            BeginDelete(kept);
-            throw;
+            // The next start finds that nobody owns them.
+            _platform.Logger.VolumeWorkFailed(error);
+        }
+    }
+
+    /// <summary>The snapshots that are kept and are of volumes only.</summary>
+    public IReadOnlyList<Guid> ListWithoutMemory()
+    {
+        lock (_lock)
+        {
+            return [.. _volumes.Values.Where(static volume => volume.Record is { IsKept: true, HasNoMemory: true }).Select(static volume => volume.Record.Owner!.Value).Distinct()];
         }
     }
 
     /// <summary>Puts a snapshot that was opened together with the volumes that are kept under its id.</summary>
-    public async Task<IMachineSnapshot> OpenKeptAsync(Guid id, IMachineSnapshot machine, CancellationToken cancellationToken)
+    /// <param name="id">The id.</param>
+    /// <param name="machine">What was opened; <see langword="null"/> when there are only volumes.</param>
+    public IMachineSnapshot OpenKept(Guid id, IMachineSnapshot? machine)
     {
-        IReadOnlyList<StoredVolume> kept = OwnedBy(id);
-        if (kept.Count == 0)
-        {
-            return machine;
-        }
-
-        cancellationToken.ThrowIfCancellationRequested();
-        Guid owner = Guid.CreateVersion7(_platform.TimeProvider.GetUtcNow());
-        SnapshotVolume[] parts = await Task.Run(
-            () => kept.Select(volume =>
-            {
-                VolumeRecord record = volume.Record;
-                StoredVolume template = AddTemplate(record with { IsKept = false }, record.Top!, owner, record.Slot, record.At, record.ReadOnly);
-                return new SnapshotVolume(template, record.Slot, record.At, record.ReadOnly, Source: null);
-            }).ToArray(),
-            CancellationToken.None).ConfigureAwait(false);
-        return new VolumeSnapshot(this, machine, configuration: null, parts, roms: []);
+        IReadOnlyList<StoredVolume> kept = [.. OwnedBy(id).Where(static volume => volume.Record.IsKept)];
+        return machine is not null && kept.Count == 0
+            ? machine
+            : new VolumeSnapshot(
+                this,
+                machine,
+                [
+                    .. kept.OrderBy(static volume => volume.Record.Slot)
+                        .Select(static volume => new SnapshotVolume(volume, volume.Record.Slot, volume.Record.At, volume.Record.ReadOnly, Source: null)),
+                ],
+                roms: []);
     }
 
     private static void RequireBlocks(IEnumerable<VolumeMount> mounts, ClonePurpose purpose)
@@ -616,7 +689,8 @@ internal sealed partial class VolumeCatalog
     {
         lock (_lock)
         {
-            return volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance);
+            // Not one that the instance does not have, either: its snapshot may be of another instance, whose volume is nobody's business.
+            return volume.Mounts.Count > 0 && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance);
         }
     }
 
@@ -662,14 +736,22 @@ internal sealed partial class VolumeCatalog
         }
     }
 
+    /// <exception cref="PlatformException">The volume is damaged, or its images are.</exception>
+    public void RequireUsable(StoredVolume volume)
+    {
+        switch (volume.Failure)
+        {
+            case DataDamageException damage:
+                throw new DataDamageException(damage.Path, damage.Dependents, damage.Message, damage);
+            case { } failure:
+                throw new StorageException(Images.PathOf(volume.Record.Top!), $"The {volume.Title} cannot be used: {failure.Message}");
+        }
+    }
+
     private async Task<MachineDisk> OpenAsync(VolumeMount mount, bool boots, CancellationToken cancellationToken)
     {
         StoredVolume volume = mount.Volume;
-        if (volume.Failure is DataDamageException damage)
-        {
-            throw damage;
-        }
-
+        RequireUsable(volume);
         if (!volume.IsBlock)
         {
             throw new PlatformException(
@@ -678,11 +760,6 @@ internal sealed partial class VolumeCatalog
         }
 
         using Turns turn = await Turns.TakeAsync([volume], cancellationToken).ConfigureAwait(false);
-        if (volume.Failure is { } failure)
-        {
-            throw new StorageException(Images.PathOf(volume.Record.Top!), $"The {volume.Title} cannot be used: {failure.Message}");
-        }
-
         if (!boots && !mount.IsReadOnly && _platform.Data is not null)
         {
             // Before the guest writes: memory and volume would not go together if the host ended and the memory was used again.

@@ -76,7 +76,7 @@ internal sealed partial class VolumeCatalog
     public IReadOnlyList<AttachedVolume> DescribeKept(Guid snapshot) => (AttachedVolume[])
     [
         // An array: those of snapshots without volumes are one and the same, and records that hold them equal.
-        .. OwnedBy(snapshot).Select(static volume => volume.Record).OrderBy(static record => record.Slot)
+        .. OwnedBy(snapshot).Select(static volume => volume.Record).Where(static record => record.IsKept).OrderBy(static record => record.Slot)
             .Select(static record => new AttachedVolume(record.Uuid, record.Name, record.At, record.ReadOnly)),
     ];
 

@@ -33,6 +33,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     public VolumeCatalog(PlatformContext platform, VolumeFiles? files)
     {
         _platform = platform;
+        _checksums = new Lazy<ImageChecksums>(() => new ImageChecksums(Images));
         _files = files is null
             ? new Lazy<VolumeFiles>(() => Load(VolumeFiles.Open(FolderOf(platform.Settings), platform.Settings.DataDirectory is not null, platform.Logger)))
             : new Lazy<VolumeFiles>(Load(files));
@@ -451,9 +452,10 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 
         string folded = ImageDirectory.NewName();
         VolumeDisk? opened = volume.Writer is null ? await OpenDiskAsync(volume.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false) : null;
+        VolumeDisk disk = volume.Writer ?? opened!;
         try
         {
-            if (!await (volume.Writer ?? opened!).FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
+            if (!await disk.FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
             {
                 return false;
             }
@@ -464,7 +466,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
         catch (PlatformException)
         {
-            volume.IsFoldingBroken = true;
+            // Nothing has changed if the copy was not made, for want of room for example: the next occasion tries again.
+            volume.IsFoldingBroken = disk.ListPaths().Contains(Images.PathOf(folded), StringComparer.Ordinal);
             throw;
         }
         finally
@@ -498,7 +501,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         files.Images.Use(_platform.Hypervisor.GetFeature<IDirectorySync>());
         files.Images.SyncNames();
-        bool allFound = true;
+        bool allFound = !VolumeJournal.HasDamage(files.Images.Path);
         foreach (VolumeRecord record in files.Records.Values.OrderBy(static record => record.CreatedAt).ThenBy(static record => record.Uuid))
         {
             ResourceIdentity identity = new(record.Uuid, record.Name ?? record.Uuid.ToString("D"), record.CreatedAt, ++_lastOrder);
@@ -510,6 +513,14 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                 {
                     files.Images.Find(top);
                     files.Images.Hold(top);
+                    if (record.Damage is { } damage)
+                    {
+                        throw new DataDamageException(
+                            Path.Combine(files.Images.Path, VolumeJournal.FileName),
+                            [record.Uuid],
+                            $"The {volume.Title} may not be all there: {damage}. Put a sound copy of the folder there; or take what '{files.Images.PathOf(top)}' has with qemu-img convert, and delete the volume.");
+                    }
+
                     files.Images.Repair(top, record.Bases);
                 }
             }

@@ -1,5 +1,4 @@
 using Unikraft.Platform.Hypervisors;
-using Unikraft.Platform.Instances;
 
 namespace Unikraft.Platform.Volumes;
 
@@ -34,17 +33,9 @@ internal sealed class VolumeHypervisor(IHypervisor inner) : IHypervisor
         IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken = default) => MakeAsync(
             uuid,
-            boots: snapshot is VolumeSnapshot { Machine: null },
+            boots: false,
             monitor,
-            (heard, own, token) => snapshot switch
-            {
-                VolumeSnapshot { Machine: { } machine } => inner.RestoreAsync(machine, uuid, heard, own, token),
-                VolumeSnapshot { Configuration: { } configuration } => inner.CreateAsync(
-                    configuration.ForMachine(Catalog.Find(uuid)!.Identity) with { Disks = own },
-                    heard,
-                    token),
-                _ => inner.RestoreAsync(snapshot, uuid, heard, own, token),
-            },
+            (heard, own, token) => inner.RestoreAsync(snapshot is VolumeSnapshot { Machine: { } machine } ? machine : snapshot, uuid, heard, own, token),
             cancellationToken);
 
     public TFeature? GetFeature<TFeature>()

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -13,8 +14,11 @@ internal sealed class VolumeJournal : IDisposable
 {
     internal const string FileName = "volumes.journal";
 
-    private const string Header = "unikraft volumes 1";
+    private const string AnyHeader = "unikraft volumes ";
+    private const string Header = AnyHeader + "1";
     private const string TemporarySuffix = ".tmp";
+    private const string CopySuffix = ".copy";
+    private const string DamagedSuffix = ".damaged";
     private const int ChecksumLength = 16;
 
     private readonly FileStream _file;
@@ -33,38 +37,35 @@ internal sealed class VolumeJournal : IDisposable
     /// <param name="directory">The directory.</param>
     /// <param name="isKept">Whether a volume is still wanted.</param>
     /// <param name="records">The volumes that are.</param>
-    /// <exception cref="StorageException">It is damaged, of another version, or the host refused.</exception>
+    /// <exception cref="StorageException">It is of another version, or the host refused.</exception>
+    /// <remarks>
+    /// A damaged journal is put aside, and what of it is whole is used. What a journal begins with is there twice.
+    /// </remarks>
     internal static VolumeJournal Open(string directory, Func<VolumeRecord, bool> isKept, out Dictionary<Guid, VolumeRecord> records)
     {
         string path = Path.Combine(directory, FileName);
         try
         {
-            records = (File.Exists(path) ? Read(path) : []).Where(entry => isKept(entry.Value)).ToDictionary();
-            string temporary = path + TemporarySuffix;
-            FileStream file = new(temporary, FileMode.Create, FileAccess.ReadWrite, FileShare.Read);
-            try
-            {
-                file.Write(Encoding.UTF8.GetBytes(Header + "\n"));
-                if (records.Count > 0)
-                {
-                    file.Write(Format(new VolumeChange { Set = [.. records.Values] }));
-                }
+            records = (File.Exists(path) ? Read(directory, path) : new Dictionary<Guid, VolumeRecord>()).Where(entry => isKept(entry.Value)).ToDictionary();
 
-                file.Flush(flushToDisk: true);
-                File.Move(temporary, path, overwrite: true);
-                return new VolumeJournal(file);
-            }
-            catch
-            {
-                file.Dispose();
-                throw;
-            }
+            // A line each, so that damage is of one volume only; and one that says that these are all.
+            byte[] contents =
+            [
+                .. Encoding.UTF8.GetBytes(Header + "\n"),
+                .. records.Values.SelectMany(static record => Format(new VolumeChange { Set = [record] })),
+                .. Format(new VolumeChange()),
+            ];
+            Write(path + CopySuffix, contents).Dispose();
+            return new VolumeJournal(Write(path, contents));
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw Failure(path, error);
         }
     }
+
+    /// <summary>Whether something of a journal is put aside because it is damaged: it may have known images that nobody else does.</summary>
+    internal static bool HasDamage(string directory) => Directory.EnumerateFiles(directory, FileName + DamagedSuffix + "*").Any();
 
     /// <summary>Writes a change down, durably.</summary>
     /// <exception cref="StorageException">The host cannot. Nothing was written, as far as anybody will find.</exception>
@@ -100,37 +101,65 @@ internal sealed class VolumeJournal : IDisposable
         }
     }
 
-    private static Dictionary<Guid, VolumeRecord> Read(string path)
+    private static IReadOnlyDictionary<Guid, VolumeRecord> Read(string directory, string path)
     {
-        Dictionary<Guid, VolumeRecord> records = [];
+        JournalContents contents = ReadContents(path);
+        if (!contents.IsDamaged)
+        {
+            return contents.Records;
+        }
+
+        contents.Complete(File.Exists(path + CopySuffix) ? ReadContents(path + CopySuffix) : null);
+        if (contents.IsDoubtful)
+        {
+            string aside = PutAside(path);
+            contents.MarkDoubtful(directory, $"'{path}' was damaged, and may have known something newer. What was found is '{aside}'");
+        }
+
+        return contents.Records;
+    }
+
+    private static JournalContents ReadContents(string path)
+    {
         string[] lines = File.ReadAllText(path).Split('\n');
-        if (!string.Equals(lines[0], Header, StringComparison.Ordinal))
+        bool isSound = string.Equals(lines[0], Header, StringComparison.Ordinal);
+        if (!isSound && lines[0].StartsWith(AnyHeader, StringComparison.Ordinal) && int.TryParse(lines[0].AsSpan(AnyHeader.Length), CultureInfo.InvariantCulture, out _))
         {
             throw new StorageException(path, $"'{path}' is no journal of volumes that this version of the platform can read.");
         }
 
-        for (int i = 1; i < lines.Length; i++)
+        return JournalContents.Read(lines.AsSpan(1), TryParse, isSound ? null : lines[0]);
+    }
+
+    private static FileStream Write(string path, byte[] contents)
+    {
+        string temporary = path + TemporarySuffix;
+        FileStream file = new(temporary, FileMode.Create, FileAccess.ReadWrite, FileShare.Read);
+        try
         {
-            if (TryParse(lines[i]) is not { } change)
-            {
-                // Behind the last end of line there is nothing, or what a crash has left of a line.
-                return i == lines.Length - 1
-                    ? records
-                    : throw new StorageException(path, $"'{path}' is damaged in line {i + 1}. Restore it from a backup: images are not removed meanwhile.");
-            }
+            file.Write(contents);
+            file.Flush(flushToDisk: true);
+            File.Move(temporary, path, overwrite: true);
+            return file;
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
 
-            foreach (VolumeRecord record in change.Set)
+    private static string PutAside(string path)
+    {
+        for (int number = 1; ; number++)
+        {
+            string aside = string.Create(CultureInfo.InvariantCulture, $"{path}{DamagedSuffix}{number}");
+            if (!File.Exists(aside))
             {
-                records[record.Uuid] = record;
-            }
-
-            foreach (Guid removed in change.Removed)
-            {
-                records.Remove(removed);
+                File.Copy(path, aside);
+                return aside;
             }
         }
-
-        return records;
     }
 
     private static VolumeChange? TryParse(string line)

@@ -27,6 +27,9 @@ internal sealed record VolumeRecord
     /// <summary>Whether its owner is a snapshot in a file, which is there again after a restart.</summary>
     public bool IsKept { get; init; }
 
+    /// <summary>Whether there is nothing but volumes in the snapshot that owns it: its instance did not run.</summary>
+    public bool HasNoMemory { get; init; }
+
     /// <summary>Where it goes in an instance made from the snapshot that owns it.</summary>
     public int Slot { get; init; }
 
@@ -41,10 +44,16 @@ internal sealed record VolumeRecord
     /// </summary>
     public int Resumptions { get; init; }
 
+    /// <summary>Why what is written down of it may not be all; <see langword="null"/> when it is.</summary>
+    public string? Damage { get; init; }
+
     /// <summary>Files outside the directory that its images are based on.</summary>
     public IReadOnlyList<string> Bases { get; init; } = [];
 
     public IReadOnlyList<string> Tags { get; init; } = [];
 
     public bool DeleteLock { get; init; }
+
+    /// <summary>The images of a template that is kept, the top first: they do not change any more, and are verified against this.</summary>
+    public IReadOnlyList<ImageChecksum> Images { get; init; } = [];
 }

@@ -1,13 +1,13 @@
 using Unikraft.Platform.Hypervisors;
-using Unikraft.Platform.Instances;
 
 namespace Unikraft.Platform.Volumes;
 
-/// <summary>A snapshot of a machine together with its volumes; or of the volumes of an instance that did not run.</summary>
+/// <summary>
+/// A snapshot of a machine together with its volumes; or of the volumes of an instance that did not run, whose clones boot. Its volumes go with it, unless they are kept.
+/// </summary>
 internal sealed class VolumeSnapshot(
     VolumeCatalog catalog,
     IMachineSnapshot? machine,
-    InstanceConfiguration? configuration,
     IReadOnlyList<SnapshotVolume> volumes,
     IReadOnlyList<RomMount> roms) : IMachineSnapshot
 {
@@ -15,9 +15,6 @@ internal sealed class VolumeSnapshot(
 
     /// <summary>The snapshot of the machine; <see langword="null"/> when it did not run.</summary>
     public IMachineSnapshot? Machine { get; } = machine;
-
-    /// <summary>What to boot when there is no machine.</summary>
-    public InstanceConfiguration? Configuration { get; } = configuration;
 
     public IReadOnlyList<SnapshotVolume> Volumes { get; private set; } = volumes;
 
@@ -42,7 +39,7 @@ internal sealed class VolumeSnapshot(
         if (!Interlocked.Exchange(ref _isDisposed, true))
         {
             Machine?.Dispose();
-            catalog.BeginDelete([.. Volumes.Select(static volume => volume.Template)]);
+            catalog.BeginDelete([.. Volumes.Select(static volume => volume.Template).Where(static template => !template.Record.IsKept)]);
         }
     }
 

@@ -3,9 +3,9 @@ using Unikraft.Platform.Hypervisors;
 namespace Unikraft.Platform.Volumes;
 
 /// <summary>A directory of snapshots, whose volumes are volume templates that belong to the id of the snapshot.</summary>
-internal sealed class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCatalog catalog) : ISnapshotDirectory
+internal sealed partial class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCatalog catalog) : ISnapshotDirectory
 {
-    public IReadOnlyList<Guid> List() => inner.List();
+    public IReadOnlyList<Guid> List() => [.. inner.List(), .. catalog.ListWithoutMemory()];
 
     /// <summary>The volume templates that belong to a snapshot.</summary>
     public IReadOnlyList<AttachedVolume> DescribeVolumes(Guid id) => catalog.DescribeKept(id);
@@ -21,20 +21,15 @@ internal sealed class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCa
             return await inner.SaveAsync(id, snapshot, progress, cancellationToken).ConfigureAwait(false);
         }
 
-        if (withVolumes.Machine is not { } machine)
-        {
-            throw new ArgumentException("The snapshot holds volumes only: there is nothing to save.", nameof(snapshot));
-        }
-
         // The volumes first: a state without them could not be used.
-        IReadOnlyList<StoredVolume> kept = await catalog.KeepAsync(id, withVolumes, cancellationToken).ConfigureAwait(false);
+        IReadOnlyList<VolumeRecord> before = await catalog.KeepAsync(id, withVolumes, cancellationToken).ConfigureAwait(false);
         try
         {
-            return await inner.SaveAsync(id, machine, progress, cancellationToken).ConfigureAwait(false);
+            return withVolumes.Machine is { } machine ? await inner.SaveAsync(id, machine, progress, cancellationToken).ConfigureAwait(false) : 0;
         }
         catch
         {
-            catalog.BeginDelete(kept);
+            catalog.Unkeep(before);
             throw;
         }
     }
@@ -44,30 +39,28 @@ internal sealed class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCa
         IProgress<SnapshotProgress>? progress = null,
         CancellationToken cancellationToken = default)
     {
-        IMachineSnapshot machine = await inner.OpenAsync(id, progress, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            return await catalog.OpenKeptAsync(id, machine, cancellationToken).ConfigureAwait(false);
-        }
-        catch
-        {
-            machine.Dispose();
-            throw;
-        }
+        IMachineSnapshot? machine = HasMemory(id) ? await inner.OpenAsync(id, progress, cancellationToken).ConfigureAwait(false) : null;
+        return catalog.OpenKept(id, machine);
     }
 
     public Task VerifyAsync(Guid id, IProgress<SnapshotProgress>? progress = null, CancellationToken cancellationToken = default) =>
-        inner.VerifyAsync(id, progress, cancellationToken);
+        HasMemory(id) ? inner.VerifyAsync(id, progress, cancellationToken) : Task.CompletedTask;
 
     public async Task DeleteAsync(Guid id, CancellationToken cancellationToken = default)
     {
-        await inner.DeleteAsync(id, cancellationToken).ConfigureAwait(false);
+        if (HasMemory(id))
+        {
+            await inner.DeleteAsync(id, cancellationToken).ConfigureAwait(false);
+        }
+
         catalog.BeginDelete(catalog.OwnedBy(id));
     }
 
-    public IReadOnlyList<string> GetFiles(Guid id) => inner.GetFiles(id);
+    public IReadOnlyList<string> GetFiles(Guid id) => HasMemory(id) ? inner.GetFiles(id) : [];
 
     public Task AdoptAsync(Guid id, string from, CancellationToken cancellationToken = default) => inner.AdoptAsync(id, from, cancellationToken);
 
     public ValueTask DisposeAsync() => inner.DisposeAsync();
+
+    private bool HasMemory(Guid id) => !catalog.ListWithoutMemory().Contains(id);
 }

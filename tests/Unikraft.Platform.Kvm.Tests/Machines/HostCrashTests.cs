@@ -71,6 +71,24 @@ public sealed class HostCrashTests : IDisposable
         return last;
     }
 
+    /// <summary>What each thread of a process waits for, as the kernel says.</summary>
+    private static string ThreadsOf(Process process) => string.Join(
+        ", ",
+        Directory.EnumerateDirectories(string.Create(CultureInfo.InvariantCulture, $"/proc/{process.Id}/task"))
+            .Select(static thread => $"{Read(Path.Combine(thread, "comm"))}: {Read(Path.Combine(thread, "wchan"))} {Read(Path.Combine(thread, "syscall")).Split(' ')[0]}"));
+
+    private static string Read(string path)
+    {
+        try
+        {
+            return File.ReadAllText(path).Trim();
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            return error.Message;
+        }
+    }
+
     private static long LastOf(string line)
     {
         Assert.StartsWith("kv ready", line, StringComparison.Ordinal);
@@ -115,7 +133,9 @@ public sealed class HostCrashTests : IDisposable
         }
         catch (TimeoutException)
         {
-            Assert.Fail($"The host is silent in round {crash} after {seen} of {acknowledgements} acknowledgements and the line '{line}'.");
+            Assert.Fail(
+                $"The host is silent in round {crash} after {seen} of {acknowledgements} acknowledgements and the line '{line}'.\n"
+                + $"Its threads wait in {ThreadsOf(process)}.\nThe host's disk: {Read("/proc/pressure/io")}\nIts processor: {Read("/proc/pressure/cpu")}");
         }
         finally
         {

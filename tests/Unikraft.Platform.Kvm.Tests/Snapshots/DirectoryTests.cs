@@ -85,6 +85,67 @@ public sealed class DirectoryTests : SnapshotFilesTest
     }
 
     [Fact]
+    public async Task What_was_folded_is_not_written_again_while_it_is_there()
+    {
+        using SyntheticGuest guest = new(31);
+        await using SnapshotDirectory directory = await OpenDirectoryAsync();
+        using KvmSnapshot first = guest.Capture(runs: 30);
+        Guid one = await SaveAsync(directory, first);
+        using KvmSnapshot second = guest.Capture(runs: 30);
+        Guid two = await SaveAsync(directory, second);
+        guest.Fold();
+        using KvmSnapshot third = guest.CapturePages(7, 8, 500);
+        guest.Fold();
+        using KvmSnapshot fourth = guest.CapturePages(9);
+        long written = await directory.SaveAsync(Guid.NewGuid(), third);
+        Guid last = Guid.NewGuid();
+        written += await directory.SaveAsync(last, fourth);
+
+        Assert.InRange(written, 4 * 4096, (4 * 4096) + (64 << 10));
+        await directory.DeleteAsync(one);
+        await directory.DeleteAsync(two);
+        await directory.Collecting.Guarded();
+        using (KvmSnapshot opened = await OpenAsync(directory, last))
+        {
+            Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
+        }
+
+        // What it was folded from is gone: the fold itself is written.
+        foreach (Guid id in directory.List())
+        {
+            await directory.DeleteAsync(id);
+        }
+
+        await directory.Collecting.Guarded();
+        Guid alone = await SaveAsync(directory, fourth);
+        using KvmSnapshot again = await OpenAsync(directory, alone);
+        Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(again)));
+        await directory.VerifyAsync(alone);
+    }
+
+    [Fact]
+    public async Task A_fold_of_many_layers_is_written_so_that_a_long_lineage_has_few()
+    {
+        using SyntheticGuest guest = new(32);
+        await using SnapshotDirectory directory = await OpenDirectoryAsync();
+        List<KvmSnapshot> snapshots = [];
+        int most = 0;
+        for (int i = 0; i < 150; i++)
+        {
+            snapshots.Add(guest.CapturePages(i * 5, (i * 5) + 2));
+            Guid id = await SaveAsync(directory, snapshots[^1]);
+            most = Math.Max(most, directory.GetFiles(id).Count);
+            guest.Fold();
+        }
+
+        Assert.InRange(most, 32, 70);
+        Guid last = await SaveAsync(directory, snapshots[^1]);
+        using KvmSnapshot opened = await OpenAsync(directory, last);
+        Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
+        snapshots.ForEach(snapshot => snapshot.Dispose());
+    }
+
+    [Fact]
     public async Task A_snapshot_that_builds_on_an_opened_one_shares_its_files()
     {
         using SyntheticGuest guest = new(4);

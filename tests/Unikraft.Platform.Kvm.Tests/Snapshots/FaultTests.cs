@@ -175,7 +175,7 @@ public sealed class FaultTests : SnapshotFilesTest
 
         FileSystem.LongestTransfer = longest;
         FileSystem.Fault = static (call, number) =>
-            call is "Read" or "Write" or "Sync" or "SyncDirectory" && number % 3 == 0 ? -Libc.ErrnoInterrupted : null;
+            call is "Read" or "Write" or "WriteBack" or "Sync" or "SyncDirectory" && number % 3 == 0 ? -Libc.ErrnoInterrupted : null;
         await using SnapshotDirectory directory = await OpenDirectoryAsync();
         await directory.SaveAsync(id, snapshot);
         using KvmSnapshot opened = await OpenAsync(directory, id);
@@ -210,8 +210,10 @@ public sealed class FaultTests : SnapshotFilesTest
         string[] expected =
         [
             "OpenRead",
-            "Create", "Write", "Write", "Write", "Write", "Write", "Sync", "Rename", "SyncDirectory",
-            "Create", "Write", "Sync", "Rename", "SyncDirectory",
+            "Create", "Write", "Write", "WriteBack", "Write", "WriteBack",
+            "Create", "Write", "WriteBack",
+            "WriteBack", "Sync", "Sync", "SyncDirectory",
+            "Rename", "Rename",
         ];
         Assert.Equal(expected, FileSystem.Calls);
 

@@ -1,3 +1,4 @@
+using Microsoft.Win32.SafeHandles;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Snapshots.Files;
 
@@ -69,6 +70,10 @@ internal sealed class FaultyFileSystem : IFileSystem
         Next(nameof(Write)) ?? _host.Write(file, buffer[..Math.Min(buffer.Length, LongestTransfer)], offset);
 
     public int Sync(DescriptorHandle file) => Next(nameof(Sync)) ?? _host.Sync(file);
+
+    public int WriteBack(DescriptorHandle file, bool isAwaited) => Next(nameof(WriteBack)) ?? _host.WriteBack(file, isAwaited);
+
+    public int SyncData(SafeFileHandle file) => Next(nameof(SyncData)) ?? _host.SyncData(file);
 
     public int Rename(string from, string to) => Next(nameof(Rename)) ?? _host.Rename(from, to);
 

@@ -86,6 +86,16 @@ internal sealed class SyntheticGuest : IDisposable
         return Seal(changed);
     }
 
+    /// <summary>Brings together what lies scattered: the next snapshot builds on that.</summary>
+    internal void Fold()
+    {
+        PageMap folded = _map!.Fold(Pages);
+        PageMap rebased = _map.Rebase(_map, folded);
+        folded.Dispose();
+        _map.Dispose();
+        _map = rebased;
+    }
+
     /// <summary>The memory that a machine would get from a snapshot.</summary>
     internal static byte[] MemoryOf(KvmSnapshot snapshot)
     {

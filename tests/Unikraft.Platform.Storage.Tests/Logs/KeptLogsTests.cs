@@ -54,6 +54,7 @@ public sealed class KeptLogsTests
         {
             await platform.Instances.StartAsync("job").Guarded();
             await platform.Instances.WaitAsync("job", InstanceState.Stopped).Guarded();
+            platform.Time.Advance(TimeSpan.FromSeconds(2));
             await platform.Instances.PatchAsync("job", [new PatchOperation.AddTags("noted")]).Guarded();
         }
 

@@ -91,9 +91,9 @@ public sealed class ArchiveTests : IDisposable
         await here.CreateCounterAsync("source");
         await here.CheckpointAsync("source", "point");
         await here.Platform.Data!.ExportAsync("point", path).Guarded();
-        Rewrite(path, config => config["version"] = 2);
+        Rewrite(path, config => config["version"] = 3);
         await using DurablePlatform there = new();
-        Assert.Equal(2, (await Assert.ThrowsAsync<DataVersionException>(() => there.Platform.Data!.ImportAsync(path))).Version);
+        Assert.Equal(3, (await Assert.ThrowsAsync<DataVersionException>(() => there.Platform.Data!.ImportAsync(path))).Version);
     }
 
     [Fact]

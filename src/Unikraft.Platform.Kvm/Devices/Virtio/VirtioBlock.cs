@@ -28,6 +28,11 @@ internal sealed class VirtioBlock : VirtioDevice
     private readonly Action<Exception> _failed;
     private readonly byte[] _id = new byte[IdSize];
     private readonly byte[] _configuration = new byte[ConfigurationSize];
+
+    // A disk stays as it is as long as a machine has it. Asked for with every request.
+    private readonly long _size;
+    private readonly int _blockSize;
+    private readonly bool _isReadOnly;
     private int _bytesUnderWay;
 
     /// <summary>Makes a disk.</summary>
@@ -44,17 +49,18 @@ internal sealed class VirtioBlock : VirtioDevice
         _disk = disk;
         _failed = failed;
         _ = Encoding.ASCII.GetBytes(id, _id);
-        Features = FeaturesOf(disk.IsReadOnly);
+        (_size, _blockSize, _isReadOnly) = (disk.Size, disk.BlockSize, disk.IsReadOnly);
+        Features = FeaturesOf(_isReadOnly);
 
         Span<byte> span = _configuration;
-        BinaryPrimitives.WriteInt64LittleEndian(span, disk.Size / SectorSize);
+        BinaryPrimitives.WriteInt64LittleEndian(span, _size / SectorSize);
         BinaryPrimitives.WriteInt32LittleEndian(span[8..], MaxSegmentBytes);
         BinaryPrimitives.WriteInt32LittleEndian(span[12..], MaxSegments);
-        BinaryPrimitives.WriteInt32LittleEndian(span[20..], disk.BlockSize);
+        BinaryPrimitives.WriteInt32LittleEndian(span[20..], _blockSize);
         BinaryPrimitives.WriteUInt16LittleEndian(span[34..], 1);
         BinaryPrimitives.WriteUInt32LittleEndian(span[36..], MaxRangeSectors);
         BinaryPrimitives.WriteInt32LittleEndian(span[40..], MaxRanges);
-        BinaryPrimitives.WriteInt32LittleEndian(span[44..], disk.BlockSize / SectorSize);
+        BinaryPrimitives.WriteInt32LittleEndian(span[44..], _blockSize / SectorSize);
         BinaryPrimitives.WriteUInt32LittleEndian(span[48..], MaxRangeSectors);
         BinaryPrimitives.WriteInt32LittleEndian(span[52..], MaxRanges);
         span[56] = 1;
@@ -104,19 +110,61 @@ internal sealed class VirtioBlock : VirtioDevice
         (ulong)(Feature.SegmentSize | Feature.Segments | Feature.BlockSize | Feature.Flush)
         | (ulong)(isReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes);
 
-    protected override async ValueTask<int> HandleAsync(VirtqueueRequest request)
+    protected override ValueTask<int> HandleAsync(VirtqueueRequest request)
     {
         if (request.ReadableLength < HeaderSize || request.WritableLength < 1)
         {
-            throw new InvalidDataException("A request has no header or no room for its status.");
+            return ValueTask.FromException<int>(new InvalidDataException("A request has no header or no room for its status."));
         }
 
         // What is not the header or the status is data, however the driver has cut it into pieces.
+        (Operation operation, ulong sector) = ReadHeader(request);
+        long room = request.WritableLength - 1;
+        return operation == Operation.Read && IsOnDisk(sector, room) && request.TryMapWritable((int)room, out Memory<byte> data)
+            ? Read(request, sector, data)
+            : CarryOutAsync(request, operation, sector);
+    }
+
+    /// <summary>Reads into guest memory, which is done by the time this returns as a rule: then it needs no state of its own.</summary>
+    private ValueTask<int> Read(VirtqueueRequest request, ulong sector, Memory<byte> data)
+    {
+        ValueTask reading;
+        try
+        {
+            reading = _disk.ReadAsync((long)sector * SectorSize, data);
+        }
+        catch (Exception error)
+        {
+            reading = ValueTask.FromException(error);
+        }
+
+        return reading.IsCompletedSuccessfully
+            ? ValueTask.FromResult(Answer(request, Status.Ok, data.Length))
+            : EndAsync(request, reading, data.Length);
+    }
+
+    private async ValueTask<int> EndAsync(VirtqueueRequest request, ValueTask reading, int length)
+    {
+        Interlocked.Add(ref _bytesUnderWay, length);
+        try
+        {
+            await reading.ConfigureAwait(false);
+            return Answer(request, Status.Ok, length);
+        }
+        catch (Exception error)
+        {
+            return Fail(request, error);
+        }
+        finally
+        {
+            Interlocked.Add(ref _bytesUnderWay, -length);
+        }
+    }
+
+    private async ValueTask<int> CarryOutAsync(VirtqueueRequest request, Operation operation, ulong sector)
+    {
         long given = request.ReadableLength - HeaderSize;
         long room = request.WritableLength - 1;
-        (Operation operation, ulong sector) = ReadHeader(request);
-        Status status;
-        int written = 0;
         int bytes = (int)Math.Min(MaxRequestBytes, given + room);
         Interlocked.Add(ref _bytesUnderWay, bytes);
         try
@@ -124,47 +172,48 @@ internal sealed class VirtioBlock : VirtioDevice
             switch (operation)
             {
                 case Operation.Read when IsOnDisk(sector, room):
-                    await ReadAsync(request, sector, (int)room).ConfigureAwait(false);
-                    written = (int)room;
-                    status = Status.Ok;
-                    break;
-                case Operation.Write when IsOnDisk(sector, given) && !_disk.IsReadOnly:
+                    await ReadPiecesAsync(request, sector, (int)room).ConfigureAwait(false);
+                    return Answer(request, Status.Ok, (int)room);
+                case Operation.Write when IsOnDisk(sector, given) && !_isReadOnly:
                     await WriteAsync(request, sector, (int)given).ConfigureAwait(false);
-                    status = Status.Ok;
-                    break;
+                    return Answer(request, Status.Ok);
                 case Operation.Flush:
                     await _disk.FlushAsync().ConfigureAwait(false);
-                    status = Status.Ok;
-                    break;
+                    return Answer(request, Status.Ok);
                 case Operation.GetId:
-                    written = (int)Math.Min(room, IdSize);
+                    int written = (int)Math.Min(room, IdSize);
                     request.Write(0, _id.AsSpan(0, written));
-                    status = Status.Ok;
-                    break;
-                case Operation.Discard or Operation.WriteZeroes when !_disk.IsReadOnly:
-                    status = await ZeroAsync(request, given, operation).ConfigureAwait(false);
-                    break;
+                    return Answer(request, Status.Ok, written);
+                case Operation.Discard or Operation.WriteZeroes when !_isReadOnly:
+                    return Answer(request, await ZeroAsync(request, given, operation).ConfigureAwait(false));
                 case Operation.Read or Operation.Write or Operation.Discard or Operation.WriteZeroes:
-                    status = Status.InputOutputError;
-                    break;
+                    return Answer(request, Status.InputOutputError);
                 default:
-                    status = Status.Unsupported;
-                    break;
+                    return Answer(request, Status.Unsupported);
             }
         }
         catch (Exception error)
         {
-            // Whatever the disk throws, the guest gets an answer and the host hears of it.
-            _failed(error);
-            status = Status.InputOutputError;
-            written = 0;
+            return Fail(request, error);
         }
         finally
         {
             Interlocked.Add(ref _bytesUnderWay, -bytes);
         }
+    }
 
-        request.Write(room, [(byte)status]);
+    /// <summary>Whatever the disk throws, the guest gets an answer and the host hears of it.</summary>
+    private int Fail(VirtqueueRequest request, Exception error)
+    {
+        _failed(error);
+        return Answer(request, Status.InputOutputError);
+    }
+
+    /// <summary>Writes the status.</summary>
+    /// <returns>How many bytes were written to the request.</returns>
+    private static int Answer(VirtqueueRequest request, Status status, int written = 0)
+    {
+        request.Write(request.WritableLength - 1, [(byte)status]);
         return written + 1;
     }
 
@@ -188,26 +237,11 @@ internal sealed class VirtioBlock : VirtioDevice
     private bool IsOnDisk(ulong sector, long bytes) => bytes <= MaxRequestBytes && IsInRange(sector, bytes);
 
     private bool IsInRange(ulong sector, long bytes) =>
-        bytes % _disk.BlockSize == 0 && sector <= (ulong)(_disk.Size / SectorSize) && bytes <= _disk.Size - (long)sector * SectorSize
-        && (long)sector * SectorSize % _disk.BlockSize == 0;
+        bytes % _blockSize == 0 && sector <= (ulong)(_size / SectorSize) && bytes <= _size - (long)sector * SectorSize
+        && (long)sector * SectorSize % _blockSize == 0;
 
-    private async ValueTask ReadAsync(VirtqueueRequest request, ulong sector, int length)
+    private async ValueTask ReadPiecesAsync(VirtqueueRequest request, ulong sector, int length)
     {
-        if (request.TryMapWritable(length, out Memory<byte> room))
-        {
-            try
-            {
-                await _disk.ReadAsync((long)sector * SectorSize, room).ConfigureAwait(false);
-            }
-            finally
-            {
-                // Also when it has failed: a part may be there.
-                request.MarkWritten();
-            }
-
-            return;
-        }
-
         byte[] buffer = ArrayPool<byte>.Shared.Rent(length);
         try
         {

@@ -11,6 +11,7 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
     private readonly List<Segment> _readable = [];
     private readonly List<Segment> _writable = [];
     private readonly GuestMemoryRange _range = memory.NewRange();
+    private readonly List<Segment> _written = [];
 
     /// <summary>What the driver knows it by.</summary>
     internal ushort Head { get; private set; }
@@ -19,12 +20,16 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
 
     internal long WritableLength { get; private set; }
 
+    /// <summary>Where what there is to read begins; 0 when there is nothing.</summary>
+    internal long Start => _readable.Count > 0 ? _readable[0].Address : 0;
+
     internal void Begin(ushort head)
     {
         Head = head;
         ReadableLength = WritableLength = 0;
         _readable.Clear();
         _writable.Clear();
+        _written.Clear();
     }
 
     /// <exception cref="InvalidDataException">Something to read comes after room to write to.</exception>
@@ -67,7 +72,7 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
         ArgumentOutOfRangeException.ThrowIfNotEqual(buffer.Length, 0, nameof(buffer));
     }
 
-    /// <summary>Copies to where there is room.</summary>
+    /// <summary>Copies to where there is room. It is marked as written when the request is given back.</summary>
     internal void Write(long offset, ReadOnlySpan<byte> bytes)
     {
         foreach (Segment segment in _writable)
@@ -75,7 +80,8 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
             if (offset < segment.Length && !bytes.IsEmpty)
             {
                 int count = (int)Math.Min(bytes.Length, segment.Length - offset);
-                memory.Write(segment.Address + offset, bytes[..count]);
+                bytes[..count].CopyTo(memory.Slice(segment.Address + offset, count));
+                _written.Add(new Segment(segment.Address + offset, (uint)count));
                 bytes = bytes[count..];
                 offset = 0;
             }
@@ -107,16 +113,28 @@ internal sealed class VirtqueueRequest(GuestMemory memory)
         return false;
     }
 
-    /// <summary>Where there is room, when that is one piece. Until the request has been given back; <see cref="MarkWritten"/> is to be called behind the last write.</summary>
+    /// <summary>Where there is room, when that is one piece. Until the request has been given back, when it is marked as written.</summary>
     internal bool TryMapWritable(int length, out Memory<byte> room)
     {
         bool isOne = _writable.Count > 0 && length <= _writable[0].Length;
-        room = isOne ? _range.Map(_writable[0].Address, length) : default;
+        room = default;
+        if (isOne)
+        {
+            room = _range.Map(_writable[0].Address, length);
+            _written.Add(new Segment(_writable[0].Address, (uint)length));
+        }
+
         return isOne;
     }
 
-    /// <summary>Notes that something was written to what was mapped.</summary>
-    internal void MarkWritten() => _range.MarkWritten();
+    /// <summary>Marks what was written to it. Behind the last write.</summary>
+    internal void MarkWritten()
+    {
+        foreach (Segment segment in _written)
+        {
+            memory.MarkWritten(segment.Address, (int)segment.Length);
+        }
+    }
 
     // Drivers cut what is in one place into pieces of the length that the device takes.
     private static void Append(List<Segment> segments, long address, uint length)

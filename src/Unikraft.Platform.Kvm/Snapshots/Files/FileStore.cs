@@ -52,31 +52,20 @@ internal sealed class FileStore(IFileSystem files, string path)
         return file;
     }
 
-    /// <summary>Writes a file under another name, and gives it its own when it is on the disk. After a failure it is not there.</summary>
-    /// <param name="name">The name. A file that has it is replaced.</param>
-    /// <param name="write">Writes the file.</param>
-    /// <exception cref="StorageException">The disk is full, or the host refused.</exception>
-    internal void Publish(string name, Action<StoredFile> write)
-    {
-        string temporary = name + TemporarySuffix;
-        Check(files.Create(PathOf(temporary), out DescriptorHandle descriptor), "Making", temporary);
-        try
-        {
-            using (StoredFile file = new(files, descriptor, PathOf(temporary)))
-            {
-                write(file);
-                file.Sync();
-            }
+    /// <summary>Begins to publish files.</summary>
+    internal Publication BeginPublishing() => new(files, this);
 
-            Check(files.Rename(PathOf(temporary), PathOf(name)), "Publishing", name);
-        }
-        catch
-        {
-            // What cannot be removed now is removed when the directory is next opened.
-            _ = files.Delete(PathOf(temporary));
-            throw;
-        }
+    /// <summary>Makes a file, or empties the one that is there, to write to.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal StoredFile Create(string name)
+    {
+        Check(files.Create(PathOf(name), out DescriptorHandle file), "Making", name);
+        return new StoredFile(files, file, PathOf(name));
     }
+
+    /// <summary>Renames a file, in place of one that has the name already.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void Rename(string from, string to) => Check(files.Rename(PathOf(from), PathOf(to)), "Publishing", to);
 
     /// <summary>The names of the files in another directory.</summary>
     /// <exception cref="StorageException">The host refused.</exception>

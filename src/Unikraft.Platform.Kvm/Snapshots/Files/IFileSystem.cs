@@ -1,3 +1,4 @@
+using Microsoft.Win32.SafeHandles;
 using Unikraft.Platform.Kvm.Interop;
 
 namespace Unikraft.Platform.Kvm.Snapshots.Files;
@@ -29,8 +30,19 @@ internal interface IFileSystem
     /// <returns>The number of bytes written, possibly fewer than asked for.</returns>
     int Write(DescriptorHandle file, ReadOnlySpan<byte> buffer, long offset);
 
+    /// <summary>
+    /// Has the host begin to write to the disk what it has of a file. It promises nothing: what is written before it is synced takes no time then, and several files that
+    /// were are synced in one go.
+    /// </summary>
+    /// <param name="file">The file.</param>
+    /// <param name="isAwaited">Whether to wait until that is done.</param>
+    int WriteBack(DescriptorHandle file, bool isAwaited);
+
     /// <summary>Returns when the file is on the disk.</summary>
     int Sync(DescriptorHandle file);
+
+    /// <summary>Returns when the content of a file is on the disk, and what else is needed to read it; times may be lost.</summary>
+    int SyncData(SafeFileHandle file);
 
     /// <summary>Renames a file, in place of one that has the name already.</summary>
     int Rename(string from, string to);

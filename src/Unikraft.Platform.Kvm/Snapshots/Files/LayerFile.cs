@@ -1,3 +1,4 @@
+using System.Buffers;
 using CommunityToolkit.HighPerformance.Buffers;
 using Unikraft.Platform.Kvm.Memory;
 
@@ -6,6 +7,10 @@ namespace Unikraft.Platform.Kvm.Snapshots.Files;
 /// <summary>Writes and reads layer files.</summary>
 internal static class LayerFile
 {
+    // So many pages are written and hashed at a time.
+    private const int WindowPages = 4 * LayerFormat.ChunkPages;
+    private const int WindowSize = WindowPages * PageSize.Bytes;
+
     /// <summary>Writes a layer.</summary>
     /// <param name="file">The file, empty.</param>
     /// <param name="layer">The layer.</param>
@@ -22,59 +27,74 @@ internal static class LayerFile
         Action<long> onBytes,
         CancellationToken cancellationToken)
     {
-        using SpanOwner<byte> chunkOwner = SpanOwner<byte>.Allocate(LayerFormat.ChunkSize);
-        Span<byte> chunk = chunkOwner.Span;
-        byte[] checksums = new byte[LayerFormat.Chunks(index.StoredPages) * Digest.SizeInBytes];
-        byte[] runs = new byte[index.Runs.Length * LayerFormat.RunSize];
-
-        Span<byte> header = chunk[..LayerFormat.HeaderSize];
-        LayerFormat.WriteHeader(header, new LayerHeader(layer.Id, guestPages, index.StoredPages, index.Runs.Length));
-        Digest headerDigest = Digest.Compute(header);
-        file.Append(header);
-
-        int filled = 0;
-        int chunks = 0;
-        foreach (PageRun run in index.Runs)
+        byte[] window = ArrayPool<byte>.Shared.Rent(WindowSize);
+        try
         {
-            for (int page = run.Start; page < run.End;)
+            byte[] checksums = new byte[LayerFormat.Chunks(index.StoredPages) * Digest.SizeInBytes];
+            Span<byte> header = window.AsSpan(0, LayerFormat.HeaderSize);
+            LayerFormat.WriteHeader(header, new LayerHeader(layer.Id, guestPages, index.StoredPages, index.Runs.Length));
+            Digest headerDigest = Digest.Compute(header);
+            file.Append(header);
+
+            int filled = 0;
+            int chunks = 0;
+            foreach (PageRun run in index.Runs)
             {
-                int pages = Math.Min(run.End - page, LayerFormat.ChunkPages - filled);
-                layer.Read(chunk.Slice(filled << PageSize.Shift, pages << PageSize.Shift), (long)page << PageSize.Shift);
-                page += pages;
-                filled += pages;
-                if (filled == LayerFormat.ChunkPages)
+                for (int page = run.Start; page < run.End;)
                 {
-                    WriteChunk(chunk);
+                    int pages = Math.Min(run.End - page, WindowPages - filled);
+                    layer.Read(window.AsSpan(filled << PageSize.Shift, pages << PageSize.Shift), (long)page << PageSize.Shift);
+                    page += pages;
+                    filled += pages;
+                    if (filled == WindowPages)
+                    {
+                        WriteWindow();
+                    }
                 }
             }
+
+            if (filled > 0)
+            {
+                WriteWindow();
+            }
+
+            int runsSize = index.Runs.Length * LayerFormat.RunSize;
+            byte[] tail = new byte[runsSize + checksums.Length + LayerFormat.FooterSize];
+            LayerFormat.WriteIndex(tail, index);
+            checksums.CopyTo(tail.AsSpan(runsSize));
+            Digest root = LayerFormat.WriteFooter(
+                tail.AsSpan(runsSize + checksums.Length),
+                LayerFormat.Length(index.StoredPages, index.Runs.Length),
+                headerDigest,
+                Digest.Compute(tail.AsSpan(0, runsSize)),
+                Digest.Compute(checksums));
+            file.Append(tail);
+            return root;
+
+            void WriteWindow()
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                int length = filled << PageSize.Shift;
+                ChunkHashing hashing = ChunkHashing.Begin(window.AsMemory(0, length), checksums.AsMemory(chunks * Digest.SizeInBytes));
+                try
+                {
+                    // The disk has it while it is hashed.
+                    file.Append(window.AsSpan(0, length));
+                    file.WriteBack(isAwaited: false);
+                }
+                finally
+                {
+                    hashing.Complete();
+                }
+
+                chunks += LayerFormat.Chunks(filled);
+                filled = 0;
+                onBytes(length);
+            }
         }
-
-        if (filled > 0)
+        finally
         {
-            WriteChunk(chunk[..(filled << PageSize.Shift)]);
-        }
-
-        LayerFormat.WriteIndex(runs, index);
-        file.Append(runs);
-        file.Append(checksums);
-        Span<byte> footer = chunk[..LayerFormat.FooterSize];
-        Digest root = LayerFormat.WriteFooter(
-            footer,
-            LayerFormat.Length(index.StoredPages, index.Runs.Length),
-            headerDigest,
-            Digest.Compute(runs),
-            Digest.Compute(checksums));
-        file.Append(footer);
-        return root;
-
-        void WriteChunk(ReadOnlySpan<byte> content)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            Digest.Compute(content).Write(checksums.AsSpan(chunks * Digest.SizeInBytes));
-            file.Append(content);
-            chunks++;
-            filled = 0;
-            onBytes(content.Length);
+            ArrayPool<byte>.Shared.Return(window);
         }
     }
 

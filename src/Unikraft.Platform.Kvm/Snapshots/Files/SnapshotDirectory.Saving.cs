@@ -13,21 +13,23 @@ internal sealed partial class SnapshotDirectory
         IProgress<SnapshotProgress>? progress,
         CancellationToken cancellationToken)
     {
-        List<LayerToSave> layers = Pin(id, [.. memory.Layers.Select(static layer => (layer, layer.GetIndex()))]);
+        MemoryToSave content = MemoryToSave.Of(memory, IsKept);
+        List<LayerToSave> layers = Pin(id, content);
         List<StoredLayer> created = [];
         string name = StateFile.NameOf(id);
         bool isPublished = false;
         try
         {
             long written = 0;
-            List<LayerToSave> missing = [.. layers.Where(layer => !IsThere(layer, created))];
-            ByteProgress total = new(progress, missing.Sum(static layer => layer.Layer.StoredBytes));
+            List<LayerToSave> missing = [.. layers.Where(layer => layer.Layer is not null && !IsThere(layer, created))];
+            ByteProgress total = new(progress, missing.Sum(static layer => layer.Layer!.StoredBytes));
             int guestPages = (int)(snapshot.Layout.MemorySize >> PageSize.Shift);
+            using Publication publication = _store.BeginPublishing();
             foreach (LayerToSave layer in missing)
             {
-                _store.Publish(layer.Stored.Name, file =>
+                publication.Write(layer.Stored.Name, file =>
                 {
-                    Digest root = LayerFile.Write(file, layer.Layer, layer.Index, guestPages, total.Add, cancellationToken);
+                    Digest root = LayerFile.Write(file, layer.Layer!, layer.Index, guestPages, total.Add, cancellationToken);
                     written += file.Written;
                     lock (_lock)
                     {
@@ -37,18 +39,15 @@ internal sealed partial class SnapshotDirectory
                 });
             }
 
+            byte[] state = StateFile.Encode(Describe(id, snapshot, content, layers));
+            publication.Write(name, file => file.Append(state));
             cancellationToken.ThrowIfCancellationRequested();
-            if (missing.Count > 0)
-            {
-                _store.Sync();
-            }
-
-            byte[] state = StateFile.Encode(Describe(id, snapshot, memory, layers));
-            _store.Publish(name, file => file.Append(state));
             isPublished = true;
-            _store.Sync();
+            publication.Publish();
             lock (_lock)
             {
+                // Under which of its names the next start finds a file does not matter: the new ones go to the disk with what is done here next.
+                _areNamesPending = true;
                 _snapshots[id] = [.. layers.Select(static layer => layer.Stored)];
                 layers.ForEach(layer => layer.Stored.Dependents.Add(name));
             }
@@ -67,7 +66,7 @@ internal sealed partial class SnapshotDirectory
     }
 
     /// <summary>Keeps the files of the layers of a snapshot that is to be saved.</summary>
-    private List<LayerToSave> Pin(Guid id, (MemoryLayer Layer, PageIndex Index)[] memory)
+    private List<LayerToSave> Pin(Guid id, MemoryToSave content)
     {
         lock (_lock)
         {
@@ -77,14 +76,23 @@ internal sealed partial class SnapshotDirectory
             }
 
             List<LayerToSave> layers = [];
-            foreach ((MemoryLayer layer, PageIndex index) in memory)
+            foreach (MemoryToSave.Part part in content.Layers)
             {
-                StoredLayer stored = FindOrAdd(layer.Id, root: null);
+                StoredLayer stored = FindOrAdd(part.Id, root: null);
                 stored.Pins++;
-                layers.Add(new LayerToSave(layer, stored, index));
+                layers.Add(new LayerToSave(part.Layer, stored, part.Index));
             }
 
             return layers;
+        }
+    }
+
+    /// <summary>Whether a layer is kept here. Nobody else writes to the directory: who has saved or opened it knows that the file is there.</summary>
+    private bool IsKept(Guid id)
+    {
+        lock (_lock)
+        {
+            return _layers.TryGetValue(id, out StoredLayer? known) && known.Root is not null;
         }
     }
 
@@ -107,15 +115,9 @@ internal sealed partial class SnapshotDirectory
         }
     }
 
-    private static SnapshotState Describe(Guid id, KvmSnapshot snapshot, PageMap memory, List<LayerToSave> layers)
+    private static SnapshotState Describe(Guid id, KvmSnapshot snapshot, MemoryToSave content, List<LayerToSave> layers)
     {
-        Dictionary<MemoryLayer, int> numbers = layers.Index().ToDictionary(static entry => entry.Item.Layer, static entry => entry.Index);
-        List<StoredExtent> extents = new(memory.Extents.Length);
-        foreach (PageExtent extent in memory.Extents)
-        {
-            extents.Add(new StoredExtent(extent.Start, extent.Length, numbers[extent.Layer]));
-        }
-
+        Dictionary<Guid, int> numbers = layers.Index().ToDictionary(static entry => entry.Item.Stored.Id, static entry => entry.Index);
         return new SnapshotState
         {
             Id = id,
@@ -124,8 +126,8 @@ internal sealed partial class SnapshotDirectory
             Device = snapshot.Device,
             Kernel = snapshot.Kernel,
             Disks = snapshot.Disks,
-            Layers = [.. layers.Select(static layer => new LayerReference(layer.Layer.Id, layer.Stored.Root!.Value))],
-            Extents = extents,
+            Layers = [.. layers.Select(static layer => new LayerReference(layer.Stored.Id, layer.Stored.Root!.Value))],
+            Extents = [.. content.Extents.Select(extent => new StoredExtent(extent.Start, extent.Length, numbers[extent.Layer]))],
             Depth = snapshot.Depth,
             Pause = snapshot.Pause,
             Throttled = snapshot.Throttled,
@@ -172,5 +174,5 @@ internal sealed partial class SnapshotDirectory
     }
 
     [StructLayout(LayoutKind.Auto)]
-    private readonly record struct LayerToSave(MemoryLayer Layer, StoredLayer Stored, PageIndex Index);
+    private readonly record struct LayerToSave(MemoryLayer? Layer, StoredLayer Stored, PageIndex Index);
 }

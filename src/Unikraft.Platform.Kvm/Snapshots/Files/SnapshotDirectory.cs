@@ -26,6 +26,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     private Task _collecting = Task.CompletedTask;
     private int _readers;
     private bool _isDeletionPending;
+    private bool _areNamesPending;
     private bool _isDisposed;
 
     private SnapshotDirectory(FileStore store, DescriptorHandle lockFile, ILogger logger)
@@ -136,6 +137,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         await _writing.WaitAsync().ConfigureAwait(false);
         _writing.Release();
         await Collecting.ConfigureAwait(false);
+        SyncNames();
         _lockFile.Dispose();
     }
 
@@ -145,19 +147,30 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         return name.EndsWith(suffix, StringComparison.Ordinal) && Guid.TryParseExact(name.AsSpan(0, name.Length - suffix.Length), "D", out id);
     }
 
-    /// <summary>Learns what is there, and removes what an interrupted operation left.</summary>
+    // So that whoever looks at the files of a directory that is closed finds them under their names.
+    private void SyncNames()
+    {
+        try
+        {
+            if (_areNamesPending)
+            {
+                _store.Sync();
+            }
+        }
+        catch (StorageException error)
+        {
+            Log.NamesNotSynced(_logger, error, _store.Directory);
+        }
+    }
+
+    /// <summary>Learns what is there, completes what was saved, and removes what an interrupted operation left.</summary>
     private void Scan(CancellationToken cancellationToken)
     {
-        IReadOnlyList<string> names = _store.List();
+        IReadOnlyList<string> names = Complete(_store.List(), cancellationToken);
         foreach (string name in names)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            if (TryGetId(name, StateFile.Suffix + FileStore.TemporarySuffix, out _)
-                || TryGetId(name, LayerFormat.Suffix + FileStore.TemporarySuffix, out _))
-            {
-                _store.Delete(name);
-            }
-            else if (name.EndsWith(StateFile.Suffix, StringComparison.Ordinal))
+            if (name.EndsWith(StateFile.Suffix, StringComparison.Ordinal))
             {
                 ScanState(name);
             }
@@ -276,7 +289,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         _store.Sync();
         lock (_lock)
         {
-            _isDeletionPending = false;
+            (_isDeletionPending, _areNamesPending) = (false, false);
         }
     }
 

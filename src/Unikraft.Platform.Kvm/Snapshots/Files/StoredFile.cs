@@ -71,6 +71,19 @@ internal sealed class StoredFile(IFileSystem files, DescriptorHandle descriptor,
         }
     }
 
+    /// <summary>Has the host begin to write to the disk what was written, or waits until it has: <see cref="Sync"/> has less to do then.</summary>
+    /// <exception cref="StorageException">The disk is full, or the host refused.</exception>
+    internal void WriteBack(bool isAwaited)
+    {
+        int result;
+        do
+        {
+            result = files.WriteBack(Descriptor, isAwaited);
+        }
+        while (result == -Libc.ErrnoInterrupted);
+        Check(result, "Writing", path);
+    }
+
     /// <summary>Returns when everything is on the disk. A failed attempt is not repeated: the kernel may have dropped what it could not write.</summary>
     internal void Sync()
     {

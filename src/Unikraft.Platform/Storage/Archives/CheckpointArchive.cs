@@ -1,16 +1,21 @@
 using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage.Archives;
 
 /// <summary>Reads an archive of a checkpoint. What is read is hostile: nothing is believed that was not compared with its digest.</summary>
 internal sealed class CheckpointArchive : IDisposable
 {
-    internal const int Version = 1;
+    /// <summary>The version of an archive with volumes, which older platforms must not import without.</summary>
+    internal const int Version = 2;
+    internal const int VersionWithoutVolumes = 1;
     internal const string ArtifactType = "application/vnd.unikraft.platform.checkpoint.v1";
     internal const string ConfigType = "application/vnd.unikraft.platform.checkpoint.config.v1+json";
     internal const string SnapshotType = "application/vnd.unikraft.platform.snapshot.file.v1";
+    internal const string VolumeType = "application/vnd.unikraft.platform.volume.image.v1";
     internal const string ImageType = "application/vnd.unikraft.platform.image.v1";
     internal const string IndexType = "application/vnd.oci.image.index.v1+json";
     internal const string ManifestType = "application/vnd.oci.image.manifest.v1+json";
@@ -20,6 +25,8 @@ internal sealed class CheckpointArchive : IDisposable
 
     private const string DigestPrefix = "sha256:";
     private const int MaxDocument = 64 << 20;
+    private const int MaxVolumeImages = ImageChain.MaxDepth;
+    private const int SectorSize = 512;
     private static readonly System.Buffers.SearchValues<char> HexDigits = System.Buffers.SearchValues.Create("0123456789abcdef");
 
     private const int CopySize = 1 << 20;
@@ -30,11 +37,15 @@ internal sealed class CheckpointArchive : IDisposable
     private CheckpointArchive(string path, IArchiveReader files, OciManifest manifest, ArchivedCheckpoint checkpoint) =>
         (_path, _files, Manifest, Checkpoint) = (path, files, manifest, checkpoint);
 
+    internal string Path => _path;
+
     internal OciManifest Manifest { get; }
 
     internal ArchivedCheckpoint Checkpoint { get; }
 
     internal static string DigestOf(ReadOnlySpan<byte> content) => DigestPrefix + Convert.ToHexStringLower(SHA256.HashData(content));
+
+    internal static string DigestOf(ImageChecksum image) => DigestPrefix + image.Sha256;
 
     internal static string NameOf(string digest) => $"blobs/sha256/{digest[DigestPrefix.Length..]}";
 
@@ -102,10 +113,11 @@ internal sealed class CheckpointArchive : IDisposable
         RecordSerializer.Decode(StateKind.Checkpoint, record);
         Require(
             path,
-            checkpoint.Version == Version
+            checkpoint.Version == (checkpoint.Volumes is null ? VersionWithoutVolumes : Version)
             && checkpoint.History.All(static entry => entry is { Name: not null })
             && checkpoint.Files.All(static file => IsPlainName(file.Key) && IsDigest(file.Value))
-            && (checkpoint.Checkpoint.Snapshot is null) == (checkpoint.Files.Count == 0)
+            && (checkpoint.Checkpoint.Snapshot is null) == (checkpoint.Files.Count == 0 && checkpoint.Volumes is null)
+            && AreSound(checkpoint.Volumes)
             && checkpoint.Files.Values.Count(digest => manifest.Layers.Any(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal))) <= checkpoint.Files.Count,
             "it contradicts itself");
         return new CheckpointArchive(path, files, manifest, checkpoint);
@@ -126,6 +138,7 @@ internal sealed class CheckpointArchive : IDisposable
     {
         HashSet<string> needed = new(Checkpoint.Files.Values, StringComparer.Ordinal);
         needed.UnionWith(Checkpoint.Checkpoint.Configuration.Image.Digests.Select(static image => DigestPrefix + image));
+        needed.UnionWith(Checkpoint.VolumeImages.Select(static image => DigestOf(image)));
 
         foreach (string digest in needed)
         {
@@ -153,6 +166,37 @@ internal sealed class CheckpointArchive : IDisposable
         && digest.StartsWith(DigestPrefix, StringComparison.Ordinal)
         && digest.Length == DigestPrefix.Length + (2 * Checksum.Size)
         && digest.AsSpan(DigestPrefix.Length).IndexOfAnyExcept(HexDigits) < 0;
+
+    // Names of volumes' images are those of files here later on, which no other file may have: they are made at random.
+    private static bool AreSound(IReadOnlyList<ArchivedVolume>? volumes)
+    {
+        if (volumes is null)
+        {
+            return true;
+        }
+
+        if (volumes.Count is 0 or > MachineDisk.VolumeSlots
+            || !volumes.All(static volume => volume is { At: not null, Images.Count: > 0 and <= MaxVolumeImages, Slot: >= 0 and < MachineDisk.VolumeSlots, Size: > 0 }
+                && volume.Size % SectorSize == 0
+                && volume.Filesystem is VolumeFilesystem.Ext4 or VolumeFilesystem.None
+                && volume.Images.All(static image => image is { Name: not null, Length: > 0 } && IsDigest(DigestPrefix + image.Sha256))
+                && volume.Images.Index().All(image => IsImageName(image.Item.Name, isLast: image.Index == volume.Images.Count - 1))
+                && volume.Images.DistinctBy(static image => image.Name, StringComparer.Ordinal).Count() == volume.Images.Count)
+            || volumes.DistinctBy(static volume => volume.Slot).Count() != volumes.Count)
+        {
+            return false;
+        }
+
+        // The same name means the same file.
+        return volumes.SelectMany(static volume => volume.Images).Distinct().GroupBy(static image => image.Name, StringComparer.Ordinal).All(static group => group.Count() == 1);
+    }
+
+    private static bool IsImageName(string name, bool isLast)
+    {
+        string suffix = name.EndsWith(ImageDirectory.OverlaySuffix, StringComparison.Ordinal) ? ImageDirectory.OverlaySuffix
+            : isLast ? ImageDirectory.RawSuffix : "?";
+        return name.EndsWith(suffix, StringComparison.Ordinal) && Guid.TryParseExact(name.AsSpan(0, name.Length - suffix.Length), "D", out _);
+    }
 
     private static bool IsPlainName(string name) =>
         name.Length is > 0 and <= 255 && name[0] != '.' && name.All(static c => char.IsAsciiLetterOrDigit(c) || c is '-' or '.');

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage.Archives;
 
@@ -34,7 +35,15 @@ internal sealed record ArchivedCheckpoint(
     CheckpointRecord Checkpoint,
     IReadOnlyList<CheckpointReference> History,
     IReadOnlyDictionary<string, string> Machine,
-    IReadOnlyDictionary<string, string> Files);
+    IReadOnlyDictionary<string, string> Files)
+{
+    /// <summary>The volumes that belong to it; none in version 1.</summary>
+    public IReadOnlyList<ArchivedVolume>? Volumes { get; init; }
+
+    /// <summary>The images that the volumes consist of, each once.</summary>
+    [JsonIgnore]
+    public IEnumerable<ImageChecksum> VolumeImages => (Volumes ?? []).SelectMany(static volume => volume.Images).DistinctBy(static image => image.Name, StringComparer.Ordinal);
+}
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,

@@ -84,6 +84,8 @@ internal sealed class Qcow2Image : BlockLayer
 
     internal override string Path => _file.Path;
 
+    internal override IImageFile File => _file;
+
     internal override long Size => Volatile.Read(ref _size);
 
     internal override string Format => FormatName;

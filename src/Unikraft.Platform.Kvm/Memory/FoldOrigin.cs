@@ -1,0 +1,96 @@
+using System.Runtime.InteropServices;
+
+namespace Unikraft.Platform.Kvm.Memory;
+
+/// <summary>What a layer was folded from, by the names of the layers: whoever keeps those on a disk need not keep the fold there as well.</summary>
+internal sealed class FoldOrigin
+{
+    /// <summary>From more layers than that a fold is worth its room: each costs something whenever a snapshot is saved or opened.</summary>
+    internal const int MaxLayers = 64;
+
+    private readonly Extent[] _extents;
+
+    private FoldOrigin(Extent[] extents, IReadOnlyList<Source> layers) => (_extents, Layers) = (extents, layers);
+
+    /// <summary>The layers, none of which is a fold with an origin of its own.</summary>
+    internal IReadOnlyList<Source> Layers { get; }
+
+    /// <summary>What the fold of a map is made from.</summary>
+    /// <returns><see langword="null"/> when that are too many layers, or some that nobody will save.</returns>
+    internal static FoldOrigin? Of(PageMap map)
+    {
+        Dictionary<Guid, Source> sources = [];
+        foreach (MemoryLayer layer in map.Layers)
+        {
+            if (!layer.KnowsPages)
+            {
+                return null;
+            }
+
+            foreach (Source source in layer.Origin?.Layers ?? [new Source(layer.Id, layer.GetIndex())])
+            {
+                sources.TryAdd(source.Id, source);
+            }
+        }
+
+        if (sources.Count > MaxLayers)
+        {
+            return null;
+        }
+
+        List<Extent> extents = [];
+        foreach (PageExtent extent in map.Extents)
+        {
+            if (extent.Layer.Origin is { } origin)
+            {
+                extents.AddRange(origin.Find(extent.Start, extent.Length));
+            }
+            else
+            {
+                extents.Add(new Extent(extent.Start, extent.Length, extent.Layer.Id));
+            }
+        }
+
+        return new FoldOrigin([.. extents], [.. sources.Values]);
+    }
+
+    /// <summary>Where a run of pages of the fold comes from, by ascending page.</summary>
+    internal IEnumerable<Extent> Find(int start, int length)
+    {
+        int end = start + length;
+        int low = 0;
+        for (int high = _extents.Length; low < high;)
+        {
+            int middle = (low + high) / 2;
+            if (_extents[middle].End <= start)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        for (int i = low; i < _extents.Length && _extents[i].Start < end; i++)
+        {
+            int first = Math.Max(start, _extents[i].Start);
+            yield return new Extent(first, Math.Min(end, _extents[i].End) - first, _extents[i].Layer);
+        }
+    }
+
+    /// <summary>A layer that pages come from.</summary>
+    /// <param name="Id">The layer.</param>
+    /// <param name="Index">The pages that it holds.</param>
+    internal sealed record Source(Guid Id, PageIndex Index);
+
+    /// <summary>A run of pages of one layer.</summary>
+    /// <param name="Start">The first page.</param>
+    /// <param name="Length">The number of pages.</param>
+    /// <param name="Layer">The layer.</param>
+    [StructLayout(LayoutKind.Auto)]
+    internal readonly record struct Extent(int Start, int Length, Guid Layer)
+    {
+        internal int End => Start + Length;
+    }
+}
