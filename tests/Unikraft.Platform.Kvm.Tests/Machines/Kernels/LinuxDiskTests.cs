@@ -97,11 +97,11 @@ public sealed class LinuxDiskTests
         for (int i = 0; i < Branches; i++)
         {
             IReadOnlyDictionary<string, string> before = await shell.AskAsync("tell", "state");
-            (double Least, double Most) clock = await shell.MeasureClockAsync();
+            LinuxClock clock = await shell.MeasureClockAsync();
             Instance branch = await platform.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid }).Guarded();
             await using (LinuxShell other = new(platform, branch.Uuid))
             {
-                AssertSame(clock, await other.MeasureClockAsync());
+                LinuxClock.AssertSame(clock, await other.MeasureClockAsync());
                 uuids.Add(await CheckAsync(other, before, $"check {before["generation"]}"));
                 await other.TypeAsync("busybox poweroff -f");
                 await platform.Instances.WaitAsync(branch.Uuid, InstanceState.Stopped).Guarded();
@@ -127,12 +127,5 @@ public sealed class LinuxDiskTests
         Assert.Equal(before["boot"], after["boot"]);
         Assert.InRange(int.Parse(after["up"], CultureInfo.InvariantCulture), int.Parse(before["up"], CultureInfo.InvariantCulture), int.MaxValue);
         return found["uuid"];
-    }
-
-    /// <summary>The clock of a branch is as far from the host's as that of its source was, to a second.</summary>
-    private static void AssertSame((double Least, double Most) source, (double Least, double Most) branch)
-    {
-        Assert.InRange(branch.Least, double.MinValue, source.Most + 1);
-        Assert.InRange(branch.Most, source.Least - 1, double.MaxValue);
     }
 }
