@@ -18,7 +18,8 @@ public abstract partial class PlatformContract
         await Instances.DeleteAsync(source.Uuid).Guarded();
         Instance load = await Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = "point", Autostart = false }).Guarded();
 
-        // Its snapshot is one of the source, whose volume nobody has any more.
+        // Its snapshot is one of the source, whose volume nobody has any more; that the instance is to have it later changes nothing.
+        await Volumes.AttachAsync("data", new AttachVolumeRequest { Instance = load.Uuid, At = "/more" }).Guarded();
         Template template = await Templates.ConvertAsync(load.Uuid).Guarded();
 
         Assert.Null(Assert.Single(template.Volumes).Name);
