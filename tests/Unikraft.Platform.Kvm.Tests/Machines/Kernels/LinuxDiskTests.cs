@@ -9,8 +9,6 @@ namespace Unikraft.Platform.Kvm.Tests.Machines.Kernels;
 [RequiresLinuxKernel]
 public sealed class LinuxDiskTests
 {
-    private const int Branches = 20;
-
     private static readonly string[] Modules = ["virtio", "virtio_ring", "virtio_mmio", "virtio_blk"];
 
     /// <summary>Moves to a root on the volume, and obeys lines.</summary>
@@ -71,12 +69,19 @@ public sealed class LinuxDiskTests
 
         """;
 
+    [ContractFact]
+    public Task Branches_of_a_guest_that_writes_and_syncs_have_clean_volumes() => BranchAsync(branches: 6);
+
+    /// <remarks>Four and a half minutes in the SVM lab, which leaves it out; <c>eng/svm-lab --all --filter Twenty_branches</c> runs it.</remarks>
+    [ContractFact]
+    [Trait("Lab", "TooLong")]
+    public Task Twenty_branches_of_a_guest_that_writes_and_syncs_have_clean_volumes() => BranchAsync(branches: 20);
+
     /// <remarks>
     /// While the source goes on writing, each branch in turn has written on as well, and then is looked at from inside: everything that was synced is there, and the
     /// file system of a kernel that was stopped in the middle of anything at all has no fault.
     /// </remarks>
-    [ContractFact]
-    public async Task Twenty_branches_of_a_guest_that_writes_and_syncs_have_clean_volumes()
+    private static async Task BranchAsync(int branches)
     {
         UnikraftPlatformBuilder builder = new();
         builder.UseKvm();
@@ -97,7 +102,7 @@ public sealed class LinuxDiskTests
         await shell.TypeAsync("busybox mkdir -p /data; write & writer=$!; while [ ! -e /tmp/synced ]; do busybox sleep 0.1; done; echo writing");
         await shell.ReadLineAsync("writing");
         HashSet<string> uuids = new(StringComparer.Ordinal);
-        for (int i = 0; i < Branches; i++)
+        for (int i = 0; i < branches; i++)
         {
             IReadOnlyDictionary<string, string> before = await shell.AskAsync("tell", "state");
             LinuxClock clock = await shell.MeasureClockAsync();
@@ -114,7 +119,7 @@ public sealed class LinuxDiskTests
         }
 
         uuids.Add(await CheckAsync(shell, await shell.AskAsync("tell", "state"), "check none"));
-        Assert.Equal(Branches + 1, uuids.Count);
+        Assert.Equal(branches + 1, uuids.Count);
         await shell.TypeAsync("busybox poweroff -f");
         await platform.Instances.WaitAsync(source.Uuid, InstanceState.Stopped).Guarded();
     }
