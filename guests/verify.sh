@@ -28,7 +28,7 @@ fi
 
 status=0
 (cd bin && sha256sum --quiet -c SHA256SUMS) || status=1
-for name in $(ls bin "$work/build" | grep '\.elf$' | sort -u); do
+for name in $(ls bin "$work/build" | grep -e '\.elf$' -e '^linux-[a-z]*$' | sort -u); do
     cmp "bin/$name" "$work/build/$name" || status=1
 done
 if [ "$status" -eq 0 ]; then echo same; else echo different; fi

@@ -1,3 +1,4 @@
+using System.Globalization;
 using LinuxKernel;
 using Unikraft.Platform;
 using Unikraft.Platform.Kvm;
@@ -21,20 +22,25 @@ Instance instance = await platform.Instances.CreateAsync(new CreateInstanceReque
     Name = "linux",
     Image = GuestImage.FromContent(kernel, content),
     MemoryMb = 256,
-    Vcpus = rest is [_, string vcpus] ? int.Parse(vcpus, System.Globalization.CultureInfo.InvariantCulture) : 1,
+    Vcpus = rest is [_, string vcpus] ? int.Parse(vcpus, CultureInfo.InvariantCulture) : 1,
     Autostart = false,
 });
 
-using CancellationTokenSource ended = new();
-await using IInstanceConsole console = platform.Instances.AttachConsole(instance.Uuid, new ConsoleOptions { FromStart = true });
-using TerminalMode terminal = TerminalMode.EnterRaw();
-Task output = console.Output.CopyToAsync(Console.OpenStandardOutput(), ended.Token);
-Task input = Console.OpenStandardInput().CopyToAsync(console.Input.AsStream(), ended.Token);
-await platform.Instances.StartAsync(instance.Uuid);
-Instance stopped = await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped, Timeout.InfiniteTimeSpan);
-await ended.CancelAsync();
+Instance stopped;
+await using (IInstanceConsole console = platform.Instances.AttachConsole(instance.Uuid, new ConsoleOptions { FromStart = true }))
+using (TerminalMode.EnterRaw())
+{
+    Task output = console.Output.CopyToAsync(Console.OpenStandardOutput());
 
-// A read of the terminal under way cannot be cancelled: it must not keep the program.
-await Task.WhenAny(Task.WhenAll(output, input), Task.Delay(TimeSpan.FromSeconds(1), TimeProvider.System));
-await Console.Out.WriteLineAsync($"\r\n{stopped.Name} has stopped: {stopped.StopReason}, exit code {stopped.ExitCode?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? "none"}\r");
+    // A read of the terminal cannot be cancelled; what is typed after the end goes nowhere.
+    _ = Console.OpenStandardInput().CopyToAsync(console.Input.AsStream());
+    await platform.Instances.StartAsync(instance.Uuid);
+    stopped = await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped, Timeout.InfiniteTimeSpan);
+
+    // The output of a deleted instance ends, behind its last byte.
+    await platform.Instances.DeleteAsync(instance.Uuid);
+    await output;
+}
+
+await Console.Out.WriteLineAsync($"{stopped.Name} has stopped: {stopped.StopReason}, exit code {stopped.ExitCode?.ToString(CultureInfo.InvariantCulture) ?? "none"}");
 return 0;

@@ -17,8 +17,9 @@ public sealed class KvmOptions
 
     /// <summary>
     /// How many machines are kept ready, for each of the four latest combinations of memory and vCPUs, so that a boot or a clone does not wait for
-    /// the kernel. Each takes a VM, a thread for each vCPU and some 700 KiB of the kernel's memory, but no guest memory. Replacements are made in the
-    /// background. 0 to 1024; 0 makes every machine when it is asked for. Default: 2.
+    /// the kernel; and as many, with its memory in place, for each of the four latest snapshots that were restored more than once. Each takes a VM, a
+    /// thread for each vCPU and some 700 KiB of the kernel's memory; of guest memory none, or what lies scattered in its snapshot: at most 1/64 of
+    /// its size or 1 MiB. Replacements are made in the background. 0 to 1024; 0 makes every machine when it is asked for. Default: 2.
     /// </summary>
     public int ReadyMachines { get; set; } = DefaultReadyMachines;
 

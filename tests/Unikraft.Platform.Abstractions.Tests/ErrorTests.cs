@@ -93,8 +93,17 @@ public sealed class ErrorTests
     public void States_have_their_documented_names(InstanceState state, string text) => Assert.Equal(text, state.ToText());
 
     [Fact]
-    public void A_number_that_is_no_state_has_no_name() =>
+    public void States_of_checkpoints_and_templates_have_their_documented_names() => Assert.Equal(
+        ("starting", "checkpoint", "template"),
+        (CheckpointState.Starting.ToText(), CheckpointState.Ready.ToText(), TemplateState.Template.ToText()));
+
+    [Fact]
+    public void A_number_that_is_no_state_has_no_name()
+    {
         Assert.Throws<ArgumentOutOfRangeException>(() => ((InstanceState)6).ToText());
+        Assert.Throws<ArgumentOutOfRangeException>(() => ((CheckpointState)2).ToText());
+        Assert.Throws<ArgumentOutOfRangeException>(() => ((TemplateState)1).ToText());
+    }
 
     private static Instance SampleInstance() => new()
     {

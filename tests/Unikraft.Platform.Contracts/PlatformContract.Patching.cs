@@ -142,6 +142,7 @@ public abstract partial class PlatformContract
 
         Template template = await ConvertAsync("it", fromInside);
 
+        Assert.Equal(TemplateState.Template, template.State);
         Assert.Equal(["a", "b"], template.Tags);
         Assert.Equal((true, Hour), (template.DeleteLock, template.Autokill));
         await FailsAsync<DeletionProtectedException>("Deletion protection enabled", () => Templates.DeleteAsync("it").Guarded());

@@ -57,6 +57,30 @@ public sealed class AutokillTests
     }
 
     [Fact]
+    public async Task A_load_that_is_cancelled_while_it_waits_for_running_is_none()
+    {
+        await using TestPlatform test = new(options => options.Guests["slow"] = static () => new SlowBootGuest());
+        await test.Instances.CreateAsync(TestPlatform.Request("slow") with { Name = "source", Autostart = false }).Guarded();
+        await test.Checkpoints.CreateAsync(new CreateCheckpointRequest { Name = "chk", From = "source", Autokill = new AutokillPolicy(Hour) }).Guarded();
+        test.Time.Advance(Hour - Tick);
+        using CancellationTokenSource cancellation = new();
+        Task<Instance> load = test.Instances.CreateAsync(
+            new CreateInstanceRequest { Name = "load", Checkpoint = "chk", WaitTimeout = TimeSpan.FromSeconds(30) },
+            cancellation.Token);
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(30)).Guarded();
+        // It can be found, and is counted, as long as nobody has cancelled it.
+        Assert.Equal((InstanceState.Starting, 1), (test.Instances.Get("load").State, test.Checkpoints.Get("chk").LoadCount));
+
+        await cancellation.CancelAsync();
+
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => load.Guarded());
+        Assert.Equal("source", Assert.Single(test.Instances.List()).Name);
+        Assert.Equal(0, test.Checkpoints.Get("chk").LoadCount);
+        test.Time.Advance(Tick);
+        Assert.Empty(test.Checkpoints.List());
+    }
+
+    [Fact]
     public async Task A_load_under_way_is_not_harmed()
     {
         await using TestPlatform test = new(options => options.RestoreLatency = Latency);

@@ -9,7 +9,7 @@ public sealed record Checkpoint
     /// <summary>The name, unique among the checkpoints of the platform.</summary>
     public required string Name { get; init; }
 
-    /// <summary>When the checkpoint was created.</summary>
+    /// <summary>When the checkpoint was asked for, by the clock of the platform.</summary>
     public required DateTimeOffset CreatedAt { get; init; }
 
     /// <summary>The state. Only a <see cref="CheckpointState.Ready"/> one can be loaded.</summary>
@@ -33,13 +33,13 @@ public sealed record Checkpoint
     /// <summary>The environment of the app.</summary>
     public required IReadOnlyDictionary<string, string> Env { get; init; }
 
-    /// <summary>How often the checkpoint was loaded.</summary>
+    /// <summary>How many instances were made from the checkpoint; loads that failed do not count.</summary>
     public int LoadCount { get; init; }
 
     /// <summary>Bytes of memory that were stored for this checkpoint, on top of its lineage. 0 for one of a stopped instance.</summary>
     public long StoredBytes { get; init; }
 
-    /// <summary>How long the source stood still; <see langword="null"/> when it did not run.</summary>
+    /// <summary>How long the source stood still for the snapshot, as the backend measured it; <see langword="null"/> when the source did not run, and until it is ready.</summary>
     public TimeSpan? Pause { get; init; }
 
     /// <summary>The volume templates that each instance made from it gets its own clones of.</summary>
@@ -51,6 +51,6 @@ public sealed record Checkpoint
     /// <summary>Whether deletion is refused.</summary>
     public bool DeleteLock { get; init; }
 
-    /// <summary>When the checkpoint is removed for want of use; <see langword="null"/> for never.</summary>
+    /// <summary>When the checkpoint is removed for want of use: in the API <c>checkpoint_autokill</c>. <see langword="null"/> for never.</summary>
     public AutokillPolicy? Autokill { get; init; }
 }

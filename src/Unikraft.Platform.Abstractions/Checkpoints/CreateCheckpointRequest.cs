@@ -3,7 +3,7 @@ namespace Unikraft.Platform;
 /// <summary>Describes a checkpoint to take.</summary>
 public sealed record CreateCheckpointRequest
 {
-    /// <summary>The instance to take it from: running or stopped. A running one goes on running.</summary>
+    /// <summary>The instance to take it from: running, stopped or in standby. A running one goes on running.</summary>
     public required NameOrUuid From { get; init; }
 
     /// <summary>The name, by the rules of instance names. Default: the name of the source with five random characters behind it.</summary>
@@ -16,7 +16,8 @@ public sealed record CreateCheckpointRequest
     public SnapshotOptions? Snapshot { get; init; }
 
     /// <summary>
-    /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>. Default: <see langword="null"/>, do not wait.
+    /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>: in the API <c>timeout_s</c>. Default: <see langword="null"/>, do not wait.
+    /// 0 to 49 days; <see cref="Timeout.InfiniteTimeSpan"/> waits for ever.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }
 
@@ -26,6 +27,6 @@ public sealed record CreateCheckpointRequest
     /// <summary>Whether deletion is refused. Default: false.</summary>
     public bool DeleteLock { get; init; }
 
-    /// <summary>When the checkpoint is removed for want of use. Default: never.</summary>
+    /// <summary>When the checkpoint is removed for want of use. Default: <see langword="null"/>, never. Its range is that of <see cref="AutokillPolicy"/>.</summary>
     public AutokillPolicy? Autokill { get; init; }
 }

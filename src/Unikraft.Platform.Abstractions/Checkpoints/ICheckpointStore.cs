@@ -12,6 +12,7 @@ public interface ICheckpointStore
     /// <param name="request">What to take, and from which instance.</param>
     /// <param name="cancellationToken">Cancels the snapshot; nothing of the checkpoint remains then, and the source goes on.</param>
     /// <returns>The checkpoint: starting, or ready after a wait.</returns>
+    /// <exception cref="InvalidRequestException">The name, a tag, a time or the policy is out of range.</exception>
     /// <exception cref="NameConflictException">The name is taken.</exception>
     /// <exception cref="ResourceNotFoundException">There is no such instance.</exception>
     /// <exception cref="WrongStateException">The instance is in a state that checkpointing does not support.</exception>
@@ -25,8 +26,10 @@ public interface ICheckpointStore
 
     /// <summary>Waits until a checkpoint is ready to be loaded.</summary>
     /// <param name="checkpoint">The checkpoint.</param>
-    /// <param name="timeout">How long to wait. Default: for ever.</param>
+    /// <param name="timeout">How long to wait: 0 to 49 days. Default: for ever.</param>
     /// <param name="cancellationToken">Ends the waiting.</param>
+    /// <returns>The checkpoint, ready.</returns>
+    /// <exception cref="InvalidRequestException">The time is out of range.</exception>
     /// <exception cref="PlatformException">
     /// <see cref="PlatformErrorCode.TimedOut"/>: not ready in time. Any other code: the snapshot failed, and the checkpoint is gone.
     /// </exception>

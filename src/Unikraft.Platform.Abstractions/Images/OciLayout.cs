@@ -8,7 +8,7 @@ namespace Unikraft.Platform;
 
 /// <summary>
 /// An image in the OCI image layout, as Unikraft's tools write it: a layer with the kernel, perhaps one with an initrd, each marked by an annotation that says where in
-/// it the file is; arguments and environment are those of the configuration.
+/// it the file is, or by its media type; arguments and environment are those of the configuration.
 /// </summary>
 /// <remarks>OCI Image Format Specification 1.1. The bytes come from outside: every blob is checked against its digest.</remarks>
 /// <param name="name">The name of the image, for errors.</param>
@@ -18,11 +18,16 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
     internal const string MarkerFile = "oci-layout";
 
     private const string IndexFile = "index.json";
-    private const string KernelAnnotation = "org.unikraft.kernel.image";
-    private const string InitrdAnnotation = "org.unikraft.kernel.initrd";
+    private const string OwnMediaTypes = "application/vnd.unikraft.";
     private const string DigestAlgorithm = "sha256:";
     private const int DigestLength = 64;
     private const int MaxDepth = 4;
+
+    private static readonly LayerKind s_kernel = new("org.unikraft.kernel.image", $"{OwnMediaTypes}kernel.v1", "/unikraft/bin/kernel");
+    private static readonly LayerKind s_initrd = new("org.unikraft.kernel.initrd", $"{OwnMediaTypes}initrd.v1", "/unikraft/bin/initrd");
+
+    /// <summary>What an instance does not boot: symbols for a debugger; data that the guest finds as a disk, if its owner attaches it.</summary>
+    private static readonly string[] s_ignoredMediaTypes = [$"{OwnMediaTypes}kernel.dbg.v1", $"{OwnMediaTypes}rom.v1"];
 
     /// <summary>Reads the image for the machine's architecture.</summary>
     /// <exception cref="ImageException">It is not such an image, or is damaged.</exception>
@@ -33,9 +38,9 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
             byte[] index = await read(IndexFile, cancellationToken).ConfigureAwait(false) ?? throw Malformed($"has no {IndexFile}");
             using JsonDocument manifest = await FindManifestAsync(index, MaxDepth, cancellationToken).ConfigureAwait(false)
                 ?? throw new ImageException(ImageError.WrongMachine, name, $"The image '{name}' has no manifest for x86-64. Build it for that architecture.");
-            byte[] kernel = await ReadLayerAsync(manifest.RootElement, KernelAnnotation, cancellationToken).ConfigureAwait(false)
-                ?? throw Malformed($"has no layer with the annotation {KernelAnnotation}");
-            byte[]? initrd = await ReadLayerAsync(manifest.RootElement, InitrdAnnotation, cancellationToken).ConfigureAwait(false);
+            byte[] kernel = await ReadLayerAsync(manifest.RootElement, s_kernel, cancellationToken).ConfigureAwait(false)
+                ?? throw Malformed($"has no layer with the annotation {s_kernel.Annotation} or of the type {s_kernel.MediaType}");
+            byte[]? initrd = await ReadLayerAsync(manifest.RootElement, s_initrd, cancellationToken).ConfigureAwait(false);
             using JsonDocument configuration = JsonDocument.Parse(
                 await ReadBlobAsync(manifest.RootElement.GetProperty("config"), cancellationToken).ConfigureAwait(false));
             return Combine(kernel, initrd, configuration.RootElement);
@@ -106,19 +111,43 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
         }
     }
 
-    private async Task<byte[]?> ReadLayerAsync(JsonElement manifest, string annotation, CancellationToken cancellationToken)
+    private async Task<byte[]?> ReadLayerAsync(JsonElement manifest, LayerKind kind, CancellationToken cancellationToken)
     {
         foreach (JsonElement layer in manifest.GetProperty("layers").EnumerateArray())
         {
-            if (layer.TryGetProperty("annotations", out JsonElement annotations) && annotations.TryGetProperty(annotation, out JsonElement path))
+            if (PathIn(layer, kind) is { } path)
             {
                 byte[] blob = await ReadBlobAsync(layer, cancellationToken).ConfigureAwait(false);
-                string wanted = Normalize(path.GetString() ?? "");
+                string wanted = Normalize(path);
                 return await ExtractAsync(blob, wanted, cancellationToken).ConfigureAwait(false) ?? throw Malformed($"has a layer without its file '{wanted}'");
+            }
+
+            string mediaType = MediaTypeOf(layer);
+            if (mediaType.StartsWith(OwnMediaTypes, StringComparison.Ordinal)
+                && PathIn(layer, s_kernel) is null
+                && PathIn(layer, s_initrd) is null
+                && !s_ignoredMediaTypes.Contains(mediaType, StringComparer.Ordinal))
+            {
+                // To leave it out could be to leave out what the image is about.
+                throw Malformed($"has a layer of the type {mediaType}, which this version of the platform does not know");
             }
         }
 
         return null;
+    }
+
+    private static string MediaTypeOf(JsonElement layer) =>
+        layer.TryGetProperty("mediaType", out JsonElement mediaType) ? mediaType.GetString() ?? "" : "";
+
+    /// <summary>Where the file of a kind is in a layer; null when it is a layer of another kind.</summary>
+    private static string? PathIn(JsonElement layer, LayerKind kind)
+    {
+        if (layer.TryGetProperty("annotations", out JsonElement annotations) && annotations.TryGetProperty(kind.Annotation, out JsonElement path))
+        {
+            return path.GetString() ?? "";
+        }
+
+        return string.Equals(MediaTypeOf(layer), kind.MediaType, StringComparison.Ordinal) ? kind.Path : null;
     }
 
     private async Task<byte[]> ReadBlobAsync(JsonElement descriptor, CancellationToken cancellationToken)
@@ -181,4 +210,7 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
     }
 
     private ImageException Malformed(string problem) => new(ImageError.Malformed, name, $"The image '{name}' is an OCI image layout that {problem}.");
+
+    /// <summary>A kind of layer: the annotation that says where its file is, or the media type that says what it is, with the place where the file is then.</summary>
+    private sealed record LayerKind(string Annotation, string MediaType, string Path);
 }

@@ -35,10 +35,10 @@ public sealed record CreateInstanceRequest
     /// <summary>The environment of the app. Inherited, and not to be set, with a source: a branch, a checkpoint or a template.</summary>
     public IReadOnlyDictionary<string, string>? Env { get; init; }
 
-    /// <summary>The size of the memory in MiB. Default: 128. Inherited, and not to be set, with a source.</summary>
+    /// <summary>The size of the memory in MiB, in the range of the backend: <see cref="HypervisorInfo"/>. Default: that of the platform's options, 128. Inherited, and not to be set, with a source.</summary>
     public int? MemoryMb { get; init; }
 
-    /// <summary>The number of vCPUs, from 1. Default: 1. Inherited, and not to be set, with a source.</summary>
+    /// <summary>The number of vCPUs, from 1 up to <see cref="HypervisorInfo.MaxVcpus"/>. Default: that of the platform's options, 1. Inherited, and not to be set, with a source.</summary>
     public int? Vcpus { get; init; }
 
     /// <summary>
@@ -56,7 +56,7 @@ public sealed record CreateInstanceRequest
     public bool Autostart { get; init; } = true;
 
     /// <summary>
-    /// How long to wait for the instance to be <see cref="InstanceState.Running"/>. Default: <see langword="null"/>, do not wait.
+    /// How long to wait for the instance to be <see cref="InstanceState.Running"/>: 0 to 49 days, in the API <c>timeout_s</c>. Default: <see langword="null"/>, do not wait.
     /// Needs <see cref="Autostart"/>; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> waits for ever.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }

@@ -48,8 +48,10 @@ public interface IInstanceManager
     /// <param name="instance">The instance.</param>
     /// <param name="cancellationToken">Cancels the start; the instance is stopped then.</param>
     /// <returns>The instance, starting or running.</returns>
-    /// <exception cref="WrongStateException">The instance is neither stopped nor in standby.</exception>
+    /// <exception cref="WrongStateException">The instance is neither stopped nor in standby, or it was stopped while it was starting.</exception>
     /// <exception cref="QuotaExceededException">No more instances may run.</exception>
+    /// <exception cref="ImageException">The image cannot be used.</exception>
+    /// <exception cref="HypervisorException">The backend could not make the machine. The instance is as it was.</exception>
     Task<Instance> StartAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
 
     /// <summary>Stops an instance and waits until it is stopped. Has no effect on a stopped instance but to end its restart sequence.</summary>
@@ -89,9 +91,10 @@ public interface IInstanceManager
     /// <summary>Waits until an instance is in a state, also when it was in that state since this call and is in another one by now.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="state">The state.</param>
-    /// <param name="timeout">How long to wait. Default: for ever.</param>
+    /// <param name="timeout">How long to wait: 0 to 49 days. Default: for ever.</param>
     /// <param name="cancellationToken">Ends the waiting.</param>
     /// <returns>The instance as it was when it reached the state.</returns>
+    /// <exception cref="InvalidRequestException">The state is none, or the time is out of range.</exception>
     /// <exception cref="OperationTimedOutException">The state was not reached in time.</exception>
     /// <exception cref="ResourceNotFoundException">There is no such instance, or it was deleted meanwhile.</exception>
     Task<Instance> WaitAsync(
@@ -153,9 +156,10 @@ public interface IInstanceManager
     /// <param name="instance">The instance.</param>
     IReadOnlyList<CheckpointReference> GetHistory(NameOrUuid instance);
 
-    /// <summary>Reads what the instance has written to its console. The log survives stop and start.</summary>
+    /// <summary>Reads what the instance has written to its console: a guest's <c>stdout</c> and <c>stderr</c>, in one order. The log survives stop and start.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="range">Which part. Default: everything that is kept.</param>
+    /// <exception cref="InvalidRequestException">The limit is negative.</exception>
     LogOutput ReadLog(NameOrUuid instance, LogRange? range = null);
 
     /// <summary>Reads the logs of several instances, in the order in which they are asked for.</summary>

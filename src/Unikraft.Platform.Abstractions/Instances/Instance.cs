@@ -9,7 +9,7 @@ public sealed record Instance
     /// <summary>The name, unique among the instances of the platform.</summary>
     public required string Name { get; init; }
 
-    /// <summary>When the instance was created.</summary>
+    /// <summary>When the instance was asked for, by the clock of the platform.</summary>
     public required DateTimeOffset CreatedAt { get; init; }
 
     /// <summary>The state.</summary>
@@ -45,13 +45,13 @@ public sealed record Instance
     /// <summary>The restart sequence; <see langword="null"/> when there is none under way.</summary>
     public RestartStatus? Restart { get; init; }
 
-    /// <summary>When the instance was last started.</summary>
+    /// <summary>When the instance was last started, by the clock of the platform; <see langword="null"/> before its first start.</summary>
     public DateTimeOffset? StartedAt { get; init; }
 
-    /// <summary>When the instance last stopped.</summary>
+    /// <summary>When the instance last stopped, by the clock of the platform; <see langword="null"/> before its first stop.</summary>
     public DateTimeOffset? StoppedAt { get; init; }
 
-    /// <summary>How long the instance has been up since its last start, or was when it stopped.</summary>
+    /// <summary>How long the instance has been up since its last start, or was when it stopped: 0 before its first start.</summary>
     public TimeSpan Uptime { get; init; }
 
     /// <summary>

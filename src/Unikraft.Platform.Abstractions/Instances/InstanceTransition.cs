@@ -2,7 +2,7 @@ namespace Unikraft.Platform;
 
 /// <summary>One change of the state of an instance.</summary>
 /// <param name="Number">Counts the transitions of the instance from 1, without a gap.</param>
-/// <param name="At">When it happened.</param>
+/// <param name="At">When it happened, by the clock of the platform.</param>
 /// <param name="Uuid">The UUID of the instance.</param>
 /// <param name="Name">The name of the instance.</param>
 /// <param name="From">The state before; <see langword="null"/> for the creation of the instance.</param>

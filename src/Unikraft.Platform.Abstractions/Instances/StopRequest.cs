@@ -10,8 +10,9 @@ public sealed record StopRequest
     public bool Force { get; init; }
 
     /// <summary>
-    /// How long the guest has for shutting down when it is asked to, before its kernel kills the app. Default: <see langword="null"/>, the
-    /// platform's option. Cannot be combined with <see cref="Force"/>.
+    /// How long the guest has for shutting down when it is asked to, before its kernel kills the app: 0 kills at once, up to 24 hours, or
+    /// <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes. Default: <see langword="null"/>, the platform's option. Cannot be combined with
+    /// <see cref="Force"/>.
     /// </summary>
     public TimeSpan? GracePeriod { get; init; }
 

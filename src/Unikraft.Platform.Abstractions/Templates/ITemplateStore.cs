@@ -19,13 +19,13 @@ public interface ITemplateStore
     /// stopped or branched. Whoever waits for a state of it is told that it is gone. It keeps the tags, the delete lock and the autokill policy.
     /// </summary>
     /// <param name="instance">
-    /// The instance. A running one stands still, and its clones continue from there. Clones of a stopped one start like itself: from its snapshot if
-    /// it has one, else from its image.
+    /// The instance. A running one stands still, and its clones continue from there. Clones of one that is stopped or in standby start like itself: from its
+    /// snapshot if it has one, else from its image.
     /// </param>
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done; the instance then goes on.</param>
     /// <returns>The template; nothing of the machine is left.</returns>
     /// <exception cref="ResourceNotFoundException">There is no such instance, or it was deleted meanwhile.</exception>
-    /// <exception cref="WrongStateException">The instance is neither running nor stopped, or it was stopped meanwhile.</exception>
+    /// <exception cref="WrongStateException">The instance is starting, draining or stopping, or it was stopped meanwhile.</exception>
     /// <exception cref="PlatformException">
     /// <see cref="PlatformErrorCode.SnapshotPending"/>: the instance has a snapshot in progress. Retry once it completes.
     /// </exception>
@@ -36,6 +36,8 @@ public interface ITemplateStore
     /// <param name="instance">The instance.</param>
     /// <param name="autokill">When the template is removed for want of clones.</param>
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done; the instance then goes on.</param>
+    /// <returns>The template; nothing of the machine is left.</returns>
+    /// <inheritdoc cref="ConvertAsync(NameOrUuid, CancellationToken)" path="/exception"/>
     /// <exception cref="InvalidRequestException">The policy is out of range. The instance goes on.</exception>
     Task<Template> ConvertAsync(NameOrUuid instance, AutokillPolicy autokill, CancellationToken cancellationToken = default);
 

@@ -9,10 +9,13 @@ public sealed record Template
     /// <summary>The name, which is that of the instance it was made of. No instance can have it while the template exists.</summary>
     public required string Name { get; init; }
 
+    /// <summary>The state, which is always <see cref="TemplateState.Template"/>.</summary>
+    public TemplateState State { get; init; }
+
     /// <summary>When the instance was created that it was made of.</summary>
     public required DateTimeOffset CreatedAt { get; init; }
 
-    /// <summary>When the instance became a template.</summary>
+    /// <summary>When the instance became a template, by the clock of the platform.</summary>
     public required DateTimeOffset ConvertedAt { get; init; }
 
     /// <summary>The name of the image.</summary>
@@ -33,7 +36,7 @@ public sealed record Template
     /// <summary>What the instance was made from that became the template, when it was not made from an image alone: another template, for example.</summary>
     public InstanceOrigin? Origin { get; init; }
 
-    /// <summary>How often the template was cloned.</summary>
+    /// <summary>How many instances were made from the template; clones that failed do not count.</summary>
     public int CloneCount { get; init; }
 
     /// <summary>Bytes of memory that were stored for this template, on top of what it descends from. 0 for one made of a stopped instance.</summary>

@@ -125,14 +125,17 @@ internal sealed class ConsoleInput(Action<bool> setAvailable)
     }
 
     /// <summary>Puts back what a snapshot held.</summary>
-    internal void Restore(ReadOnlySpan<byte> saved)
+    internal void Restore(ReadOnlySpan<byte> saved) => Offer(saved);
+
+    /// <summary>Takes as many bytes as there is room for at once, and leaves the others out.</summary>
+    internal void Offer(ReadOnlySpan<byte> bytes)
     {
         lock (_writers)
         {
-            Put(saved);
+            Put(bytes);
         }
 
-        if (!saved.IsEmpty)
+        if (!bytes.IsEmpty)
         {
             setAvailable(true);
         }

@@ -7,12 +7,13 @@ using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
-/// <summary>The disks of a machine, each behind the registers of its slot.</summary>
+/// <summary>The disks of a machine, each behind the registers of its slot. What other virtio devices it has are held with them.</summary>
 internal sealed class KvmDisks : IAsyncDisposable
 {
     private readonly IMachineControl _control;
     private readonly Lock _lock = new();
     private readonly Lock _line = new();
+    private readonly VirtioDevice[] _devices;
     private int _raised;
 
     /// <summary>The reasons to hold requests back: pauses, a snapshot, and that the machine has not been started.</summary>
@@ -24,12 +25,14 @@ internal sealed class KvmDisks : IAsyncDisposable
     /// <param name="control">Takes their common event.</param>
     /// <param name="monitor">Hears of failures.</param>
     /// <param name="line">Gives the interrupt line of a slot, where each has one of its own. Default: they share the event.</param>
+    /// <param name="others">The other virtio devices of the machine, which are owned from now on.</param>
     internal KvmDisks(
         GuestMemory memory,
         IReadOnlyList<MachineDisk> disks,
         IMachineControl control,
         IMachineMonitor monitor,
-        Func<int, IInterruptLine>? line = null)
+        Func<int, IInterruptLine>? line = null,
+        params ReadOnlySpan<VirtioDevice> others)
     {
         _control = control;
         All =
@@ -46,6 +49,7 @@ internal sealed class KvmDisks : IAsyncDisposable
                     line is null ? SetLine : line(disk.Slot).Set,
                     polls: line is null))),
         ];
+        _devices = [.. All.Select(static disk => disk.Block), .. others];
         _held = HoldAllAsync();
     }
 
@@ -70,9 +74,9 @@ internal sealed class KvmDisks : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        foreach (KvmDisk disk in All)
+        foreach (VirtioDevice device in _devices)
         {
-            await disk.Block.DisposeAsync().ConfigureAwait(false);
+            await device.DisposeAsync().ConfigureAwait(false);
         }
     }
 
@@ -138,15 +142,15 @@ internal sealed class KvmDisks : IAsyncDisposable
                 return;
             }
 
-            foreach (KvmDisk disk in All)
+            foreach (VirtioDevice device in _devices)
             {
-                disk.Block.Release();
+                device.Release();
             }
         }
     }
 
     // All at once: each may have a flush under way.
-    private Task HoldAllAsync() => Task.WhenAll(All.Select(static disk => disk.Block.HoldAsync()));
+    private Task HoldAllAsync() => Task.WhenAll(_devices.Select(static device => device.HoldAsync()));
 
     /// <summary>The event is pending while the line of any disk is up.</summary>
     private void SetLine(bool isUp)

@@ -26,7 +26,7 @@ internal sealed class KvmHost : IAsyncDisposable
         Logger = logger;
         Reclaimer = new Reclaimer(logger);
         Sheets = new SheetPool(Background, timeProvider, logger, refillDelay);
-        Shells = new ShellPool(_device, readyMachines, refillDelay, timeProvider, logger);
+        Shells = new ShellPool(_device, readyMachines, refillDelay, Reclaimer, timeProvider, logger);
     }
 
     internal KvmDevice Device => _device;

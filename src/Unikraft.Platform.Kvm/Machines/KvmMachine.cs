@@ -121,6 +121,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         return await MakeAsync(
             host,
             layout,
+            memory: null,
             configuration.Name,
             configuration.Disks,
             origin: null,
@@ -135,7 +136,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     }
 
     /// <summary>Makes a machine that continues from a snapshot.</summary>
-    internal static ValueTask<KvmMachine> RestoreAsync(
+    internal static async ValueTask<KvmMachine> RestoreAsync(
         KvmHost host,
         KvmSnapshot snapshot,
         Guid uuid,
@@ -143,10 +144,13 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         IReadOnlyList<MachineDisk> disks,
         CancellationToken cancellationToken)
     {
+        cancellationToken.ThrowIfCancellationRequested();
         KvmDisks.Require(snapshot.Disks, disks);
-        return MakeAsync(
+        using PageMap map = snapshot.ShareMemory();
+        return await MakeAsync(
             host,
             snapshot.Layout,
+            map,
             uuid.ToString("D"),
             disks,
             snapshot,
@@ -154,11 +158,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             parts => new KvmMachine(parts, host, monitor),
             machine =>
             {
-                using (PageMap map = snapshot.ShareMemory())
-                {
-                    machine._memory.Install(map);
-                }
-
+                machine._memory.Install(map);
                 InfoPage.WriteIdentity(machine._memory, uuid);
                 InfoPage.WriteDisks(machine._memory, disks);
                 machine._control.Lower(GuestEvents.StopRequested);
@@ -172,7 +172,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                     }
                 }
             },
-            cancellationToken);
+            cancellationToken).ConfigureAwait(false);
     }
 
     public ValueTask StartAsync(CancellationToken cancellationToken = default)
@@ -256,6 +256,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     private static async ValueTask<KvmMachine> MakeAsync(
         KvmHost host,
         FlatGuestLayout layout,
+        PageMap? memory,
         string name,
         IReadOnlyList<MachineDisk> disks,
         KvmSnapshot? origin,
@@ -265,7 +266,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus, host.SlotPages));
+        MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus, host.SlotPages), memory);
         KvmMachine machine;
         try
         {

@@ -44,6 +44,7 @@ internal sealed unsafe class GuestMemory : SafeHandle
     private readonly nint _reservation;
     private readonly MappingBudget _budget;
     private int _mappings;
+    private object? _prepared;
 
     /// <param name="size">The size in bytes.</param>
     /// <param name="slotPages">The most pages of one slot.</param>
@@ -84,6 +85,9 @@ internal sealed unsafe class GuestMemory : SafeHandle
     internal long Size { get; }
 
     internal int Pages { get; }
+
+    /// <summary>Where guest physical addresses are not those of the memory; devices are told such addresses by drivers.</summary>
+    internal MemoryGap Gap { get; init; }
 
     /// <summary>How KVM is to know the memory.</summary>
     internal MemorySlot[] Slots { get; }
@@ -129,14 +133,48 @@ internal sealed unsafe class GuestMemory : SafeHandle
     /// <summary>The bytes of a run of pages, at most <see cref="PageExtent.MaxLength"/> of them, for copying them into a layer.</summary>
     internal ReadOnlySpan<byte> PageRun(int firstPage, int pages) => Slice((long)firstPage << PageSize.Shift, pages << PageSize.Shift);
 
-    /// <summary>Puts the pages of a chain of layers into memory that is still all zero. To be called once.</summary>
+    /// <summary>Puts a chain of layers into memory that is still all zero, for a guest that may come to need it. To be called at most once.</summary>
+    /// <param name="map">The chain.</param>
+    /// <param name="written">An address in a page that the host will write to: it becomes this memory's own now.</param>
+    internal void Prepare(PageMap map, long written)
+    {
+        Install(map);
+        ref byte own = ref Slice(written, 1)[0];
+        Volatile.Write(ref own, Volatile.Read(ref own));
+        _prepared = map.Identity;
+    }
+
+    /// <summary>
+    /// Puts a chain of layers into memory that is still all zero, or was prepared with the same chain or with that below its newest layer. To be called
+    /// once, before the guest begins.
+    /// </summary>
     internal void Install(PageMap map)
     {
-        LoadPlan plan = map.Plan;
-        _mappings = _budget.Take(Math.Min(MaxMappings, MappingsPerRun * plan.Mapped.Length));
-        for (int threshold = 2 * MapThreshold; MappingsPerRun * plan.Mapped.Length > _mappings; threshold *= 2)
+        object? prepared = _prepared;
+        _prepared = null;
+        if (prepared is null)
         {
-            plan = LoadPlan.Make(map.Extents, threshold);
+            Install(map.Plan, map.Extents, isWhole: true);
+        }
+        else if (prepared != map.Identity)
+        {
+            MapDifference difference = map.GetDifference(prepared)
+                ?? throw new InvalidOperationException("The memory was prepared with a chain of layers that has nothing to do with this one.");
+            Install(difference.Plan, difference.Extents, isWhole: false);
+            for (int page = 0; difference.Zero is { } zero && zero.NextRun(page, out int start, out int length); page = start + length)
+            {
+                Slice((long)start << PageSize.Shift, length << PageSize.Shift).Clear();
+            }
+        }
+    }
+
+    private void Install(LoadPlan plan, ReadOnlySpan<PageExtent> extents, bool isWhole)
+    {
+        int taken = _budget.Take(Math.Min(MaxMappings, MappingsPerRun * plan.Mapped.Length));
+        _mappings += taken;
+        for (int threshold = 2 * MapThreshold; MappingsPerRun * plan.Mapped.Length > taken; threshold *= 2)
+        {
+            plan = LoadPlan.Make(extents, threshold, isWhole);
         }
 
         foreach (PageExtent extent in plan.Mapped)
@@ -146,7 +184,7 @@ internal sealed unsafe class GuestMemory : SafeHandle
         }
 
         // Every mapping has to be registered: not worth it for a few pages.
-        bool isByCall = plan.CopiedPages > MinPlaced + 2 * plan.Mapped.Length && s_userFaults?.TryRegister(handle, Size) == true;
+        bool isByCall = plan.CopiedPages > MinPlaced + _mappings && s_userFaults?.TryRegister(handle, Size) == true;
         if (!isByCall)
         {
             InParallel(plan, Copy);

@@ -35,7 +35,8 @@ internal sealed class LoadPlan
 
     /// <param name="extents">Where every page comes from.</param>
     /// <param name="threshold">The fewest pages that are worth a mapping of their own.</param>
-    internal static LoadPlan Make(ReadOnlySpan<PageExtent> extents, int threshold)
+    /// <param name="isWhole">Whether a page in none of the extents is zero; otherwise it is to stay what it is.</param>
+    internal static LoadPlan Make(ReadOnlySpan<PageExtent> extents, int threshold, bool isWhole = true)
     {
         List<PageExtent> mapped = [];
         List<PageExtent> copied = [];
@@ -50,7 +51,7 @@ internal sealed class LoadPlan
                 rest = rest with { Start = piece.End, Length = rest.Length - piece.Length };
 
                 // Zero pages part a mapping where it would bring what its layer had there before, or too much room for what nobody may ever read.
-                canExtend = canExtend && IsZeroIn(mapped[^1].Layer, end, piece.Start - end);
+                canExtend = canExtend && (piece.Start == end || (isWhole && IsZeroIn(mapped[^1].Layer, end, piece.Start - end)));
                 end = piece.End;
                 if (canExtend && TryExtend(mapped[^1], piece, out PageExtent longer))
                 {
@@ -72,7 +73,7 @@ internal sealed class LoadPlan
     }
 
     private static bool IsZeroIn(MemoryLayer layer, int page, int pages) =>
-        pages == 0 || (pages <= MaxZeroes && layer.IsZero(page, pages));
+        pages <= MaxZeroes && layer.IsZero(page, pages);
 
     private static bool TryExtend(PageExtent mapped, PageExtent next, out PageExtent longer)
     {

@@ -8,11 +8,13 @@ namespace Unikraft.Platform.Kvm.Memory;
 internal sealed class PageMap : IDisposable
 {
     private readonly Content _content;
+    private readonly bool _isUse;
     private int _disposed;
 
-    private PageMap(Content content, long ownBytes, int depth)
+    private PageMap(Content content, long ownBytes, int depth, bool isUse = true)
     {
         _content = content;
+        _isUse = isUse;
         OwnBytes = ownBytes;
         Depth = depth;
         int held = 0;
@@ -28,6 +30,11 @@ internal sealed class PageMap : IDisposable
             Release(content.Layers.AsSpan(0, held));
             throw;
         }
+
+        if (isUse)
+        {
+            content.BeginUse();
+        }
     }
 
     /// <summary>The layers that pages come from.</summary>
@@ -37,13 +44,19 @@ internal sealed class PageMap : IDisposable
     internal ReadOnlySpan<PageExtent> Extents => _content.Extents;
 
     /// <summary>How to load it, with as many mappings as are worth it.</summary>
-    internal LoadPlan Plan => _content.Plan.Value;
+    internal LoadPlan Plan => _content.Plan;
 
     /// <summary>Bytes stored by the newest layer.</summary>
     internal long OwnBytes { get; }
 
     /// <summary>The number of snapshots this one builds on, itself included.</summary>
     internal int Depth { get; }
+
+    /// <summary>What all holders of the map have in common, and no other map has.</summary>
+    internal object Identity => _content;
+
+    /// <summary>The <see cref="Identity"/> of the map that this one was made from by one overlay, as long as there is one.</summary>
+    internal object? ParentIdentity => _content.Parent;
 
     /// <summary>Makes a map that was stored.</summary>
     /// <param name="extents">The extents, by ascending page, without overlap. The map takes its own references to their layers.</param>
@@ -83,7 +96,8 @@ internal sealed class PageMap : IDisposable
         }
 
         AppendParent(merged, parent, position, stored.Pages);
-        return new PageMap(new Content([.. merged]), layer.StoredBytes, (parent?.Depth ?? 0) + 1);
+        Content content = parent is null ? new Content([.. merged]) : new Content([.. merged], parent, layer, zero);
+        return new PageMap(content, layer.StoredBytes, (parent?.Depth ?? 0) + 1);
     }
 
     /// <summary>Copies everything into one layer, so that it lies together again.</summary>
@@ -134,10 +148,41 @@ internal sealed class PageMap : IDisposable
         return new PageMap(_content, OwnBytes, Depth);
     }
 
+    /// <summary>A holder of the same map that does not count as a use of it.</summary>
+    /// <param name="unused">Told, on the thread of whoever ends it, when the last use has ended; it should dispose of the holder then.</param>
+    internal PageMap Watch(Action unused)
+    {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
+        PageMap watcher = new(_content, OwnBytes, Depth, isUse: false);
+        _content.AddWatcher(unused);
+        return watcher;
+    }
+
+    /// <summary>Ends what <see cref="Watch"/> began.</summary>
+    internal void Unwatch(Action unused)
+    {
+        _content.RemoveWatcher(unused);
+        Dispose();
+    }
+
+    /// <summary>Lets go of the map below, which was kept because a machine was prepared for it.</summary>
+    internal void ReleaseParent() => _content.ReleaseParent();
+
+    /// <summary>How the map differs from one that it was made from by one overlay.</summary>
+    /// <param name="parent">The <see cref="Identity"/> of that map.</param>
+    /// <returns><see langword="null"/> when it was not, or differs by so many zeroes that it is not worth knowing.</returns>
+    internal MapDifference? GetDifference(object parent) => _content.GetDifference(parent);
+
     public void Dispose()
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
         {
+            // The watchers let go first: with the layers of the last use nothing of the map is left then.
+            if (_isUse)
+            {
+                _content.EndUse();
+            }
+
             Release(_content.Layers);
         }
     }
@@ -207,12 +252,106 @@ internal sealed class PageMap : IDisposable
     }
 
     /// <summary>What all holders of a map share.</summary>
-    private sealed class Content(PageExtent[] extents)
+    private sealed class Content
     {
-        internal PageExtent[] Extents => extents;
+        /// <summary>Each is written to, and costs a fault.</summary>
+        private const int MaxZeroes = 64;
 
-        internal MemoryLayer[] Layers { get; } = [.. extents.Select(static extent => extent.Layer).Distinct()];
+        private readonly WeakReference? _parent;
+        private readonly MemoryLayer? _top;
+        private readonly PageBitmap? _zero;
+        private readonly Lazy<LoadPlan> _plan;
+        private readonly Lazy<MapDifference?> _difference;
+        private readonly Lock _lock = new();
 
-        internal Lazy<LoadPlan> Plan { get; } = new(() => LoadPlan.Make(extents, GuestMemory.MapThreshold));
+        /// <summary>Who wants to know when the last use ends. Guarded by the lock.</summary>
+        private Action? _watchers;
+        private PageMap? _kept;
+        private int _uses;
+
+        internal Content(PageExtent[] extents)
+        {
+            Extents = extents;
+            Layers = [.. extents.Select(static extent => extent.Layer).Distinct()];
+            _plan = new Lazy<LoadPlan>(() => LoadPlan.Make(extents, GuestMemory.MapThreshold));
+            _difference = new Lazy<MapDifference?>(FindDifference);
+        }
+
+        internal Content(PageExtent[] extents, PageMap parent, MemoryLayer top, PageBitmap zero)
+            : this(extents)
+        {
+            Content below = parent._content;
+            _parent = new WeakReference(below);
+            _top = top;
+            _zero = zero;
+
+            // What is ready for the parent is ready for the first machine from this map: for one generation, so that no chain of them lives on.
+            below.ReleaseParent();
+            _kept = below.IsWatched ? parent.Share() : null;
+        }
+
+        internal PageExtent[] Extents { get; }
+
+        internal MemoryLayer[] Layers { get; }
+
+        internal LoadPlan Plan => _plan.Value;
+
+        internal object? Parent => _parent?.Target;
+
+        private bool IsWatched
+        {
+            get
+            {
+                lock (_lock)
+                {
+                    return _watchers is not null;
+                }
+            }
+        }
+
+        internal void AddWatcher(Action watcher)
+        {
+            lock (_lock)
+            {
+                _watchers += watcher;
+            }
+        }
+
+        internal void RemoveWatcher(Action watcher)
+        {
+            lock (_lock)
+            {
+                _watchers -= watcher;
+            }
+        }
+
+        internal void BeginUse() => Interlocked.Increment(ref _uses);
+
+        internal void EndUse()
+        {
+            if (Interlocked.Decrement(ref _uses) == 0)
+            {
+                ReleaseParent();
+                Action? watchers;
+                lock (_lock)
+                {
+                    watchers = _watchers;
+                }
+
+                watchers?.Invoke();
+            }
+        }
+
+        internal void ReleaseParent() => Interlocked.Exchange(ref _kept, null)?.Dispose();
+
+        internal MapDifference? GetDifference(object parent) => Parent == parent ? _difference.Value : null;
+
+        private MapDifference? FindDifference()
+        {
+            int zeroes = _zero!.Count();
+            return zeroes > MaxZeroes
+                ? null
+                : new MapDifference([.. Extents.Where(extent => extent.Layer == _top)], zeroes == 0 ? null : _zero);
+        }
     }
 }

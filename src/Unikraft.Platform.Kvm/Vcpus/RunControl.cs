@@ -428,7 +428,8 @@ internal sealed class RunControl : IMachineControl
             long start = _clock.TimeProvider.GetTimestamp();
             while (!cut.IsOver && _clock.TimeProvider.GetElapsedTime(start) < s_spinning)
             {
-                Thread.SpinWait(32);
+                // The one that is waited for may be waiting for this very processor.
+                Thread.Yield();
             }
         }
         finally

@@ -332,7 +332,7 @@ internal sealed class CheckpointStore(
         {
             throw new PlatformException(
                 PlatformErrorCode.TimedOut,
-                $"Operation timed out: checkpoint '{checkpoint.Identity.Name}' is in state 'starting', not 'checkpoint'");
+                $"Operation timed out: checkpoint '{checkpoint.Identity.Name}' is in state '{CheckpointState.Starting.ToText()}', not '{CheckpointState.Ready.ToText()}'");
         }
     }
 

@@ -154,10 +154,10 @@ internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDispos
             : throw new PlatformException(
                 PlatformErrorCode.WrongState,
                 $"Failed to create instance from checkpoint: checkpoint '{Identity.Name}' "
-                + (_state.IsDisposed ? "was deleted" : "is in state 'starting', wait until it is ready"));
+                + (_state.IsDisposed ? "was deleted" : $"is in state '{CheckpointState.Starting.ToText()}', wait until it is ready"));
     }
 
-    public void CountLoad() => _state.CountLoad();
+    public void CountLoads(int count) => _state.CountLoads(count);
 
     /// <summary>Gives up a capture that is under way, waits for its end, and lets go of the snapshot.</summary>
     public async Task DeleteAsync()

@@ -129,11 +129,11 @@ internal sealed class StoredState(CloneSource source, bool? wasRunning = null) :
         }
     }
 
-    public void CountLoad()
+    public void CountLoads(int count)
     {
         lock (_lock)
         {
-            _loadCount++;
+            _loadCount += count;
         }
     }
 

@@ -12,10 +12,14 @@ internal static class ConfigurationPatch
         IEnumerable<PatchOperation> operations,
         HypervisorInfo hypervisor)
     {
-        InstanceConfiguration patched = operations.Aggregate(configuration, Apply);
+        InstanceConfiguration patched = configuration.After(operations);
         CreateInstanceRules.RequireBootable(patched.MemoryMb, patched.Vcpus, patched.Args, patched.Env, hypervisor);
         return patched;
     }
+
+    /// <summary>The same of operations that were found to be allowed.</summary>
+    public static InstanceConfiguration After(this InstanceConfiguration configuration, IEnumerable<PatchOperation> operations) =>
+        operations.Aggregate(configuration, Apply);
 
     /// <summary>The policies after some operations; those that concern something else are passed over.</summary>
     /// <exception cref="InvalidRequestException">One of them is not allowed.</exception>

@@ -14,6 +14,6 @@ internal interface IInstanceSource
     /// <exception cref="PlatformException">No instance can be made from it, not yet or not any more.</exception>
     Blueprint Load();
 
-    /// <summary>Notes that an instance was made from it.</summary>
-    void CountLoad();
+    /// <summary>Notes that instances were made from it, or with a negative number that they have come to nothing.</summary>
+    void CountLoads(int count);
 }

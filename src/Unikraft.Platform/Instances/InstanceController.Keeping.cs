@@ -58,6 +58,8 @@ internal sealed partial class InstanceController : IKeptResource
                     last.Fault)),
             _ => null,
         };
+        _status.Updates = [.. (record.Updates ?? []).Select(update => update.ToOperation(data))];
+        Updates.Apply();
         _status.Publish();
         Func<Task>? delete = record.Run is null ? null : BeginDeleteOnStop();
         if (delete is not null)
@@ -90,17 +92,13 @@ internal sealed partial class InstanceController : IKeptResource
             InstanceRun? run = _status.Run;
             PastRun? last = _status.Last;
             bool isRestarting = _status.Restart is not null && !(run is not null && _status.IsHealthy(run));
-            // What waits for the next boot is what it boots with, once the run is over with the process.
-            InstanceConfiguration configuration = Snapshots.KeptAs is null && !_status.Updates.IsEmpty
-                ? _status.Configuration.Apply(_status.Updates, _platform.Hypervisor.Info)
-                : _status.Configuration;
             (IReadOnlyList<VolumeMountRecord> volumes, IReadOnlyList<RomMount> roms) = _platform.Volumes.Save(_identity.Uuid);
             return new InstanceRecord
             {
                 Name = _identity.Name,
                 CreatedAt = _identity.CreatedAt,
                 Order = _identity.Order,
-                Configuration = configuration.ToRecord(data),
+                Configuration = _status.Configuration.ToRecord(data),
                 Lineage = data.KeepLineage(Snapshots.HistoryLocked),
                 Tags = metadata.Tags,
                 DeleteLock = metadata.DeleteLock,
@@ -142,6 +140,7 @@ internal sealed partial class InstanceController : IKeptResource
                 LogEnd = data.Logs.RecordEnd(_identity.Uuid),
                 Volumes = volumes,
                 Roms = roms,
+                Updates = _status.Updates.IsEmpty ? null : [.. _status.Updates.Select(update => UpdateRecord.Of(update, data))],
             };
         }
     }

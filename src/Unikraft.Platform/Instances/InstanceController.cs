@@ -139,17 +139,23 @@ internal sealed partial class InstanceController
         cancellationToken.ThrowIfCancellationRequested();
         using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.StopActivity, _identity);
         InstanceRun? run;
-        bool drains, isIdle;
+        bool drains, isIdle, wasStandby;
         lock (_status.Sync)
         {
             _status.ThrowIfClosed();
             drains = plan.DrainTimeout > TimeSpan.Zero && InstanceLifecycle.Allows(_status.State, InstanceOperation.Drain);
             run = drains ? NoteDrain(initiator, plan) : NoteStop(initiator, plan);
             isIdle = Connections.Connections.Active == 0;
-            if (_status.State == InstanceState.Standby)
+            wasStandby = _status.State == InstanceState.Standby;
+            if (wasStandby)
             {
                 _status.Transition(InstanceTrigger.StopRequested);
             }
+        }
+
+        if (wasStandby)
+        {
+            await _platform.Volumes.OnStoppedAsync(_identity.Uuid).ConfigureAwait(false);
         }
 
         if (run is not null)
@@ -588,6 +594,7 @@ internal sealed partial class InstanceController
         }
 
         await DisposeAsync(run.Machine).ConfigureAwait(false);
+        _platform.Volumes.OnEnded(_identity.Uuid);
         run.TornDown.SetResult();
         if (delete is not null)
         {

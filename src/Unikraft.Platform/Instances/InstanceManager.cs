@@ -151,6 +151,15 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
+        if (platform.Data is { } data)
+        {
+            // What it is to boot outlives the host, as what it was created with does.
+            foreach (PatchOperation.SetImage set in operations.OfType<PatchOperation.SetImage>().Where(static set => set.Image is not null))
+            {
+                await data.Images.KeepAsync(set.Image, cancellationToken).ConfigureAwait(false);
+            }
+        }
+
         if (!found.Updates.TryPatch(operations))
         {
             throw instances.NotFound(instance);
@@ -257,6 +266,7 @@ internal sealed class InstanceManager(
         (IInstanceSource? stored, Retention.Use? load) = BeginLoad(request);
         using Retention.Use? scopeOfLoad = load;
         List<Creation> creations = [];
+        bool isPublished = false;
         Activity? activity = null;
         try
         {
@@ -290,10 +300,16 @@ internal sealed class InstanceManager(
 
             cancellationToken.ThrowIfCancellationRequested();
             Publish(creations, stored, load);
+            isPublished = true;
             await platform.CommitAsync().ConfigureAwait(false);
         }
         catch
         {
+            if (isPublished)
+            {
+                RevokeLoad(stored, load, creations.Count);
+            }
+
             await UndoAsync(creations).ConfigureAwait(false);
             throw;
         }
@@ -321,6 +337,7 @@ internal sealed class InstanceManager(
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
+            RevokeLoad(stored, load, creations.Count);
             await UndoAsync(creations).ConfigureAwait(false);
             await platform.TryCommitAsync().ConfigureAwait(false);
             throw;
@@ -406,11 +423,21 @@ internal sealed class InstanceManager(
             }
 
             load?.Succeed();
+            stored?.CountLoads(creations.Count);
             foreach (Creation creation in creations)
             {
-                stored?.CountLoad();
                 creation.Instance!.Publish();
             }
+        }
+    }
+
+    // Nobody has loaded what nothing has come of.
+    private void RevokeLoad(IInstanceSource? stored, Retention.Use? load, int count)
+    {
+        lock (platform.Data?.Gate ?? new Lock())
+        {
+            stored?.CountLoads(-count);
+            load?.Revoke();
         }
     }
 

@@ -48,7 +48,7 @@ internal sealed class InstanceUpdates(InstanceStatus status, ConnectionGate conn
     {
         if (status is { Run: null, HasSnapshot: false, Updates.IsEmpty: false })
         {
-            status.Configuration = status.Configuration.Apply(status.Updates, hypervisor);
+            status.Configuration = status.Configuration.After(status.Updates);
             status.Updates = [];
         }
     }

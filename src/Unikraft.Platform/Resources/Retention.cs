@@ -193,11 +193,12 @@ internal sealed class Retention(
         }
     }
 
-    private void Leave(bool resetsTime)
+    private (long? Before, long? After) Leave(bool resetsTime)
     {
         lock (_lock)
         {
             _users--;
+            long? before = _unusedSince;
             if (resetsTime && _unusedSince is not null)
             {
                 _unusedSince = platform.TimeProvider.GetTimestamp();
@@ -205,6 +206,22 @@ internal sealed class Retention(
             }
 
             Arm();
+            return (before, _unusedSince);
+        }
+    }
+
+    private void Revoke(long? before, long? after)
+    {
+        lock (_lock)
+        {
+            // Somebody else may have used it since.
+            if (!_isOver && _unusedSince == after)
+            {
+                _unusedSince = before;
+                Arm();
+            }
+
+            Changed?.Invoke();
         }
     }
 
@@ -286,11 +303,27 @@ internal sealed class Retention(
     /// <summary>A use of the resource. It ends when it is disposed of, if it has not succeeded before.</summary>
     internal sealed class Use(Retention retention) : IDisposable
     {
-        private Retention? _retention = retention;
+        private (long? Before, long? After) _success;
+        private bool _isOver;
 
         /// <summary>Ends the use, from which on the time of the resource counts anew.</summary>
-        public void Succeed() => Interlocked.Exchange(ref _retention, null)?.Leave(resetsTime: true);
+        public void Succeed()
+        {
+            if (!Interlocked.Exchange(ref _isOver, true))
+            {
+                _success = retention.Leave(resetsTime: true);
+            }
+        }
 
-        public void Dispose() => Interlocked.Exchange(ref _retention, null)?.Leave(resetsTime: false);
+        /// <summary>After it has succeeded: what it was for has come to nothing, and the time counts from where it did.</summary>
+        public void Revoke() => retention.Revoke(_success.Before, _success.After);
+
+        public void Dispose()
+        {
+            if (!Interlocked.Exchange(ref _isOver, true))
+            {
+                retention.Leave(resetsTime: false);
+            }
+        }
     }
 }

@@ -134,7 +134,7 @@ internal sealed partial class DataDirectory
             _files.DeleteIfPossible(name);
         }
 
-        Images.Collect(resources.SelectMany(static entry => entry.Record.Configuration.Image.Digests));
+        Images.Collect(resources.SelectMany(static entry => entry.Record.ImageDigests));
         foreach (Guid snapshot in _snapshots.List().Where(id => _snapshotRecords.GetValueOrDefault(id) == 0))
         {
             lock (_lock)

@@ -68,7 +68,7 @@ internal sealed partial class DataDirectory
                 }
 
                 ResourceRecord record = RecordSerializer.Decode(key.Kind, state.Payload.Span);
-                foreach (string digest in record.Configuration.Image.Digests)
+                foreach (string digest in record.ImageDigests)
                 {
                     (images.TryGetValue(digest, out List<Guid>? users) ? users : images[digest] = []).Add(key.Uuid);
                 }

@@ -32,6 +32,10 @@ internal abstract record ResourceRecord
     public Guid? Snapshot { get; init; }
 
     public OriginRecord? Origin { get; init; }
+
+    /// <summary>The contents of images that are kept for it.</summary>
+    [JsonIgnore]
+    public virtual IEnumerable<string> ImageDigests => Configuration.Image.Digests;
 }
 
 internal sealed record ConfigurationRecord(ImageRecord Image, int Vcpus, int MemoryMb, IReadOnlyList<string> Args, IReadOnlyDictionary<string, string> Env);
@@ -87,6 +91,13 @@ internal sealed record InstanceRecord : ResourceRecord
     public IReadOnlyList<VolumeMountRecord> Volumes { get; init; } = [];
 
     public IReadOnlyList<RomMount> Roms { get; init; } = [];
+
+    /// <summary>What waits for it to boot its image; <see langword="null"/> when nothing does.</summary>
+    public IReadOnlyList<UpdateRecord>? Updates { get; init; }
+
+    [JsonIgnore]
+    public override IEnumerable<string> ImageDigests =>
+        base.ImageDigests.Concat((Updates ?? []).SelectMany(static update => update.Image?.Digests ?? []));
 }
 
 /// <param name="Volume">The volume.</param>
@@ -204,7 +215,8 @@ internal sealed partial class RecordSerializer : JsonSerializerContext
     private static bool AreUsable(InstanceRecord record) =>
         record.Volumes.All(static mount => mount is { At: not null, Slot: >= 0 and < MachineDisk.VolumeSlots, Pending: null or Platform.VolumeUpdate.Attach or Platform.VolumeUpdate.Detach })
         && record.Roms.All(static rom => rom is { Name: not null, Path: not null, At: not null, Slot: >= MachineDisk.VolumeSlots and < MachineDisk.Slots })
-        && record.Volumes.Select(static mount => mount.Slot).Concat(record.Roms.Select(static rom => rom.Slot)).Distinct().Count() == record.Volumes.Count + record.Roms.Count;
+        && record.Volumes.Select(static mount => mount.Slot).Concat(record.Roms.Select(static rom => rom.Slot)).Distinct().Count() == record.Volumes.Count + record.Roms.Count
+        && record.Updates?.All(static update => update is { IsUsable: true }) != false;
 
     private static bool IsUsable(ResourceRecord? record) =>
         record is { Name.Length: > 0, Configuration: { Image.Name.Length: > 0, Vcpus: > 0, MemoryMb: > 0, Args: not null, Env: not null }, Tags: not null }

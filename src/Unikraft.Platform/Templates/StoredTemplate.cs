@@ -138,7 +138,7 @@ internal sealed class StoredTemplate : IInstanceSource, IKeptResource, IDisposab
                 $"Failed to create instance from template: template '{Identity.Name}' was deleted");
     }
 
-    public void CountLoad() => _state.CountLoad();
+    public void CountLoads(int count) => _state.CountLoads(count);
 
     public void Dispose()
     {

@@ -290,6 +290,11 @@ internal sealed partial class VolumeCatalog
             roms = [.. volumes.Roms];
         }
 
+        if (mounts.Length + roms.Length == 0)
+        {
+            return null;
+        }
+
         RequireBlocks(mounts, purpose);
         List<SnapshotVolume> parts = [];
         try
@@ -438,6 +443,37 @@ internal sealed partial class VolumeCatalog
         if (givenBack is not null && volumes?.Status?.Invoke().State == InstanceState.Stopped)
         {
             await givenBack.WaitAsync(cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>The machine of an instance has ended, which may have had no volumes: what waits for that is done in the background.</summary>
+    public void OnEnded(Guid instance)
+    {
+        bool waits;
+        lock (_lock)
+        {
+            waits = !_isFrozen && _instances.TryGetValue(instance, out InstanceVolumes? volumes) && volumes.Mounts.Exists(static mount => mount.Pending is not null);
+        }
+
+        if (waits)
+        {
+            Begin(() => OnStoppedAsync(instance));
+        }
+    }
+
+    /// <summary>An instance has stopped without a machine that would say so: what waits for that is done.</summary>
+    public async Task OnStoppedAsync(Guid instance)
+    {
+        await SettleAsync(instance, CancellationToken.None).ConfigureAwait(false);
+        InstanceVolumes? volumes;
+        lock (_lock)
+        {
+            volumes = _instances.TryGetValue(instance, out InstanceVolumes? found) && found.InUse is null ? found : null;
+        }
+
+        if (volumes is not null && IsFree(volumes))
+        {
+            await ApplyPendingAsync(volumes, detach: true).ConfigureAwait(false);
         }
     }
 
@@ -653,7 +689,8 @@ internal sealed partial class VolumeCatalog
     {
         lock (_lock)
         {
-            return volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance);
+            // Not one that the instance does not have, either: its snapshot may be of another instance, whose volume is nobody's business.
+            return volume.Mounts.Count > 0 && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance);
         }
     }
 

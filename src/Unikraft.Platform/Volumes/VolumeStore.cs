@@ -185,11 +185,14 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
 
     public IReadOnlyList<Volume> ListTemplates() => List(templates: true);
 
-    private static void RequireUnused(StoredVolume volume, string what)
+    private void RequireUnused(StoredVolume volume, string what)
     {
-        if (volume.IsOpen)
+        // Memory that an instance continues from knows the disk as it was.
+        if (volume.IsOpen || volume.Mounts.Exists(mount => mount.Pending != VolumeUpdate.Attach && !Catalog.IsFree(mount.Owner.Identity.Uuid)))
         {
-            throw new VolumeBusyException(volume.Identity.Uuid, $"Cannot {what} the {volume.Title}: an instance uses it. Stop that first");
+            throw new VolumeBusyException(
+                volume.Identity.Uuid,
+                $"Cannot {what} the {volume.Title}: an instance uses it, or continues with it from a snapshot. Stop that first");
         }
     }
 

@@ -48,12 +48,14 @@ public sealed class ImageFilesTests : IDisposable
     }
 
     [Theory]
-    [InlineData(false, false)]
-    [InlineData(true, false)]
-    [InlineData(false, true)]
-    public async Task An_oci_layout_has_kernel_initrd_arguments_and_environment(bool isTar, bool isCompressed)
+    [InlineData(false, false, false)]
+    [InlineData(true, false, false)]
+    [InlineData(false, true, false)]
+    [InlineData(false, false, true)]
+    [InlineData(true, true, true)]
+    public async Task An_oci_layout_has_kernel_initrd_arguments_and_environment(bool isTar, bool isCompressed, bool isTyped)
     {
-        WriteLayout(isCompressed);
+        WriteLayout(isCompressed, isTyped);
         string path = _folder;
         if (isTar)
         {
@@ -141,7 +143,16 @@ public sealed class ImageFilesTests : IDisposable
         return stream.ToArray();
     }
 
-    private void WriteLayout(bool isCompressed)
+    [Fact]
+    public async Task A_layer_of_an_unknown_kind_is_refused_and_not_left_out()
+    {
+        WriteLayout(isCompressed: false, isTyped: true, "application/vnd.unikraft.modules.v1");
+        ImageException error = await Assert.ThrowsAsync<ImageException>(() => GuestImage.FromFile(_folder).ReadContentAsync().AsTask());
+        Assert.Equal(ImageError.Malformed, error.Error);
+        Assert.Contains("application/vnd.unikraft.modules.v1", error.Message, StringComparison.Ordinal);
+    }
+
+    private void WriteLayout(bool isCompressed, bool isTyped = false, string furtherType = "application/vnd.unikraft.rom.v1")
     {
         Directory.CreateDirectory(Path.Combine(_folder, "blobs", "sha256"));
         File.WriteAllText(Path.Combine(_folder, "oci-layout"), """{"imageLayoutVersion":"1.0.0"}""");
@@ -151,14 +162,20 @@ public sealed class ImageFilesTests : IDisposable
             """{"architecture":"amd64","os":"qemu","config":{"Entrypoint":["/server"],"Cmd":["--port","80"],"Env":["A=b=c"]}}"""));
         string kernelLayer = Add(isCompressed ? Compress(kernel) : kernel);
         string initrdLayer = Add(isCompressed ? Compress(initrd) : initrd);
+        object[] typed =
+        [
+            new { digest = Add("a rom"u8.ToArray()), mediaType = furtherType },
+            new { digest = kernelLayer, mediaType = "application/vnd.unikraft.kernel.v1" },
+            new { digest = initrdLayer, mediaType = "application/vnd.unikraft.initrd.v1" },
+        ];
         string manifest = Add(JsonSerializer.SerializeToUtf8Bytes(new Dictionary<string, object>
         {
             ["config"] = new { digest = configuration },
-            ["layers"] = new object[]
-            {
+            ["layers"] = isTyped ? typed :
+            [
                 new { digest = kernelLayer, annotations = new Dictionary<string, string> { ["org.unikraft.kernel.image"] = "/unikraft/bin/kernel" } },
                 new { digest = initrdLayer, annotations = new Dictionary<string, string> { ["org.unikraft.kernel.initrd"] = "/unikraft/bin/initrd" } },
-            },
+            ],
         }));
         string inner = Add(JsonSerializer.SerializeToUtf8Bytes(new
         {

@@ -22,11 +22,23 @@ public sealed record ModelBoot(
     /// <summary>The guest that crashes as soon as it runs.</summary>
     public const string Crash = "crash";
 
+    /// <summary>The guest that keeps records on a volume.</summary>
+    public const string Store = "kv";
+
     /// <summary>A counter as it is created.</summary>
     public static ModelBoot OfCounter { get; } = Of(Counter, "--period-ms", "0");
 
     /// <summary>A crash as it is created.</summary>
     public static ModelBoot OfCrash { get; } = Of(Crash, "div0");
+
+    /// <summary>A store as it is created.</summary>
+    public static ModelBoot OfStore { get; } = Of(Store);
+
+    /// <summary>Whether the guest ticks.</summary>
+    public bool Counts => string.Equals(Image, Counter, StringComparison.Ordinal);
+
+    /// <summary>Whether the guest keeps records.</summary>
+    public bool Stores => string.Equals(Image, Store, StringComparison.Ordinal);
 
     /// <summary>Whether the guest crashes as soon as it runs.</summary>
     public bool Crashes => string.Equals(Image, Crash, StringComparison.Ordinal);

@@ -21,14 +21,36 @@ public readonly record struct ModelCommand(ModelOperation Operation, ModelInterr
         ModelOperation.Tick, ModelOperation.Tick, ModelOperation.Mark, ModelOperation.Exit, ModelOperation.Fork,
         ModelOperation.Delete, ModelOperation.DeleteCheckpoint, ModelOperation.DeleteTemplate,
         ModelOperation.Patch, ModelOperation.Patch, ModelOperation.Patch, ModelOperation.BadPatch,
-        ModelOperation.Refuse, ModelOperation.Log, ModelOperation.Wait, ModelOperation.Wait, ModelOperation.Wait,
+        ModelOperation.Refuse, ModelOperation.Log, ModelOperation.Wait, ModelOperation.Wait, ModelOperation.Wait, ModelOperation.WaitFor,
+    ];
+
+    private static readonly ModelOperation[] WithVolumes =
+    [
+        .. Weighted,
+        ModelOperation.CreateStore, ModelOperation.CreateStore, ModelOperation.CreateStore, ModelOperation.Put, ModelOperation.Put, ModelOperation.Put,
+        ModelOperation.Get, ModelOperation.Get, ModelOperation.CreateVolume, ModelOperation.CreateVolume, ModelOperation.CreateVolume,
+        ModelOperation.CloneVolume, ModelOperation.Attach, ModelOperation.Attach, ModelOperation.Attach, ModelOperation.Detach, ModelOperation.Detach,
+        ModelOperation.Resize, ModelOperation.ConvertVolume, ModelOperation.DeleteVolume, ModelOperation.PatchVolume,
+    ];
+
+    private static readonly ModelOperation[] WithRestarts =
+    [
+        .. Weighted,
+        ModelOperation.RestartHost, ModelOperation.RestartHost,
     ];
 
     /// <summary>Makes a script.</summary>
     /// <param name="seed">The seed.</param>
     /// <param name="length">How many commands.</param>
-    public static IReadOnlyList<ModelCommand> Generate(ulong seed, int length)
+    /// <param name="scope">What the commands are about.</param>
+    public static IReadOnlyList<ModelCommand> Generate(ulong seed, int length, ModelScope scope = ModelScope.Instances)
     {
+        ModelOperation[] weighted = scope switch
+        {
+            ModelScope.Volumes => WithVolumes,
+            ModelScope.Restarts => WithRestarts,
+            _ => Weighted,
+        };
         Dice dice = new(seed);
         ModelCommand[] script = new ModelCommand[length];
         for (int i = 0; i < length; i++)
@@ -39,7 +61,7 @@ public readonly record struct ModelCommand(ModelOperation Operation, ModelInterr
                 1 => ModelInterruption.Fail,
                 _ => ModelInterruption.None,
             };
-            script[i] = new ModelCommand(Weighted[dice.Next(Weighted.Length)], interruption, dice.Next(1000), dice.Next(1_000_000));
+            script[i] = new ModelCommand(weighted[dice.Next(weighted.Length)], interruption, dice.Next(1000), dice.Next(1_000_000));
         }
 
         return script;

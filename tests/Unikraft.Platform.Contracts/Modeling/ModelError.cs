@@ -29,4 +29,13 @@ public enum ModelError
 
     /// <summary>The backend failed.</summary>
     Failed,
+
+    /// <summary>The licence does not include it.</summary>
+    License,
+
+    /// <summary>A volume is in use.</summary>
+    Busy,
+
+    /// <summary>It took too long.</summary>
+    TimedOut,
 }

@@ -19,4 +19,10 @@ public sealed record ModelHost(
 
     /// <summary>The longest that an instance drains, under virtual time.</summary>
     public static readonly TimeSpan MaxDrainTimeout = TimeSpan.FromSeconds(30);
+
+    /// <summary>The licence of the platform, if it has one.</summary>
+    public PlatformLicense? License { get; init; }
+
+    /// <summary>Ends the platform, or kills it when the argument says so, and begins another one on what it has kept; if anything is kept.</summary>
+    public Func<bool, Task<ModelHost>>? Restart { get; init; }
 }

@@ -33,11 +33,20 @@ public sealed class ModelInstance : ModelResource
     /// <summary>What its guest has in memory, while it is up.</summary>
     public ModelMemory Live { get; set; } = ModelMemory.Fresh;
 
-    /// <summary>What the next start continues from.</summary>
-    public ModelMemory Snapshot { get; set; } = ModelMemory.Fresh;
+    /// <summary>What the next start continues from; <see langword="null"/> for the image.</summary>
+    public ModelSnapshot? Snapshot { get; set; }
 
-    /// <summary>Whether there is such a snapshot.</summary>
-    public bool HasSnapshot { get; set; }
+    /// <summary>What it has continued from in the run under way, if that outlives the host.</summary>
+    public ModelSnapshot? Resumed { get; set; }
+
+    /// <summary>Whether it is stopped and its next start boots the image.</summary>
+    public bool IsFree => State == InstanceState.Stopped && Snapshot is null;
+
+    /// <summary>Its volumes, those that it will have included.</summary>
+    public IList<ModelMount> Mounts { get; } = [];
+
+    /// <summary>Whether it has a ROM.</summary>
+    public bool HasRom { get; set; }
 
     /// <summary>How often it was started.</summary>
     public int Starts { get; set; }

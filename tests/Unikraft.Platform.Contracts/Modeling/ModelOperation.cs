@@ -80,4 +80,43 @@ public enum ModelOperation
 
     /// <summary>Lets time pass.</summary>
     Wait,
+
+    /// <summary>Waits for an instance to come into a state, for a time that passes.</summary>
+    WaitFor,
+
+    /// <summary>Ends the platform, or kills it, and begins another one on what it has kept.</summary>
+    RestartHost,
+
+    /// <summary>Creates an instance that keeps records on a volume.</summary>
+    CreateStore,
+
+    /// <summary>Has such an instance write a record.</summary>
+    Put,
+
+    /// <summary>Has such an instance tell its last record, and compare its memory with its volume.</summary>
+    Get,
+
+    /// <summary>Creates a volume.</summary>
+    CreateVolume,
+
+    /// <summary>Clones a volume.</summary>
+    CloneVolume,
+
+    /// <summary>Attaches a volume to an instance.</summary>
+    Attach,
+
+    /// <summary>Detaches a volume from an instance.</summary>
+    Detach,
+
+    /// <summary>Gives a volume another size.</summary>
+    Resize,
+
+    /// <summary>Turns a volume into a template.</summary>
+    ConvertVolume,
+
+    /// <summary>Deletes a volume.</summary>
+    DeleteVolume,
+
+    /// <summary>Patches a volume.</summary>
+    PatchVolume,
 }

@@ -20,8 +20,14 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     /// <summary>The templates by name.</summary>
     public SortedDictionary<string, ModelTemplate> Templates { get; } = new(StringComparer.Ordinal);
 
-    /// <summary>How often something has reached running.</summary>
-    public int Starts { get; private set; }
+    /// <summary>The volumes that belong to nobody, by name.</summary>
+    public SortedDictionary<string, ModelVolume> Volumes { get; } = new(StringComparer.Ordinal);
+
+    /// <summary>How often every instance that there ever was has reached running, by name.</summary>
+    public SortedDictionary<string, int> StartsOf { get; } = new(StringComparer.Ordinal);
+
+    /// <summary>What instances have come into.</summary>
+    public IList<ModelEvent> Events { get; } = [];
 
     private int Allocated => Instances.Count + Checkpoints.Count + Templates.Count;
 
@@ -32,6 +38,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     public void Add(string name, ModelInstance instance, bool start)
     {
         Instances.Add(name, instance);
+        StartsOf.Add(name, 0);
         instance.UnusedSince = Now;
         if (start)
         {
@@ -39,14 +46,33 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
         }
     }
 
-    /// <summary>A branch, load or clone continues from a memory.</summary>
+    /// <summary>What a branch, checkpoint or template is made of.</summary>
     public static ModelInstance CloneOf(ModelInstance source) => new()
     {
         Boot = source.Boot,
-        Snapshot = source.IsUp ? source.Live : source.Snapshot,
-        HasSnapshot = source.IsUp || source.HasSnapshot,
+        Snapshot = SnapshotOf(source),
+        HasRom = source.HasRom,
         History = source.History,
     };
+
+    /// <summary>A branch, load or clone, with volumes of its own.</summary>
+    /// <param name="contents">What it is made of.</param>
+    public static ModelInstance Made(ModelInstance contents)
+    {
+        ModelInstance made = new()
+        {
+            Boot = contents.Boot,
+            Snapshot = contents.Snapshot,
+            HasRom = contents.HasRom,
+            History = contents.History,
+        };
+        foreach (ModelMount mount in contents.Snapshot?.Mounts ?? [])
+        {
+            made.Mounts.Add(mount.Copy());
+        }
+
+        return made;
+    }
 
     /// <summary>Whether an instance can be branched, checkpointed or converted.</summary>
     public static ModelError CanClone(ModelInstance instance) =>
@@ -56,6 +82,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     public void Checkpoint(string name, ModelInstance source, TimeSpan? autokill)
     {
         ModelInstance clone = CloneOf(source);
+        Keep(clone.Snapshot);
         Checkpoints.Add(name, new ModelCheckpoint(clone) { UnusedSince = Now, Autokill = autokill });
         source.History = [name, .. source.History];
     }
@@ -71,14 +98,100 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     public void Convert(string name)
     {
         ModelInstance instance = Instances[name];
-        Templates.Add(name, new ModelTemplate(CloneOf(instance))
+        ModelInstance clone = CloneOf(instance);
+        Keep(clone.Snapshot);
+        Templates.Add(name, new ModelTemplate(clone)
         {
             Tags = instance.Tags,
             IsLocked = instance.IsLocked,
             Autokill = instance.Autokill,
             UnusedSince = Now,
         });
-        Instances.Remove(name);
+
+        // Volumes that nobody else has become those of the template.
+        foreach (ModelMount mount in instance.Mounts.Where(mount => mount.IsThere && mount.Volume.Name is not null && IsOnlyIn(mount.Volume, instance)))
+        {
+            Volumes.Remove(mount.Volume.Name!);
+        }
+
+        Remove(name);
+    }
+
+    /// <summary>What somebody may continue from is kept.</summary>
+    public static void Keep(ModelSnapshot? snapshot)
+    {
+        if (snapshot is not null)
+        {
+            snapshot.IsKept = true;
+        }
+    }
+
+    /// <summary>What instances have a volume.</summary>
+    public IEnumerable<(string Name, ModelInstance Instance, ModelMount Mount)> MountsOf(ModelVolume volume) =>
+        from entry in Instances
+        from mount in entry.Value.Mounts
+        where mount.Volume == volume
+        select (entry.Key, entry.Value, mount);
+
+    /// <summary>The state of a volume.</summary>
+    public VolumeState StateOf(ModelVolume volume) => volume.IsTemplate ? VolumeState.Template
+        : MountsOf(volume).Any(static use => use.Mount.IsThere && use.Instance.State != InstanceState.Stopped) ? VolumeState.Mounted
+        : MountsOf(volume).Any(static use => use.Mount.IsThere) ? VolumeState.Idle
+        : VolumeState.Available;
+
+    /// <summary>Whether an instance may have a volume besides those that have it.</summary>
+    public ModelError CanAttach(ModelVolume volume, bool isReadOnly) => volume.IsTemplate ? ModelError.Invalid
+        : MountsOf(volume).Any(use => !use.Mount.IsReadOnly || !isReadOnly) ? ModelError.Busy
+        : ModelError.None;
+
+    /// <summary>Whether an instance uses a volume, or continues with it.</summary>
+    public bool IsUsed(ModelVolume volume) => MountsOf(volume).Any(static use => use.Mount.IsThere && !use.Instance.IsFree);
+
+    /// <summary>A volume is attached to an instance.</summary>
+    public static void Attach(ModelInstance instance, ModelVolume volume, string at, bool isReadOnly) =>
+        instance.Mounts.Add(new ModelMount(volume, at, isReadOnly) { Pending = instance.IsFree ? null : VolumeUpdate.Attach });
+
+    /// <summary>A volume is detached from an instance.</summary>
+    public static void Detach(ModelInstance instance, ModelMount mount)
+    {
+        if (instance.IsFree || !mount.IsThere)
+        {
+            instance.Mounts.Remove(mount);
+        }
+        else
+        {
+            mount.Pending = VolumeUpdate.Detach;
+        }
+    }
+
+    /// <summary>A start of an instance was begun, whether it succeeds or not: what waits for it is done.</summary>
+    public static void ApplyUpdates(ModelInstance instance)
+    {
+        foreach (ModelMount mount in instance.Mounts.Where(static mount => mount.Pending is not null).ToArray())
+        {
+            if (!mount.IsThere)
+            {
+                mount.Pending = null;
+            }
+            else if (instance.Snapshot?.Memory is null)
+            {
+                instance.Mounts.Remove(mount);
+            }
+        }
+    }
+
+    /// <summary>The host ends, and another one goes on with what was kept.</summary>
+    public void RestartHost()
+    {
+        foreach ((string name, ModelInstance instance) in Instances.ToArray())
+        {
+            if (instance.IsUp)
+            {
+                EndRestarts(instance);
+                instance.Snapshot = instance.Resumed;
+                End(name, instance, instance.State == InstanceState.Draining ? "FUP--" : "F-P--", InstanceState.Stopped);
+            }
+        }
     }
 
     /// <summary>What an instance boots with when the changes that wait are in effect.</summary>
@@ -141,8 +254,12 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
         }
         else
         {
-            instance.State = InstanceState.Stopped;
+            Enter(name, instance, InstanceState.Stopped);
             instance.UnusedSince ??= Now;
+            if (instance.IsFree)
+            {
+                ApplyUpdates(instance);
+            }
         }
     }
 
@@ -157,7 +274,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
         }
 
         EndRestarts(instance);
-        instance.State = InstanceState.Draining;
+        Enter(name, instance, InstanceState.Draining);
         instance.DrainDue = Min(instance.DrainDue, Now + timeout);
     }
 
@@ -280,6 +397,34 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     public int? RestartAttemptOf(ModelInstance instance) =>
         instance.IsUp && Now - instance.RunningSince >= Healthy ? null : instance.RestartAttempt;
 
+    /// <summary>An instance is gone.</summary>
+    /// <param name="name">Its name.</param>
+    public void Remove(string name)
+    {
+        Instances.Remove(name);
+        Events.Add(new ModelEvent(name, State: null, Now));
+    }
+
+    private static ModelSnapshot? SnapshotOf(ModelInstance source)
+    {
+        if (source.IsUp)
+        {
+            return new ModelSnapshot(source.Live, [.. source.Mounts.Where(static mount => mount.IsThere)]);
+        }
+
+        return source.Snapshot is null && (source.Mounts.Any(static mount => mount.IsThere) || source.HasRom)
+            ? new ModelSnapshot(memory: null, [.. source.Mounts.Where(static mount => mount.IsThere)])
+            : source.Snapshot;
+    }
+
+    private bool IsOnlyIn(ModelVolume volume, ModelInstance instance) => MountsOf(volume).All(use => use.Instance == instance);
+
+    private void Enter(string name, ModelInstance instance, InstanceState state)
+    {
+        instance.State = state;
+        Events.Add(new ModelEvent(name, state, Now));
+    }
+
     private static TimeSpan? Min(TimeSpan? one, TimeSpan? other) => one is null || other < one ? other : one;
 
     private static void EndRestarts(ModelInstance instance)
@@ -291,7 +436,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     // What waits for a boot of the image is in effect when the next start is one.
     private void Update(ModelInstance instance)
     {
-        if (!instance.IsUp && !instance.HasSnapshot)
+        if (!instance.IsUp && instance.Snapshot is null)
         {
             instance.Boot = BootAfterUpdates(instance);
             instance.Updates = [];
@@ -302,7 +447,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     {
         foreach (string name in Instances.Where(entry => entry.Value == resource).Select(entry => entry.Key).ToArray())
         {
-            Instances.Remove(name);
+            Remove(name);
         }
 
         foreach (string name in Checkpoints.Where(entry => entry.Value == resource).Select(entry => entry.Key).ToArray())
@@ -318,14 +463,16 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
 
     private void Run(string name, ModelInstance instance)
     {
-        instance.State = InstanceState.Running;
+        Enter(name, instance, InstanceState.Running);
         instance.Starts++;
-        Starts++;
+        StartsOf[name]++;
         instance.UnusedSince = null;
         instance.RunningSince = Now;
         instance.IdleSince = Now;
-        instance.Live = instance.HasSnapshot ? instance.Snapshot : ModelMemory.Fresh;
-        (instance.Snapshot, instance.HasSnapshot) = (ModelMemory.Fresh, false);
+        ApplyUpdates(instance);
+        instance.Live = instance.Snapshot?.Memory ?? ModelMemory.Fresh;
+        instance.Resumed = instance.Snapshot is { IsKept: true } ? instance.Snapshot : null;
+        instance.Snapshot = null;
         if (instance.Crashes)
         {
             EndFromWithin(name, instance, isCrash: true);
@@ -360,7 +507,8 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
 
     private void Suspend(string name, ModelInstance instance, string mask)
     {
-        (instance.Snapshot, instance.HasSnapshot) = (instance.Live, true);
+        instance.Snapshot = SnapshotOf(instance);
+        Keep(instance.Snapshot);
         End(name, instance, mask, instance.ScalesToZero is null ? InstanceState.Stopped : InstanceState.Standby);
     }
 
@@ -379,16 +527,22 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
 
     private void End(string name, ModelInstance instance, string mask, InstanceState state)
     {
-        instance.State = state;
+        Enter(name, instance, state);
         instance.StopMask = mask;
         instance.Live = ModelMemory.Fresh;
+        instance.Resumed = null;
         instance.Connections = 0;
         instance.DrainDue = null;
         Update(instance);
+        if (instance.IsFree)
+        {
+            ApplyUpdates(instance);
+        }
+
         instance.UnusedSince = state == InstanceState.Stopped ? Now : null;
         if (instance.DeleteOnStop && !instance.IsLocked)
         {
-            Instances.Remove(name);
+            Remove(name);
         }
     }
 }

@@ -16,7 +16,7 @@ public sealed class KvmModelTests
     [ContractTheory]
     [MemberData(nameof(Seeds))]
     public Task The_platform_does_with_real_guests_what_the_model_does(int seed) =>
-        ModelScripts.CheckAsync(ModelCommand.Generate((ulong)seed, Commands), RunAsync);
+        ModelScripts.CheckAsync(ModelCommand.Generate((ulong)seed, Commands, seed % 3 == 0 ? ModelScope.Volumes : ModelScope.Instances), RunAsync);
 
     [ContractFact]
     [Trait("Lab", "TooLong")]

@@ -107,6 +107,77 @@ public sealed class LayerWriterTests
         map!.Dispose();
     }
 
+    /// <summary>Whatever way it was brought there: mapped, put there by call, copied, or made zero.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    public void Memory_that_was_prepared_with_the_chain_below_becomes_that_of_the_chain(int seed)
+    {
+        const int Many = 4000;
+        Random random = new(seed);
+        using GuestMemory memory = new((long)Many << PageSize.Shift);
+        PageMap? below = null;
+        byte[] content = new byte[PageSize.Bytes];
+        int differences = 0;
+        for (int depth = 0; depth < 40; depth++)
+        {
+            PageBitmap changed = new(Many);
+            for (int runs = random.Next(1, depth == 0 ? 200 : 60); runs > 0; runs--)
+            {
+                int start = random.Next(Many);
+                int length = random.Next(1, random.Next(8) == 0 ? 40 : 3);
+                for (int page = start; page < Math.Min(Many, start + length); page++)
+                {
+                    random.NextBytes(content);
+                    memory.Write((long)page << PageSize.Shift, random.Next(20) == 0 ? new byte[PageSize.Bytes] : content);
+                    changed.Set(page);
+                }
+            }
+
+            using LayerWriter writer = new(Many);
+            writer.Copy(memory, changed);
+            PageMap map = writer.Seal(below);
+            if (below is not null && map.GetDifference(below.Identity) is not null)
+            {
+                using GuestMemory prepared = new((long)Many << PageSize.Shift);
+                prepared.Prepare(below, written: random.Next(Many) << PageSize.Shift);
+                prepared.Install(map);
+                Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(prepared.Read(0, (int)prepared.Size)), $"depth {depth}");
+                Assert.Equal(0, prepared.WrittenByHost.Count());
+                differences++;
+            }
+
+            using GuestMemory same = new((long)Many << PageSize.Shift);
+            same.Prepare(map, written: 0);
+            same.Install(map);
+            Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(same.Read(0, (int)same.Size)), $"depth {depth}");
+            below?.Dispose();
+            below = map;
+        }
+
+        Assert.True(differences > 30, $"{differences} differences");
+        below!.Dispose();
+    }
+
+    [Fact]
+    public void Memory_that_was_prepared_with_another_chain_is_refused()
+    {
+        using GuestMemory memory = NewMemory();
+        memory.Write(PageSize.Bytes, 1);
+        PageMap[] maps = [.. Enumerable.Range(0, 2).Select(_ =>
+        {
+            using LayerWriter writer = new(Pages);
+            writer.Copy(memory, All());
+            return writer.Seal(null);
+        })];
+        using GuestMemory prepared = NewMemory();
+        prepared.Prepare(maps[0], written: 0);
+
+        Assert.Throws<InvalidOperationException>(() => prepared.Install(maps[1]));
+        Assert.All(maps, static map => map.Dispose());
+    }
+
     [Fact]
     public void What_a_copy_writes_reaches_no_one_else()
     {

@@ -12,5 +12,8 @@ internal static class GuestImages
 
     internal static byte[] Read(string name) => File.ReadAllBytes(PathOf(name));
 
+    /// <summary>A program for Linux as a guest.</summary>
+    internal static byte[] ReadLinuxProgram(string name) => File.ReadAllBytes(Path.Combine(Folder, $"linux-{name}"));
+
     private static string PathOf(string name) => Path.Combine(Folder, name + ".elf");
 }

@@ -7,6 +7,7 @@ namespace Unikraft.Platform.Kvm.Tests.Testing;
 public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
 {
     private const string KernelVariable = "UNIKRAFT_TEST_KERNEL";
+    private const string GenerationKernelVariable = "UNIKRAFT_TEST_VMGENID_KERNEL";
     private const string BusyboxVariable = "UNIKRAFT_TEST_BUSYBOX";
     private const string ModulesVariable = "UNIKRAFT_TEST_MODULES";
     private const string ToolsVariable = "UNIKRAFT_TEST_TOOLS";
@@ -21,10 +22,10 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
                 return "this host does not virtualise ring 0 in hardware; eng/svm-lab does";
             }
 
-            string[] missing = [.. new[] { KernelVariable, BusyboxVariable, ModulesVariable, ToolsVariable }.Where(static name => !Path.Exists(Environment.GetEnvironmentVariable(name)))];
+            string[] missing = [.. new[] { KernelVariable, GenerationKernelVariable, BusyboxVariable, ModulesVariable, ToolsVariable }.Where(static name => !Path.Exists(Environment.GetEnvironmentVariable(name)))];
             return missing.Length == 0
                 ? null
-                : $"{string.Join(" and ", missing)} must name a kernel image, a static busybox, a folder of modules and one with e2fsck and its libraries; eng/svm-lab sets them";
+                : $"{string.Join(" and ", missing)} must name a kernel image, one with CONFIG_VMGENID, a static busybox, a folder of modules and one with e2fsck and its libraries; eng/svm-lab sets them";
         }
     }
 
@@ -38,7 +39,16 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
         return Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), file));
     }
 
-    internal static byte[] ReadKernel() => File.ReadAllBytes(Environment.GetEnvironmentVariable(KernelVariable)!);
+    /// <summary>The file of the kernel.</summary>
+    internal static string Kernel => Environment.GetEnvironmentVariable(KernelVariable)!;
 
-    internal static byte[] ReadBusybox() => File.ReadAllBytes(Environment.GetEnvironmentVariable(BusyboxVariable)!);
+    /// <summary>The file of the only program of most guests.</summary>
+    internal static string Busybox => Environment.GetEnvironmentVariable(BusyboxVariable)!;
+
+    internal static byte[] ReadKernel() => File.ReadAllBytes(Kernel);
+
+    /// <summary>A kernel that has a driver for the generation id, and needs no modules to boot.</summary>
+    internal static byte[] ReadGenerationKernel() => File.ReadAllBytes(Environment.GetEnvironmentVariable(GenerationKernelVariable)!);
+
+    internal static byte[] ReadBusybox() => File.ReadAllBytes(Busybox);
 }

@@ -16,23 +16,21 @@ internal sealed class DurablePlatform : IAsyncDisposable
         Action<PlatformOptions>? options = null,
         Action<InMemoryHypervisorOptions>? backend = null,
         DateTimeOffset? start = null)
+        : this(disk ?? new SimulatedDisk(), options, Configure(backend), new ManualTimeProvider(start))
     {
-        Disk = disk ?? new SimulatedDisk();
-        if (start is { } time)
-        {
-            Time = new ManualTimeProvider(time);
-        }
+    }
 
+    public DurablePlatform(SimulatedDisk disk, Action<PlatformOptions>? options, InMemoryHypervisorOptions backend, ManualTimeProvider time)
+    {
+        (Disk, Time) = (disk, time);
         PlatformOptions platformOptions = new() { DataDirectory = Root };
         options?.Invoke(platformOptions);
         VolumeDirectory = platformOptions.VolumeDirectory;
-        InMemoryHypervisorOptions backendOptions = new();
-        backend?.Invoke(backendOptions);
         Platform = new UnikraftPlatform(
             platformOptions,
             Time,
             Logs,
-            context => _hypervisor = new InMemoryHypervisor(backendOptions, context, Disk),
+            context => _hypervisor = new InMemoryHypervisor(backend, context, Disk),
             Disk);
     }
 
@@ -40,7 +38,7 @@ internal sealed class DurablePlatform : IAsyncDisposable
 
     public string? VolumeDirectory { get; }
 
-    public ManualTimeProvider Time { get; } = new();
+    public ManualTimeProvider Time { get; }
 
     public ListLoggerFactory Logs { get; } = new();
 
@@ -76,6 +74,13 @@ internal sealed class DurablePlatform : IAsyncDisposable
 
     /// <summary>What the next process finds when this one is killed now.</summary>
     public DurablePlatform Kill(Action<PlatformOptions>? options = null, DateTimeOffset? start = null) => new(Disk.AfterKill(), options, start: start);
+
+    private static InMemoryHypervisorOptions Configure(Action<InMemoryHypervisorOptions>? configure)
+    {
+        InMemoryHypervisorOptions options = new();
+        configure?.Invoke(options);
+        return options;
+    }
 
     public async ValueTask DisposeAsync()
     {

@@ -168,6 +168,12 @@ internal sealed class AcpiTables
                 .Resources(resources => resources
                     .Ports(SerialPort.FirstPort, SerialPort.Ports)
                     .Interrupt(SerialPort.Interrupt)));
+            system.Device("COM2", device => device
+                .Name("_HID", name => name.EisaId("PNP0501"))
+                .Name("_UID", name => name.Integer(1))
+                .Resources(resources => resources
+                    .Ports(GenerationPort.FirstPort, SerialPort.Ports)
+                    .Interrupt(GenerationPort.Interrupt)));
             system.Device("PWRB", device => device
                 .Name("_HID", name => name.EisaId("PNP0C0C"))
                 .Name("_UID", name => name.Integer(0)));

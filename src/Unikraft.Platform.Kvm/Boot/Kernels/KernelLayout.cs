@@ -1,3 +1,6 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Devices.Virtio;
+
 namespace Unikraft.Platform.Kvm.Boot.Kernels;
 
 /// <summary>Where the platform puts what a kernel is told. All of it lies below 1 MiB, in memory that the kernel takes over when it has read it.</summary>
@@ -29,6 +32,10 @@ internal static class KernelLayout
 
     /// <summary>The interrupt of the disk in slot 0; those of the others follow.</summary>
     internal const uint FirstDiskInterrupt = 10;
+
+    /// <summary>The registers of the source of random bytes, behind those of all disks, and its interrupt, behind theirs.</summary>
+    internal const uint EntropyAddress = DisksAddress + MachineDisk.Slots * (uint)VirtioDevice.WindowLength;
+    internal const uint EntropyInterrupt = FirstDiskInterrupt + MachineDisk.Slots;
 
     /// <summary>Where a processor begins after a reset, and where a kernel jumps to in real mode when it is out of other ways to reset.</summary>
     internal const long ResetVector = 0xF_FFF0;

@@ -1,3 +1,5 @@
+using Unikraft.Platform.Kvm.Memory;
+
 namespace Unikraft.Platform.Kvm.Boot.Kernels;
 
 /// <summary>Where the RAM of a kernel guest lies in its physical address space, and what else there is.</summary>
@@ -8,6 +10,9 @@ internal sealed class KernelMemoryMap
 
     /// <summary>The first address behind the gap.</summary>
     internal const long GapEnd = 0x1_0000_0000;
+
+    /// <summary>The gap between the two.</summary>
+    internal static readonly MemoryGap Gap = new(GapStart, GapEnd);
 
     /// <summary>Where the memory below 1 MiB ends that a kernel may use as it likes.</summary>
     internal const long BaseMemoryEnd = 0x9_FC00;

@@ -27,6 +27,8 @@ internal sealed class Virtqueue
     private const ushort NoNotify = 1;
 
     private readonly GuestMemory _memory;
+
+    /// <summary>What the driver has set, with offsets in guest memory for addresses.</summary>
     private readonly VirtqueueSettings _settings;
     private readonly Lock _used = new();
     private readonly Stack<VirtqueueRequest> _spare = new();
@@ -59,18 +61,13 @@ internal sealed class Virtqueue
     /// <returns>The queue, or null when it is not all in guest memory or breaks the rules of alignment and size.</returns>
     internal static Virtqueue? TryCreate(GuestMemory memory, VirtqueueSettings settings, ushort nextAvailable = 0, ushort nextUsed = 0)
     {
-        return IsSound(memory.Size, settings) ? new Virtqueue(memory, settings, nextAvailable, nextUsed) : null;
+        return TryLocate(memory.Size, memory.Gap, settings, out VirtqueueSettings located)
+            ? new Virtqueue(memory, located, nextAvailable, nextUsed)
+            : null;
     }
 
     /// <summary>Whether a queue is all in a memory and keeps the rules of alignment and size.</summary>
-    internal static bool IsSound(long memorySize, VirtqueueSettings settings)
-    {
-        uint size = settings.Size;
-        return size is > 0 and <= MaxSize && BitOperations.IsPow2(size)
-            && IsInside(memorySize, settings.Descriptors, DescriptorSize * size, alignment: 16)
-            && IsInside(memorySize, settings.Available, RingHeader + sizeof(ushort) * size, alignment: 2)
-            && IsInside(memorySize, settings.Used, RingHeader + UsedElementSize * size, alignment: 4);
-    }
+    internal static bool IsSound(long memorySize, MemoryGap gap, VirtqueueSettings settings) => TryLocate(memorySize, gap, settings, out _);
 
     /// <summary>Takes the next request.</summary>
     /// <returns>The request, or null when there is none.</returns>
@@ -148,8 +145,25 @@ internal sealed class Virtqueue
         return (_memory.Read<ushort>((long)_settings.Available) & NoInterrupt) == 0;
     }
 
-    private static bool IsInside(long memorySize, ulong address, uint length, uint alignment) =>
-        address % alignment == 0 && address <= (ulong)memorySize && length <= (ulong)memorySize - address;
+    private static bool TryLocate(long memorySize, MemoryGap gap, VirtqueueSettings settings, out VirtqueueSettings located)
+    {
+        uint size = settings.Size;
+        located = settings;
+        if (size is 0 or > MaxSize || !BitOperations.IsPow2(size)
+            || settings.Descriptors % 16 != 0 || settings.Available % 2 != 0 || settings.Used % 4 != 0
+            || !gap.TryLocate(memorySize, settings.Descriptors, DescriptorSize * size, out long descriptors)
+            || !gap.TryLocate(memorySize, settings.Available, RingHeader + sizeof(ushort) * size, out long available)
+            || !gap.TryLocate(memorySize, settings.Used, RingHeader + UsedElementSize * size, out long used))
+        {
+            return false;
+        }
+
+        located = settings with { Descriptors = (ulong)descriptors, Available = (ulong)available, Used = (ulong)used };
+        return true;
+    }
+
+    private bool TryLocate(Descriptor descriptor, out long offset) =>
+        _memory.Gap.TryLocate(_memory.Size, descriptor.Address, descriptor.Length, out offset);
 
     private VirtqueueRequest Rent()
     {
@@ -161,7 +175,7 @@ internal sealed class Virtqueue
 
     private void Collect(VirtqueueRequest request, ushort head)
     {
-        ulong table = _settings.Descriptors;
+        long table = (long)_settings.Descriptors;
         uint entries = _settings.Size;
         uint index = head;
         bool isInTable = false;
@@ -174,28 +188,27 @@ internal sealed class Virtqueue
                 throw new InvalidDataException("A descriptor is outside its table.");
             }
 
-            Descriptor descriptor = ReadDescriptor((long)(table + index * DescriptorSize));
+            Descriptor descriptor = ReadDescriptor(table + index * DescriptorSize);
+            if (!TryLocate(descriptor, out long offset))
+            {
+                throw new InvalidDataException("A buffer or an indirect table is outside guest memory.");
+            }
+
             if ((descriptor.Flags & IsIndirect) != 0)
             {
-                if (isInTable || (descriptor.Flags & HasNext) != 0 || descriptor.Length % DescriptorSize != 0 || descriptor.Length == 0
-                    || !IsInside(_memory.Size, descriptor.Address, descriptor.Length, alignment: 1))
+                if (isInTable || (descriptor.Flags & HasNext) != 0 || descriptor.Length % DescriptorSize != 0 || descriptor.Length == 0)
                 {
                     throw new InvalidDataException("An indirect table is not one.");
                 }
 
                 isInTable = true;
-                table = descriptor.Address;
+                table = offset;
                 entries = descriptor.Length / DescriptorSize;
                 index = 0;
                 continue;
             }
 
-            if (!IsInside(_memory.Size, descriptor.Address, descriptor.Length, alignment: 1))
-            {
-                throw new InvalidDataException("A buffer is outside guest memory.");
-            }
-
-            request.Add((long)descriptor.Address, descriptor.Length, (descriptor.Flags & IsWritable) != 0);
+            request.Add(offset, descriptor.Length, (descriptor.Flags & IsWritable) != 0);
             if ((descriptor.Flags & HasNext) == 0)
             {
                 return;

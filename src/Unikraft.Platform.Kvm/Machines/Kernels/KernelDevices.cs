@@ -1,13 +1,17 @@
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Memory;
 using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Vcpus;
 
 namespace Unikraft.Platform.Kvm.Machines.Kernels;
 
-/// <summary>The devices of a machine with a kernel, apart from its disks: console, power, reset, the platform device and the ports of QEMU's conventions.</summary>
+/// <summary>
+/// The devices of a machine with a kernel, apart from its disks: console, power, reset, random bytes, the platform device and the ports of QEMU's conventions.
+/// </summary>
 internal sealed class KernelDevices : IVcpuGuest, IGuestState
 {
     private readonly IMachineControl _control;
@@ -15,6 +19,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     private readonly RunningRule _rule;
     private readonly GuestClock _clock;
     private readonly SerialPort _serial;
+    private readonly GenerationPort _generation;
     private readonly KernelPlatformDevice _platform;
     private readonly List<InterruptLine> _lines;
 
@@ -23,7 +28,8 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     /// <param name="monitor">Hears of what happens.</param>
     /// <param name="control">The machine.</param>
     /// <param name="clock">Its clock.</param>
-    internal KernelDevices(Task<KvmVm> vm, RunningRule rule, IMachineMonitor monitor, IMachineControl control, GuestClock clock)
+    /// <param name="memory">Its memory, with the generation id that it begins with.</param>
+    internal KernelDevices(Task<KvmVm> vm, RunningRule rule, IMachineMonitor monitor, IMachineControl control, GuestClock clock, GuestMemory memory)
     {
         _control = control;
         _vm = vm;
@@ -33,7 +39,13 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
 
         // The port is told by whoever writes, when the lock of the input is free again.
         Input = new ConsoleInput(static _ => { });
-        _lines = [new InterruptLine(vm, SerialPort.Interrupt), new InterruptLine(vm, PowerDevice.Interrupt)];
+        _lines =
+        [
+            new InterruptLine(vm, SerialPort.Interrupt),
+            new InterruptLine(vm, PowerDevice.Interrupt),
+            new InterruptLine(vm, GenerationPort.Interrupt),
+            new InterruptLine(vm, KernelLayout.EntropyInterrupt),
+        ];
         Action onOutput = rule == RunningRule.FirstOutput ? _platform.OnMainReached : static () => { };
         _serial = new SerialPort(
             _lines[0],
@@ -45,7 +57,10 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
             },
             rule == RunningRule.ListensToConsole ? _platform.OnMainReached : null);
         Power = new PowerDevice(_lines[1], _platform.OnPowerOff);
+        _generation = new GenerationPort(_lines[2], memory.Read(KernelLayout.GenerationId, KernelLayout.GenerationIdSize));
+        Entropy = new VirtioEntropy(memory, _lines[3].Set);
         Ports.Attach(SerialPort.FirstPort, SerialPort.Ports, _serial);
+        Ports.Attach(GenerationPort.FirstPort, SerialPort.Ports, _generation.Port);
         Ports.Attach(PowerDevice.FirstPort, PowerDevice.Ports, Power);
         Ports.Attach(KeyboardController.FirstPort, KeyboardController.Ports, new KeyboardController(_platform.OnReset));
         Ports.Attach(KernelPlatformDevice.FirstPort, KernelPlatformDevice.Length, _platform);
@@ -54,6 +69,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
         Ports.Attach(KernelPlatformDevice.DebugExitPort, sizeof(uint), debugExit);
         Ports.Attach(KernelPlatformDevice.OldDebugExitPort, sizeof(uint), debugExit);
         Memory.Attach(KernelPlatformDevice.Address, KernelPlatformDevice.Length, _platform);
+        Memory.Attach(KernelLayout.EntropyAddress, VirtioDevice.WindowLength, Entropy);
     }
 
     /// <summary>The devices with registers in memory.</summary>
@@ -63,6 +79,9 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     public MmioBus Ports { get; } = new();
 
     internal PowerDevice Power { get; }
+
+    /// <summary>The source of random bytes; held and disposed of with the disks.</summary>
+    internal VirtioEntropy Entropy { get; }
 
     internal ConsoleInput Input { get; }
 
@@ -92,8 +111,11 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
 
         // Raises the lines again that were raised, which is an interrupt more at worst.
         _serial.Restore(state.Serial);
+        Entropy.Restore(state.Entropy);
         Power.Restore(state.PowerEvents);
         Power.TellGeneration();
+        _generation.Port.Restore(state.Generation);
+        _generation.Tell();
     }
 
     /// <summary>The interrupt line of a disk.</summary>
@@ -139,6 +161,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     private sealed class KernelCut(KernelDevices devices, VcpuState[] vcpus) : IGuestCut
     {
         private readonly PlatformDeviceCut _platform = new();
+        private readonly VirtioDeviceCut _entropy = devices.Entropy.NewCut();
         private readonly KvmIrqchip[] _chips = new KvmIrqchip[KernelState.InterruptControllers];
         private KernelState? _state;
 
@@ -146,6 +169,8 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
         {
             // The devices first: what they say later is not in the clone, and an interrupt for it does no harm.
             SerialPortState serial = devices._serial.Save();
+            SerialPortState generation = devices._generation.Port.Save();
+            devices.Entropy.Save(_entropy);
             byte power = devices.Power.PendingEvents;
             devices._platform.Save(_platform, devices.Input, devices._clock.Monotonic);
             KvmVm vm = devices._vm.GetAwaiter().GetResult();
@@ -175,6 +200,8 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
                 TakenAt = now,
                 TscKhz = devices.Identities[0].TscKhz,
                 Serial = serial,
+                Generation = generation,
+                Entropy = _entropy.ToState(),
                 PowerEvents = power,
                 Rule = devices._rule,
             };

@@ -55,8 +55,8 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         _disposal = new Lazy<Task>(DisposeCoreAsync);
         GuestClock clock = new(host.TimeProvider, origin?.Device.Monotonic ?? 0);
         _control = new RunControl(clock, static _ => { }, () => _devices!.Input.Close());
-        _devices = new KernelDevices(shell.Vm, rule, monitor, _control, clock) { Identities = identities };
-        _disks = new KvmDisks(shell.Memory, disks, _control, monitor, _devices.NewDiskLine);
+        _devices = new KernelDevices(shell.Vm, rule, monitor, _control, clock, shell.Memory) { Identities = identities };
+        _disks = new KvmDisks(shell.Memory, disks, _control, monitor, _devices.NewDiskLine, _devices.Entropy);
         _disks.Attach(_devices.Memory, KernelLayout.DisksAddress);
         VcpuEnvironment environment = new(_control, _devices.Memory, _devices, host.KickSignal, host.TimeProvider);
         _vcpus =
@@ -108,12 +108,11 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         int vcpus = configuration.Vcpus;
-        RequireReachable(configuration.Disks, (long)configuration.MemoryMb << 20);
         GuestMemory memory = NewMemory((long)configuration.MemoryMb << 20);
         KernelEntry entry;
         try
         {
-            AcpiTables tables = AcpiTables.Create(KernelLayout.AcpiTables, vcpus, [.. configuration.Disks.Select(static disk => Window(disk.Slot))]);
+            AcpiTables tables = AcpiTables.Create(KernelLayout.AcpiTables, vcpus, [.. configuration.Disks.Select(static disk => Window(disk.Slot)), EntropyWindow]);
             entry = KernelLoader.Load(memory, boot, KernelLayout.AcpiTables);
             memory.Write(KernelLayout.AcpiTables, tables.Bytes);
             memory.Write(KernelLayout.ResetVector, KernelLayout.ResetCode);
@@ -165,7 +164,6 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         KvmDisks.Require(snapshot.Disks, disks);
-        RequireReachable(disks, snapshot.Layout.MemorySize);
         GuestMemory memory = NewMemory(snapshot.Layout.MemorySize);
         try
         {
@@ -287,23 +285,15 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     /// <summary>To a kernel all of its memory is the same.</summary>
     private static FlatGuestLayout LayoutOf(long memorySize, int vcpus) => new([], stacksStart: 0, memorySize, vcpus);
 
+    private static VirtioWindow EntropyWindow =>
+        new(KernelLayout.EntropyAddress, (uint)VirtioDevice.WindowLength, KernelLayout.EntropyInterrupt);
+
     private static VirtioWindow Window(int slot) => new(
         KernelLayout.DisksAddress + (uint)slot * (uint)VirtioDevice.WindowLength,
         (uint)VirtioDevice.WindowLength,
         KernelLayout.FirstDiskInterrupt + (uint)slot);
 
-    /// <summary>Disks take the addresses of their drivers for offsets in memory, which they are below the gap only.</summary>
-    private static void RequireReachable(IReadOnlyList<MachineDisk> disks, long memorySize)
-    {
-        if (disks.Count > 0 && memorySize > KernelMemoryMap.GapStart)
-        {
-            throw new InvalidRequestException(string.Create(
-                CultureInfo.InvariantCulture,
-                $"A kernel with disks has {KernelMemoryMap.GapStart >> 20} MiB of memory at most, not {memorySize >> 20}. Give it less memory, or no disks."));
-        }
-    }
-
-    private static GuestMemory NewMemory(long size) => new(size, (int)(KernelMemoryMap.GapStart >> PageSize.Shift));
+    private static GuestMemory NewMemory(long size) => new(size, (int)(KernelMemoryMap.GapStart >> PageSize.Shift)) { Gap = KernelMemoryMap.Gap };
 
     private static async ValueTask<KernelMachine> MakeAsync(
         KvmHost host,

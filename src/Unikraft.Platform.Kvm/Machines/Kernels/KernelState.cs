@@ -3,6 +3,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Interop;
 
 namespace Unikraft.Platform.Kvm.Machines.Kernels;
@@ -15,11 +16,12 @@ internal sealed record KernelState
     private const int ReceivedCapacity = 16;
     private const int SerialSize = 32;
     private const int FixedSize = 32;
+    private const int PortsEnd = FixedSize + 2 * SerialSize;
     private const uint HasFifos = 1;
     private const uint IsTransmitterEmptyPending = 2;
 
     /// <summary>The number of bytes of <see cref="Write"/>.</summary>
-    internal static int Size { get; } = FixedSize + SerialSize + InterruptControllers * Unsafe.SizeOf<KvmIrqchip>();
+    internal static int Size { get; } = PortsEnd + VirtioDeviceState.Size + InterruptControllers * Unsafe.SizeOf<KvmIrqchip>();
 
     /// <summary>The interrupt controllers that all vCPUs share, by their numbers.</summary>
     public required KvmIrqchip[] Chips { get; init; }
@@ -35,6 +37,12 @@ internal sealed record KernelState
 
     /// <summary>The console.</summary>
     public required SerialPortState Serial { get; init; }
+
+    /// <summary>The port on which the guest hears of new generations.</summary>
+    public required SerialPortState Generation { get; init; }
+
+    /// <summary>The source of random bytes.</summary>
+    public required VirtioDeviceState Entropy { get; init; }
 
     /// <summary>The events that the guest had not read.</summary>
     public required byte PowerEvents { get; init; }
@@ -59,17 +67,15 @@ internal sealed record KernelState
         int tscKhz = BinaryPrimitives.ReadInt32LittleEndian(source[16..]);
         uint rule = BinaryPrimitives.ReadUInt32LittleEndian(source[20..]);
         uint events = BinaryPrimitives.ReadUInt32LittleEndian(source[24..]);
-        ReadOnlySpan<byte> serial = source.Slice(FixedSize, SerialSize);
-        uint flags = BinaryPrimitives.ReadUInt32LittleEndian(serial[8..]);
-        int received = BinaryPrimitives.ReadInt32LittleEndian(serial[12..]);
         if (takenAt < 0 || takenAt > DateTimeOffset.MaxValue.Ticks || tscKhz < 0 || rule > (uint)RunningRule.FirstOutput || events > byte.MaxValue
-            || received is < 0 or > ReceivedCapacity || (flags & ~(HasFifos | IsTransmitterEmptyPending)) != 0)
+            || ReadPort(source[FixedSize..]) is not { } serial || ReadPort(source[(FixedSize + SerialSize)..]) is not { } generation
+            || VirtioDeviceState.Read(source[PortsEnd..]) is not { } entropy || !VirtioEntropy.CouldBe(entropy))
         {
             return null;
         }
 
         KvmIrqchip[] chips = new KvmIrqchip[InterruptControllers];
-        ReadOnlySpan<byte> rest = source[(FixedSize + SerialSize)..];
+        ReadOnlySpan<byte> rest = source[(PortsEnd + VirtioDeviceState.Size)..];
         for (int i = 0; i < chips.Length; i++)
         {
             chips[i] = MemoryMarshal.Read<KvmIrqchip>(rest[(i * Unsafe.SizeOf<KvmIrqchip>())..]);
@@ -87,15 +93,9 @@ internal sealed record KernelState
             Rule = (RunningRule)rule,
             PowerEvents = (byte)events,
             Chips = chips,
-            Serial = new SerialPortState(
-                BinaryPrimitives.ReadUInt16LittleEndian(serial[4..]),
-                serial[0],
-                serial[1],
-                serial[2],
-                serial[3],
-                (flags & HasFifos) != 0,
-                (flags & IsTransmitterEmptyPending) != 0,
-                serial.Slice(16, received).ToArray()),
+            Serial = serial,
+            Generation = generation,
+            Entropy = entropy,
         };
     }
 
@@ -107,18 +107,41 @@ internal sealed record KernelState
         BinaryPrimitives.WriteInt32LittleEndian(destination[16..], TscKhz);
         BinaryPrimitives.WriteUInt32LittleEndian(destination[20..], (uint)Rule);
         BinaryPrimitives.WriteUInt32LittleEndian(destination[24..], PowerEvents);
-        Span<byte> serial = destination.Slice(FixedSize, SerialSize);
-        (serial[0], serial[1], serial[2], serial[3]) = (Serial.InterruptEnable, Serial.LineControl, Serial.ModemControl, Serial.Scratch);
-        BinaryPrimitives.WriteUInt16LittleEndian(serial[4..], Serial.Divisor);
-        BinaryPrimitives.WriteUInt32LittleEndian(
-            serial[8..],
-            (Serial.HasFifos ? HasFifos : 0) | (Serial.IsTransmitterEmptyPending ? IsTransmitterEmptyPending : 0));
-        BinaryPrimitives.WriteInt32LittleEndian(serial[12..], Serial.Received.Length);
-        Serial.Received.Span.CopyTo(serial[16..]);
-        Span<byte> rest = destination[(FixedSize + SerialSize)..];
+        WritePort(destination[FixedSize..], Serial);
+        WritePort(destination[(FixedSize + SerialSize)..], Generation);
+        Entropy.Write(destination[PortsEnd..]);
+        Span<byte> rest = destination[(PortsEnd + VirtioDeviceState.Size)..];
         for (int i = 0; i < Chips.Length; i++)
         {
             MemoryMarshal.Write(rest[(i * Unsafe.SizeOf<KvmIrqchip>())..], in Chips[i]);
         }
+    }
+
+    private static SerialPortState? ReadPort(ReadOnlySpan<byte> source)
+    {
+        uint flags = BinaryPrimitives.ReadUInt32LittleEndian(source[8..]);
+        int received = BinaryPrimitives.ReadInt32LittleEndian(source[12..]);
+        return received is < 0 or > ReceivedCapacity || (flags & ~(HasFifos | IsTransmitterEmptyPending)) != 0
+            ? null
+            : new SerialPortState(
+                BinaryPrimitives.ReadUInt16LittleEndian(source[4..]),
+                source[0],
+                source[1],
+                source[2],
+                source[3],
+                (flags & HasFifos) != 0,
+                (flags & IsTransmitterEmptyPending) != 0,
+                source.Slice(16, received).ToArray());
+    }
+
+    private static void WritePort(Span<byte> destination, SerialPortState port)
+    {
+        (destination[0], destination[1], destination[2], destination[3]) = (port.InterruptEnable, port.LineControl, port.ModemControl, port.Scratch);
+        BinaryPrimitives.WriteUInt16LittleEndian(destination[4..], port.Divisor);
+        BinaryPrimitives.WriteUInt32LittleEndian(
+            destination[8..],
+            (port.HasFifos ? HasFifos : 0) | (port.IsTransmitterEmptyPending ? IsTransmitterEmptyPending : 0));
+        BinaryPrimitives.WriteInt32LittleEndian(destination[12..], port.Received.Length);
+        port.Received.Span.CopyTo(destination[16..]);
     }
 }

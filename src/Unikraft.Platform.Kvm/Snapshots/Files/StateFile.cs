@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot;
+using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
 using Unikraft.Platform.Kvm.Devices.Virtio;
 using Unikraft.Platform.Kvm.Machines.Kernels;
@@ -178,7 +179,8 @@ internal static class StateFile
         FlatGuestLayout layout = ReadLayout(ref rest, counts, stacksStart, memorySize);
         ReadOnlySpan<byte> kernels = counts.IsKernel ? file[^(Digest.SizeInBytes + counts.KernelBytes)..^Digest.SizeInBytes] : [];
         KernelState? kernel = counts.IsKernel ? KernelState.Read(Take(ref kernels, KernelState.Size)) : null;
-        Require(!counts.IsKernel || kernel is not null, "state of the devices");
+        MemoryGap gap = counts.IsKernel ? KernelMemoryMap.Gap : default;
+        Require(!counts.IsKernel || (kernel is not null && IsSound(kernel.Entropy, memorySize, gap)), "state of the devices");
         VcpuState[] vcpus = new VcpuState[counts.Vcpus];
         for (int i = 0; i < vcpus.Length; i++)
         {
@@ -189,7 +191,7 @@ internal static class StateFile
 
         LayerReference[] layers = ReadLayers(ref rest, counts.Layers);
         StoredExtent[] extents = ReadExtents(ref rest, counts, (int)(memorySize >> PageSize.Shift));
-        DiskState[] disks = ReadDisks(ref rest, counts.Disks, memorySize);
+        DiskState[] disks = ReadDisks(ref rest, counts.Disks, memorySize, gap);
         return new SnapshotState
         {
             Id = new Guid(file.Slice(24, UuidSize), bigEndian: true),
@@ -387,26 +389,13 @@ internal static class StateFile
 
     private static void WriteDisk(Span<byte> bytes, DiskState disk)
     {
-        VirtioDeviceState.QueueState queue = disk.Device.Queues[0];
         BinaryPrimitives.WriteInt32LittleEndian(bytes, disk.Slot);
         BinaryPrimitives.WriteUInt32LittleEndian(bytes[4..], disk.IsReadOnly ? IsReadOnlyDisk : 0);
         BinaryPrimitives.WriteInt64LittleEndian(bytes[8..], disk.Size);
-        BinaryPrimitives.WriteUInt64LittleEndian(bytes[16..], disk.Device.DriverFeatures);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[24..], disk.Device.Status);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[28..], disk.Device.DeviceFeaturesSelector);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[32..], disk.Device.DriverFeaturesSelector);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[36..], disk.Device.QueueSelector);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[40..], disk.Device.InterruptStatus);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[44..], queue.Settings.Size);
-        BinaryPrimitives.WriteUInt64LittleEndian(bytes[48..], queue.Settings.Descriptors);
-        BinaryPrimitives.WriteUInt64LittleEndian(bytes[56..], queue.Settings.Available);
-        BinaryPrimitives.WriteUInt64LittleEndian(bytes[64..], queue.Settings.Used);
-        BinaryPrimitives.WriteUInt16LittleEndian(bytes[72..], queue.NextAvailable);
-        BinaryPrimitives.WriteUInt16LittleEndian(bytes[74..], queue.NextUsed);
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes[76..], queue.IsReady ? 1u : 0);
+        disk.Device.Write(bytes[16..]);
     }
 
-    private static DiskState[] ReadDisks(ref ReadOnlySpan<byte> rest, int count, long memorySize)
+    private static DiskState[] ReadDisks(ref ReadOnlySpan<byte> rest, int count, long memorySize, MemoryGap gap)
     {
         DiskState[] disks = new DiskState[count];
         int free = 0;
@@ -416,39 +405,21 @@ internal static class StateFile
             int slot = BinaryPrimitives.ReadInt32LittleEndian(bytes);
             uint flags = BinaryPrimitives.ReadUInt32LittleEndian(bytes[4..]);
             long size = BinaryPrimitives.ReadInt64LittleEndian(bytes[8..]);
-            uint isReady = BinaryPrimitives.ReadUInt32LittleEndian(bytes[76..]);
-            VirtioDeviceState.QueueState queue = new(
-                new VirtqueueSettings
-                {
-                    Size = BinaryPrimitives.ReadUInt32LittleEndian(bytes[44..]),
-                    Descriptors = BinaryPrimitives.ReadUInt64LittleEndian(bytes[48..]),
-                    Available = BinaryPrimitives.ReadUInt64LittleEndian(bytes[56..]),
-                    Used = BinaryPrimitives.ReadUInt64LittleEndian(bytes[64..]),
-                },
-                isReady == 1,
-                BinaryPrimitives.ReadUInt16LittleEndian(bytes[72..]),
-                BinaryPrimitives.ReadUInt16LittleEndian(bytes[74..]));
-            DiskState disk = new(slot, size, flags == IsReadOnlyDisk, new VirtioDeviceState
-            {
-                DriverFeatures = BinaryPrimitives.ReadUInt64LittleEndian(bytes[16..]),
-                Status = BinaryPrimitives.ReadUInt32LittleEndian(bytes[24..]),
-                DeviceFeaturesSelector = BinaryPrimitives.ReadUInt32LittleEndian(bytes[28..]),
-                DriverFeaturesSelector = BinaryPrimitives.ReadUInt32LittleEndian(bytes[32..]),
-                QueueSelector = BinaryPrimitives.ReadUInt32LittleEndian(bytes[36..]),
-                InterruptStatus = BinaryPrimitives.ReadUInt32LittleEndian(bytes[40..]),
-                Queues = [queue],
-            });
             Require(slot >= free && slot < MachineDisk.Slots && (flags & ~IsReadOnlyDisk) == 0, "slot of a disk");
             Require(size >= 0 && size % SectorSize == 0, "size of a disk");
-            Require(
-                isReady <= 1 && VirtioBlock.CouldBe(disk.Device, disk.IsReadOnly) && (isReady == 0 || Virtqueue.IsSound(memorySize, queue.Settings)),
-                "state of a disk");
-            disks[i] = disk;
+            bool isReadOnly = flags == IsReadOnlyDisk;
+            VirtioDeviceState? device = VirtioDeviceState.Read(bytes[16..]);
+            Require(device is not null && VirtioBlock.CouldBe(device, isReadOnly) && IsSound(device, memorySize, gap), "state of a disk");
+            disks[i] = new DiskState(slot, size, isReadOnly, device!);
             free = slot + 1;
         }
 
         return disks;
     }
+
+    /// <summary>Whether the queue of a device is in a memory, when there is one.</summary>
+    private static bool IsSound(VirtioDeviceState device, long memorySize, MemoryGap gap) =>
+        device.Queues.All(queue => !queue.IsReady || Virtqueue.IsSound(memorySize, gap, queue.Settings));
 
     private static ReadOnlySpan<byte> Take(ref ReadOnlySpan<byte> rest, int length)
     {

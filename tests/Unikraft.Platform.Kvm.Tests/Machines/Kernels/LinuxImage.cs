@@ -27,6 +27,7 @@ internal static class LinuxImage
             .AddFolder("modules")
             .AddDevice("dev/console", 5, 1)
             .AddProgram("bin/busybox", RequiresLinuxKernelAttribute.ReadBusybox())
+            .AddProgram("bin/linux-reseed", GuestImages.ReadLinuxProgram("reseed"))
             .AddProgram("init", Encoding.ASCII.GetBytes(init));
         HashSet<string> folders = new(StringComparer.Ordinal) { "bin" };
         foreach ((string path, string file) in withTools ? RequiresLinuxKernelAttribute.Tools() : [])

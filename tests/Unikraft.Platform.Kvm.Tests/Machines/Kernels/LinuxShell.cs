@@ -1,0 +1,82 @@
+using System.Globalization;
+using System.Text;
+using System.Text.RegularExpressions;
+using Unikraft.Platform.Kvm.Tests.Testing;
+
+namespace Unikraft.Platform.Kvm.Tests.Machines.Kernels;
+
+/// <summary>A shell on the console of an instance, which runs what is typed.</summary>
+internal sealed partial class LinuxShell : IAsyncDisposable
+{
+    private readonly IInstanceConsole _console;
+    private readonly StreamReader _output;
+    private readonly StringBuilder _seen = new();
+
+    /// <param name="platform">The platform.</param>
+    /// <param name="instance">The instance.</param>
+    /// <param name="fromStart">Whether what was said before is read as well.</param>
+    internal LinuxShell(IUnikraftPlatform platform, NameOrUuid instance, bool fromStart = true)
+    {
+        _console = platform.Instances.AttachConsole(instance, new ConsoleOptions { FromStart = fromStart });
+        _output = new StreamReader(_console.Output.AsStream(), Encoding.Latin1);
+    }
+
+    internal async Task TypeAsync(string line) => await _console.Input.WriteAsync(Encoding.UTF8.GetBytes(line + "\n")).Guarded();
+
+    /// <summary>Waits for the next line that begins in a certain way; skips the others.</summary>
+    internal async Task<string> ReadLineAsync(string prefix)
+    {
+        try
+        {
+            while (await _output.ReadLineAsync(CancellationToken.None).Guarded() is { } line)
+            {
+                _seen.AppendLine(line);
+                if (line.StartsWith(prefix, StringComparison.Ordinal))
+                {
+                    return line;
+                }
+            }
+
+            throw new EndOfStreamException($"The console ended without '{prefix}':\n{_seen}");
+        }
+        catch (TimeoutException error)
+        {
+            throw new TimeoutException($"There was no line '{prefix}'. The console:\n{_seen}", error);
+        }
+    }
+
+    /// <summary>Runs a command that prints a line <c>PREFIX: NAME=VALUE ...</c>.</summary>
+    internal async Task<IReadOnlyDictionary<string, string>> AskAsync(string command, string prefix)
+    {
+        await TypeAsync(command);
+        string line = await ReadLineAsync($"{prefix}: ");
+        Dictionary<string, string> fields = Field().Matches(line).ToDictionary(
+            static match => match.Groups["name"].Value,
+            static match => match.Groups["value"].Value,
+            StringComparer.Ordinal);
+        return fields;
+    }
+
+    /// <summary>Compares the guest's clock with the host's.</summary>
+    /// <returns>By how many seconds it is behind: somewhere between the two, for the answer takes its time.</returns>
+    internal async Task<(double Least, double Most)> MeasureClockAsync()
+    {
+        double before = Now();
+        await TypeAsync("echo clock: now=$(busybox date +%s)");
+        long now = long.Parse((await ReadLineAsync("clock: now="))["clock: now=".Length..], CultureInfo.InvariantCulture);
+
+        // The guest's seconds are cut off.
+        return (before - now - 1, Now() - now);
+
+        static double Now() => TimeProvider.System.GetUtcNow().ToUnixTimeMilliseconds() / 1000.0;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _output.Dispose();
+        await _console.DisposeAsync();
+    }
+
+    [GeneratedRegex("(?<name>[a-z]+)=(?<value>[^ \r]+)", RegexOptions.ExplicitCapture | RegexOptions.NonBacktracking)]
+    private static partial Regex Field();
+}
