@@ -22,6 +22,10 @@ internal sealed class MeasureContext(FloorProgram? floor, int? samples, bool isQ
     /// <param name="quick">To show that it works.</param>
     internal int Samples(int regular, int quick) => samples ?? (isQuick ? quick : regular);
 
+    /// <summary>Takes samples of the floor; none where it cannot be had.</summary>
+    internal async Task<IReadOnlyList<double>> TakeFloorAsync(string[] arguments, CancellationToken cancellationToken) =>
+        floor is null ? [] : await floor.RunAsync(arguments, cancellationToken);
+
     /// <summary>
     /// Takes samples of the library and of its floor in turn, and swaps their order each round, so that a machine which becomes slower or
     /// faster meanwhile does so for both.

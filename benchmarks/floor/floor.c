@@ -18,6 +18,8 @@
  *                                        time, from nothing or from a VM made in advance
  *   floor clones ELF MEMORY_MB COUNT     bytes of the host's memory that each of COUNT such copies takes when it has dirtied
  *                                        10 pages
+ *   floor transfer FILE COUNT            how long COUNT random reads of 4 KiB take by one thread, over how long they take when
+ *                                        another thread asks for each through a split virtqueue and waits; both spin
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -27,6 +29,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -1422,8 +1425,116 @@ static int command_clones(const char *path, uint64_t memory_mb, uint64_t count)
     return 0;
 }
 
+/* ---- Handing reads to another thread ------------------------------------------------------------------------------- */
+
+#define TRANSFER_BYTES 4096u
+#define RING_ENTRIES 256u
+
+static struct {
+    struct {
+        uint64_t address;
+        uint32_t length;
+        uint16_t flags, next;
+    } descriptors[RING_ENTRIES] __attribute__((aligned(4096)));
+    struct {
+        _Atomic uint16_t flags, index;
+        uint16_t ring[RING_ENTRIES];
+    } available __attribute__((aligned(4096)));
+    struct {
+        _Atomic uint16_t flags, index;
+        struct {
+            uint32_t id, length;
+        } ring[RING_ENTRIES];
+    } used __attribute__((aligned(4096)));
+    struct {
+        uint64_t type, offset;
+    } header __attribute__((aligned(64)));
+    uint8_t result __attribute__((aligned(64)));
+    char data[TRANSFER_BYTES] __attribute__((aligned(4096)));
+    _Atomic bool is_over;
+    int file;
+} transfer;
+
+static void read_at(int file, void *data, uint64_t offset)
+{
+    if (pread(file, data, TRANSFER_BYTES, (off_t)offset) != TRANSFER_BYTES)
+        die("the file cannot be read");
+}
+
+static void *serve_transfers(void *unused)
+{
+    uint16_t taken = 0;
+    while (!transfer.is_over) {
+        if (transfer.available.index == taken) {
+            __builtin_ia32_pause();
+            continue;
+        }
+        uint16_t head = transfer.available.ring[taken % RING_ENTRIES];
+        uint64_t offset = ((uint64_t *)transfer.descriptors[head].address)[1];
+        uint16_t data = transfer.descriptors[head].next;
+        read_at(transfer.file, (void *)transfer.descriptors[data].address, offset);
+        *(uint8_t *)transfer.descriptors[transfer.descriptors[data].next].address = 0;
+        transfer.used.ring[taken % RING_ENTRIES].id = head;
+        transfer.used.ring[taken % RING_ENTRIES].length = TRANSFER_BYTES + 1;
+        taken++;
+        atomic_store_explicit(&transfer.used.index, taken, memory_order_release);
+    }
+    return unused;
+}
+
+static void ask_for(uint64_t offset, uint16_t number)
+{
+    transfer.header.type = 0;
+    transfer.header.offset = offset;
+    transfer.result = 0xff;
+    transfer.descriptors[0].address = (uintptr_t)&transfer.header;
+    transfer.descriptors[0].next = 1;
+    transfer.descriptors[1].address = (uintptr_t)transfer.data;
+    transfer.descriptors[1].next = 2;
+    transfer.descriptors[2].address = (uintptr_t)&transfer.result;
+    transfer.available.ring[number % RING_ENTRIES] = 0;
+    atomic_store_explicit(&transfer.available.index, (uint16_t)(number + 1), memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+    while (atomic_load_explicit(&transfer.used.index, memory_order_acquire) == number)
+        __builtin_ia32_pause();
+    if (transfer.used.ring[number % RING_ENTRIES].id != 0 || transfer.result != 0)
+        die("a read was not done");
+}
+
+static uint64_t next_offset(uint64_t *state, uint64_t blocks)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state % blocks * TRANSFER_BYTES;
+}
+
+static int command_transfer(const char *path, uint64_t count)
+{
+    transfer.file = must(open(path, O_RDONLY | O_CLOEXEC), path);
+    uint64_t blocks = (uint64_t)must((int)(lseek(transfer.file, 0, SEEK_END) / TRANSFER_BYTES), path);
+    uint64_t state = 88172645463325252ul;
+    uint64_t start = now_ns();
+    for (uint64_t i = 0; i < count; i++)
+        read_at(transfer.file, transfer.data, next_offset(&state, blocks));
+    uint64_t plain = now_ns() - start;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, serve_transfers, NULL) != 0)
+        die("there is no further thread");
+    start = now_ns();
+    for (uint64_t i = 0; i < count; i++)
+        ask_for(next_offset(&state, blocks), (uint16_t)i);
+    uint64_t handed = now_ns() - start;
+    transfer.is_over = true;
+    pthread_join(thread, NULL);
+    printf("%f\n", (double)plain / (double)handed);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[1], "transfer") == 0)
+        return command_transfer(argv[2], number(argv[3]));
     open_host();
     if (argc >= 3 && strcmp(argv[1], "run") == 0)
         return command_run(argv + 2);
@@ -1448,6 +1559,7 @@ int main(int argc, char **argv)
                     "       floor pause|pause-guest ELF MEMORY_MB PAGES COUNT [busy]\n"
                     "       floor write ELF MEMORY_MB PAGES COUNT\n"
                     "       floor fork ELF MEMORY_MB COUNT cold|pooled\n"
-                    "       floor clones ELF MEMORY_MB COUNT\n");
+                    "       floor clones ELF MEMORY_MB COUNT\n"
+                    "       floor transfer FILE COUNT\n");
     return 2;
 }

@@ -1,6 +1,8 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Globalization;
 using Unikraft.Platform.TestKit;
+using Unikraft.Platform.Volumes.Qcow2;
 using Unikraft.Platform.Volumes.Tests.Testing;
 
 namespace Unikraft.Platform.Volumes.Tests;
@@ -49,6 +51,41 @@ public sealed class VolumeTests : IAsyncLifetime
         await AssertHoldsAsync(another, 0, Filled(1, 4096), Filled(2, 4096));
         await clone.FlushAsync();
         await source.FlushAsync();
+    }
+
+    [Fact]
+    public async Task Requests_that_meet_a_cut_half_way_are_neither_refused_nor_left_undone()
+    {
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(NextFile(), Size);
+        await volume.WriteAsync(0, Filled(1, 4096));
+        PreparedOverlay overlay = await volume.PrepareOverlayAsync(NextFile());
+        await volume.HoldAsync();
+
+        // What the cut does first: nobody writes to the top any more, and there is no other one yet.
+        Qcow2Image top = Assert.IsType<Qcow2Image>(overlay.Image.Backing);
+        top.Freeze();
+        Assert.False(volume.IsReadOnly);
+        ValueTask writing = volume.WriteAsync(4096, Filled(2, 4096));
+        await volume.FlushAsync();
+        string found = NextFile();
+
+        // By a tool of its own, which does not mind the lock on the file.
+        using (Process copy = Process.Start("cp", [top.Path, found]))
+        {
+            await copy.WaitForExitAsync();
+            Assert.Equal(0, copy.ExitCode);
+        }
+
+        await using VolumeCut cut = volume.Cut(overlay);
+        volume.Release();
+        cut.Publish();
+        await writing;
+        await AssertHoldsAsync(volume, 0, Filled(1, 4096), Filled(2, 4096));
+        Qcow2Image flushed = ImageChain.Open(found, isReadOnly: false);
+        byte[] content = new byte[8192];
+        flushed.Read(0, content);
+        flushed.Release();
+        DiskModel.AssertEqual([.. Filled(1, 4096), .. new byte[4096]], content, 0);
     }
 
     [Theory]

@@ -452,9 +452,10 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 
         string folded = ImageDirectory.NewName();
         VolumeDisk? opened = volume.Writer is null ? await OpenDiskAsync(volume.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false) : null;
+        VolumeDisk disk = volume.Writer ?? opened!;
         try
         {
-            if (!await (volume.Writer ?? opened!).FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
+            if (!await disk.FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
             {
                 return false;
             }
@@ -465,7 +466,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
         catch (PlatformException)
         {
-            volume.IsFoldingBroken = true;
+            // Nothing has changed if the copy was not made, for want of room for example: the next occasion tries again.
+            volume.IsFoldingBroken = disk.ListPaths().Contains(Images.PathOf(folded), StringComparer.Ordinal);
             throw;
         }
         finally

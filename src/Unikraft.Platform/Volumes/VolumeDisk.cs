@@ -16,13 +16,15 @@ internal sealed class VolumeDisk : IBlockDevice
     private VolumeCut? _lastCut;
     private bool _isDisposed;
 
-    private VolumeDisk(Qcow2Image top) => _top = top;
+    private VolumeDisk(Qcow2Image top) => (_top, IsReadOnly) = (top, top.IsFrozen);
 
     public long Size => Volatile.Read(ref _top).Size;
 
     public int BlockSize => 512;
 
-    public bool IsReadOnly => Volatile.Read(ref _top).IsFrozen;
+    /// <inheritdoc/>
+    /// <remarks>Not what the top says of itself: in a cut it is frozen for a moment before there is another one.</remarks>
+    public bool IsReadOnly { get; }
 
     /// <summary>Whether the top that the last cut has put on is written down.</summary>
     internal bool IsPublished => Volatile.Read(ref _lastCut) is not { IsPublished: false };
@@ -87,6 +89,10 @@ internal sealed class VolumeDisk : IBlockDevice
     public async ValueTask FlushAsync(CancellationToken cancellationToken = default)
     {
         Check(0, 0, isWrite: false, cancellationToken);
+        if (IsReadOnly)
+        {
+            return;
+        }
 
         // A flush changes no contents, so a cut need not wait for one. It is for the top it has found: what it is to make durable is there or beneath. That may have been
         // cut and folded before this thread goes on; then what has taken its place is durable, and there is another top.
@@ -97,10 +103,6 @@ internal sealed class VolumeDisk : IBlockDevice
             ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
             top = Volatile.Read(ref _top);
             lastCut = Volatile.Read(ref _lastCut);
-            if (top.IsFrozen && top == Volatile.Read(ref _top))
-            {
-                return;
-            }
         }
         while (!top.TryShare());
 
@@ -388,8 +390,16 @@ internal sealed class VolumeDisk : IBlockDevice
         }
         catch
         {
-            merged.Release();
-            File.Delete(path);
+            try
+            {
+                merged.Release();
+            }
+            finally
+            {
+                // Also when it cannot be completed: it would take room that is missing.
+                File.Delete(path);
+            }
+
             throw;
         }
     }
@@ -441,10 +451,11 @@ internal sealed class VolumeDisk : IBlockDevice
     {
         cancellationToken.ThrowIfCancellationRequested();
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
-        BlockRange.ThrowIfOutside(TopPath, Size, offset, length);
+        Qcow2Image top = Volatile.Read(ref _top);
+        BlockRange.ThrowIfOutside(top, offset, length);
         if (isWrite && IsReadOnly)
         {
-            BlockRange.ThrowReadOnly(TopPath);
+            BlockRange.ThrowReadOnly(top.Path);
         }
     }
 }

@@ -28,6 +28,11 @@ internal sealed class VirtioBlock : VirtioDevice
     private readonly Action<Exception> _failed;
     private readonly byte[] _id = new byte[IdSize];
     private readonly byte[] _configuration = new byte[ConfigurationSize];
+
+    // A disk stays as it is as long as a machine has it. Asked for with every request.
+    private readonly long _size;
+    private readonly int _blockSize;
+    private readonly bool _isReadOnly;
     private int _bytesUnderWay;
 
     /// <summary>Makes a disk.</summary>
@@ -44,17 +49,18 @@ internal sealed class VirtioBlock : VirtioDevice
         _disk = disk;
         _failed = failed;
         _ = Encoding.ASCII.GetBytes(id, _id);
-        Features = FeaturesOf(disk.IsReadOnly);
+        (_size, _blockSize, _isReadOnly) = (disk.Size, disk.BlockSize, disk.IsReadOnly);
+        Features = FeaturesOf(_isReadOnly);
 
         Span<byte> span = _configuration;
-        BinaryPrimitives.WriteInt64LittleEndian(span, disk.Size / SectorSize);
+        BinaryPrimitives.WriteInt64LittleEndian(span, _size / SectorSize);
         BinaryPrimitives.WriteInt32LittleEndian(span[8..], MaxSegmentBytes);
         BinaryPrimitives.WriteInt32LittleEndian(span[12..], MaxSegments);
-        BinaryPrimitives.WriteInt32LittleEndian(span[20..], disk.BlockSize);
+        BinaryPrimitives.WriteInt32LittleEndian(span[20..], _blockSize);
         BinaryPrimitives.WriteUInt16LittleEndian(span[34..], 1);
         BinaryPrimitives.WriteUInt32LittleEndian(span[36..], MaxRangeSectors);
         BinaryPrimitives.WriteInt32LittleEndian(span[40..], MaxRanges);
-        BinaryPrimitives.WriteInt32LittleEndian(span[44..], disk.BlockSize / SectorSize);
+        BinaryPrimitives.WriteInt32LittleEndian(span[44..], _blockSize / SectorSize);
         BinaryPrimitives.WriteUInt32LittleEndian(span[48..], MaxRangeSectors);
         BinaryPrimitives.WriteInt32LittleEndian(span[52..], MaxRanges);
         span[56] = 1;
@@ -168,7 +174,7 @@ internal sealed class VirtioBlock : VirtioDevice
                 case Operation.Read when IsOnDisk(sector, room):
                     await ReadPiecesAsync(request, sector, (int)room).ConfigureAwait(false);
                     return Answer(request, Status.Ok, (int)room);
-                case Operation.Write when IsOnDisk(sector, given) && !_disk.IsReadOnly:
+                case Operation.Write when IsOnDisk(sector, given) && !_isReadOnly:
                     await WriteAsync(request, sector, (int)given).ConfigureAwait(false);
                     return Answer(request, Status.Ok);
                 case Operation.Flush:
@@ -178,7 +184,7 @@ internal sealed class VirtioBlock : VirtioDevice
                     int written = (int)Math.Min(room, IdSize);
                     request.Write(0, _id.AsSpan(0, written));
                     return Answer(request, Status.Ok, written);
-                case Operation.Discard or Operation.WriteZeroes when !_disk.IsReadOnly:
+                case Operation.Discard or Operation.WriteZeroes when !_isReadOnly:
                     return Answer(request, await ZeroAsync(request, given, operation).ConfigureAwait(false));
                 case Operation.Read or Operation.Write or Operation.Discard or Operation.WriteZeroes:
                     return Answer(request, Status.InputOutputError);
@@ -231,8 +237,8 @@ internal sealed class VirtioBlock : VirtioDevice
     private bool IsOnDisk(ulong sector, long bytes) => bytes <= MaxRequestBytes && IsInRange(sector, bytes);
 
     private bool IsInRange(ulong sector, long bytes) =>
-        bytes % _disk.BlockSize == 0 && sector <= (ulong)(_disk.Size / SectorSize) && bytes <= _disk.Size - (long)sector * SectorSize
-        && (long)sector * SectorSize % _disk.BlockSize == 0;
+        bytes % _blockSize == 0 && sector <= (ulong)(_size / SectorSize) && bytes <= _size - (long)sector * SectorSize
+        && (long)sector * SectorSize % _blockSize == 0;
 
     private async ValueTask ReadPiecesAsync(VirtqueueRequest request, ulong sector, int length)
     {
