@@ -43,6 +43,29 @@ public sealed class ScaleToZeroTests
     }
 
     [Fact]
+    public async Task A_volume_that_waits_for_a_stop_is_attached_when_standby_ends_in_one()
+    {
+        await using TestPlatform test = new();
+        await test.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 8, Filesystem = VolumeFilesystem.None }).Guarded();
+        Instance instance = await CreateAsync(test, stateful: false);
+        test.Time.Advance(Cooldown);
+        await test.WaitAsync(instance.Uuid, InstanceState.Standby);
+        Volume waiting = await test.Platform.Volumes.AttachAsync("data", new AttachVolumeRequest { Instance = instance.Uuid, At = "/data" }).Guarded();
+        Assert.Equal(VolumeUpdate.Attach, Assert.Single(waiting.AttachedTo).Pending);
+
+        // A branch of it has what it has, which is nothing yet.
+        Instance branch = await test.Instances
+            .CreateAsync(new CreateInstanceRequest { BranchFrom = instance.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan })
+            .Guarded();
+        Assert.Equal((InstanceState.Running, 0), (branch.State, branch.Volumes.Count));
+        Instance stopped = await test.Instances.StopAsync(instance.Uuid).Guarded();
+
+        Assert.Equal("/data", Assert.Single(stopped.Volumes).At);
+        Volume attached = test.Platform.Volumes.Get("data");
+        Assert.Equal((VolumeState.Idle, null), (attached.State, Assert.Single(attached.AttachedTo).Pending));
+    }
+
+    [Fact]
     public async Task A_connection_keeps_it_running_and_its_end_begins_the_cooldown()
     {
         await using TestPlatform test = new();

@@ -88,6 +88,57 @@ public sealed class VolumeTests : IAsyncLifetime
         DiskModel.AssertEqual([.. Filled(1, 4096), .. new byte[4096]], content, 0);
     }
 
+    [Fact]
+    public async Task A_fold_that_is_interrupted_leaves_the_volume_as_it_was()
+    {
+        const int Depth = 10;
+        OpenLayers layers = new();
+        string folder = Directory.CreateDirectory(_folder["chain"]).FullName;
+        byte[] expected = new byte[Size];
+        await using VolumeDisk volume = await VolumeDisk.CreateAsync(ImageOf(0), Size, layers: layers);
+        for (int image = 1; image <= Depth; image++)
+        {
+            byte[] data = Filled((byte)image, 64 << 10);
+            await volume.WriteAsync(image * (100 << 10), data);
+            data.CopyTo(expected, image * (100 << 10));
+            PreparedOverlay overlay = await volume.PrepareOverlayAsync(ImageOf(image));
+            await volume.HoldAsync();
+            await using VolumeCut cut = volume.Cut(overlay);
+            volume.Release();
+            cut.Publish();
+        }
+
+        await volume.FlushAsync();
+        using CancellationTokenSource cancelled = new();
+        await cancelled.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => volume.FoldAsync(8, ImageOf(Depth + 1), cancelled.Token));
+        Assert.False(File.Exists(ImageOf(Depth + 1)));
+
+        // The host ends before the header of the top names the new image, and before the others are deleted.
+        layers.SyncNames = () => Copy("before");
+        Assert.True(await volume.FoldAsync(8, ImageOf(Depth + 1), CancellationToken.None));
+        Copy("after");
+        Assert.Equal(4, volume.ListPaths().Count);
+        foreach ((string copy, int images) in ((string, int)[])[("before", Depth + 1), ("after", 4)])
+        {
+            await using VolumeDisk found = await VolumeDisk.OpenAsync(Path.Combine(_folder[copy], Path.GetFileName(ImageOf(Depth))));
+            Assert.Equal(images, found.ListPaths().Count);
+            await AssertHoldsAsync(found, 0, expected);
+        }
+
+        Assert.Empty(await LeftImages.FindProblemsAsync(_folder["before"]));
+        Assert.Empty(await LeftImages.FindProblemsAsync(_folder["after"]));
+
+        string ImageOf(int number) => Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"{number:d3}.qcow2"));
+
+        void Copy(string name)
+        {
+            using Process copy = Process.Start("cp", ["-R", folder, _folder[name]]);
+            copy.WaitForExit();
+            Assert.Equal(0, copy.ExitCode);
+        }
+    }
+
     [Theory]
     [InlineData(1L << 20)]
     [InlineData(100L << 30)]

@@ -20,6 +20,9 @@ internal static class KvmConstants
     internal const nuint GetMsrIndexList = 0xC004AE02;
     internal const nuint GetIrqchip = 0xC208AE62;
     internal const nuint SetIrqchip = 0x8208AE63;
+    internal const nuint CreatePit2 = 0x4040AE77;
+    internal const nuint GetPit2 = 0x8070AE9F;
+    internal const nuint SetPit2 = 0x4070AEA0;
     internal const nuint SetClock = 0x4030AE7B;
     internal const nuint GetClock = 0x8030AE7C;
     internal const nuint GetLapic = 0x8400AE8E;
@@ -62,6 +65,8 @@ internal static class KvmConstants
     internal const ulong SyncRegs = 1;
     internal const ulong SyncSregs = 2;
     internal const ulong SyncEvents = 4;
+
+    internal const uint PitSpeakerDummy = 1;
 
     internal const uint MemLogDirtyPages = 1;
     internal const ulong DirtyLogManualProtectEnable = 1;

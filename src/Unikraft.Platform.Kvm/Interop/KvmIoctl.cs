@@ -66,6 +66,12 @@ internal static partial class KvmIoctl
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmIrqchip argument);
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmPitConfig argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
+    internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmPitState2 argument);
+
+    [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]
     internal static partial int Call(DescriptorHandle descriptor, nuint request, ref KvmClockData argument);
 
     [LibraryImport(Library, EntryPoint = Function, SetLastError = true)]

@@ -36,6 +36,42 @@ internal struct KvmIrqchip
     }
 }
 
+/// <summary><c>struct kvm_pit_config</c>.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmPitConfig
+{
+    internal uint Flags;
+    internal Padding Pad;
+
+    [InlineArray(15)]
+    internal struct Padding
+    {
+        private uint _first;
+    }
+}
+
+/// <summary><c>struct kvm_pit_state2</c>.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmPitState2
+{
+    internal ChannelArray Channels;
+    internal uint Flags;
+    internal Padding Reserved;
+
+    /// <summary>Three <c>struct kvm_pit_channel_state</c>.</summary>
+    [InlineArray(3 * 3)]
+    internal struct ChannelArray
+    {
+        private ulong _first;
+    }
+
+    [InlineArray(9)]
+    internal struct Padding
+    {
+        private uint _first;
+    }
+}
+
 /// <summary><c>struct kvm_clock_data</c>.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmClockData

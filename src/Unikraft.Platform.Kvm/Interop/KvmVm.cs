@@ -62,7 +62,7 @@ internal sealed class KvmVm : IDisposable
         HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetUserMemoryRegion, ref region), "KVM_SET_USER_MEMORY_REGION");
     }
 
-    /// <summary>Creates the interrupt controllers in the kernel: local APICs, I/O APIC and PICs. Before the first vCPU, and after the memory.</summary>
+    /// <summary>Creates the interrupt controllers in the kernel: local APICs, I/O APIC and PICs; and the PIT. Before the first vCPU, and after the memory.</summary>
     /// <param name="reservedAddress">The guest physical address of four pages that hardware without real mode needs for itself.</param>
     internal void CreateInterruptControllers(long reservedAddress)
     {
@@ -72,7 +72,15 @@ internal sealed class KvmVm : IDisposable
             KvmIoctl.Call(_descriptor, KvmConstants.SetTssAddr, (nint)(reservedAddress + PageSize.Bytes)),
             "KVM_SET_TSS_ADDR");
         HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CreateIrqchip, 0), "KVM_CREATE_IRQCHIP");
+
+        // With the port of the speaker, by which its third channel is read.
+        KvmPitConfig timer = new() { Flags = KvmConstants.PitSpeakerDummy };
+        HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.CreatePit2, ref timer), "KVM_CREATE_PIT2");
     }
+
+    internal void Get(ref KvmPitState2 timer) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetPit2, ref timer), "KVM_GET_PIT2");
+
+    internal void Set(ref KvmPitState2 timer) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetPit2, ref timer), "KVM_SET_PIT2");
 
     /// <summary>Gets the state of an interrupt controller that all vCPUs share, by the number in <see cref="KvmIrqchip.ChipId"/>.</summary>
     internal void Get(ref KvmIrqchip chip) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetIrqchip, ref chip), "KVM_GET_IRQCHIP");

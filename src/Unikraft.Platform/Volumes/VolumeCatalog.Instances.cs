@@ -689,8 +689,9 @@ internal sealed partial class VolumeCatalog
     {
         lock (_lock)
         {
-            // Not one that the instance does not have, either: its snapshot may be of another instance, whose volume is nobody's business.
-            return volume.Mounts.Count > 0 && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance);
+            // Not one that the instance does not have, or not yet: its snapshot may be of another instance, whose volume is nobody's business.
+            return volume.Mounts.Count > 0
+                && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance && mount.Pending != VolumeUpdate.Attach);
         }
     }
 

@@ -417,7 +417,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
             : source.Snapshot;
     }
 
-    private bool IsOnlyIn(ModelVolume volume, ModelInstance instance) => MountsOf(volume).All(use => use.Instance == instance);
+    private bool IsOnlyIn(ModelVolume volume, ModelInstance instance) => MountsOf(volume).All(use => use.Instance == instance && use.Mount.IsThere);
 
     private void Enter(string name, ModelInstance instance, InstanceState state)
     {

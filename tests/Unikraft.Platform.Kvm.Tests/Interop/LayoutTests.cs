@@ -81,6 +81,8 @@ public sealed class LayoutTests
         [typeof(KvmLapicState)] = ("struct kvm_lapic_state", "_first=regs[0]"),
         [typeof(KvmMpState)] = ("struct kvm_mp_state", "MpState=mp_state"),
         [typeof(KvmIrqchip)] = ("struct kvm_irqchip", "ChipId=chip_id Pad=pad Chip=chip"),
+        [typeof(KvmPitConfig)] = ("struct kvm_pit_config", "Flags=flags Pad=pad"),
+        [typeof(KvmPitState2)] = ("struct kvm_pit_state2", "Channels=channels Flags=flags Reserved=reserved"),
         [typeof(KvmClockData)] = (
             "struct kvm_clock_data",
             "Clock=clock Flags=flags Pad0=pad0 Realtime=realtime HostTsc=host_tsc Pad=pad"),
@@ -129,6 +131,7 @@ public sealed class LayoutTests
             + "SyncRegs=KVM_SYNC_X86_REGS SyncSregs=KVM_SYNC_X86_SREGS SyncEvents=KVM_SYNC_X86_EVENTS "
             + "SetTssAddr=KVM_SET_TSS_ADDR SetIdentityMapAddr=KVM_SET_IDENTITY_MAP_ADDR CreateIrqchip=KVM_CREATE_IRQCHIP IrqLine=KVM_IRQ_LINE "
             + "GetMsrIndexList=KVM_GET_MSR_INDEX_LIST GetIrqchip=KVM_GET_IRQCHIP SetIrqchip=KVM_SET_IRQCHIP SetClock=KVM_SET_CLOCK "
+            + "CreatePit2=KVM_CREATE_PIT2 GetPit2=KVM_GET_PIT2 SetPit2=KVM_SET_PIT2 PitSpeakerDummy=KVM_PIT_SPEAKER_DUMMY "
             + "GetClock=KVM_GET_CLOCK GetLapic=KVM_GET_LAPIC SetLapic=KVM_SET_LAPIC GetMpState=KVM_GET_MP_STATE SetMpState=KVM_SET_MP_STATE "
             + "KvmclockCtrl=KVM_KVMCLOCK_CTRL CapTscDeadlineTimer=KVM_CAP_TSC_DEADLINE_TIMER ExitIoOut=KVM_EXIT_IO_OUT "
             + "CapManualDirtyLogProtect2=KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 MemLogDirtyPages=KVM_MEM_LOG_DIRTY_PAGES "

@@ -129,6 +129,10 @@ public sealed class HostCrashTests : IDisposable
                 {
                     Assert.InRange(LastOf(line), before, long.MaxValue);
                 }
+                else if (line.StartsWith("load error", StringComparison.Ordinal))
+                {
+                    Assert.Fail($"The guest met an error in round {crash} after {seen} acknowledgements: {line}");
+                }
             }
         }
         catch (TimeoutException)

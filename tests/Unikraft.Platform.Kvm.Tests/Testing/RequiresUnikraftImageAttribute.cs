@@ -14,7 +14,7 @@ public sealed class RequiresUnikraftImageAttribute : Attribute, IRequirement
             ? "this host does not virtualise ring 0 in hardware; eng/svm-lab does"
             : Path.Exists(Image)
                 ? null
-                : $"{ImageVariable} must name an image made by Unikraft's tools that prints 'hello' and ends; eng/svm-lab takes the one in artifacts/svm-lab/unikraft";
+                : $"{ImageVariable} must name an image made by Unikraft's tools that prints something and ends; eng/svm-lab takes the one in artifacts/svm-lab/unikraft";
 
     /// <summary>The image.</summary>
     internal static string? Image => Environment.GetEnvironmentVariable(ImageVariable);

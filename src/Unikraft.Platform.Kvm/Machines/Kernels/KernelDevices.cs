@@ -20,6 +20,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     private readonly GuestClock _clock;
     private readonly SerialPort _serial;
     private readonly GenerationPort _generation;
+    private readonly RealTimeClock _realTime;
     private readonly KernelPlatformDevice _platform;
     private readonly List<InterruptLine> _lines;
 
@@ -59,6 +60,8 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
         Power = new PowerDevice(_lines[1], _platform.OnPowerOff);
         _generation = new GenerationPort(_lines[2], memory.Read(KernelLayout.GenerationId, KernelLayout.GenerationIdSize));
         Entropy = new VirtioEntropy(memory, _lines[3].Set);
+        _realTime = new RealTimeClock(clock.TimeProvider);
+        Ports.Attach(RealTimeClock.FirstPort, RealTimeClock.Ports, _realTime);
         Ports.Attach(SerialPort.FirstPort, SerialPort.Ports, _serial);
         Ports.Attach(GenerationPort.FirstPort, SerialPort.Ports, _generation.Port);
         Ports.Attach(PowerDevice.FirstPort, PowerDevice.Ports, Power);
@@ -105,6 +108,9 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
             vm.Set(ref chip);
         }
 
+        KvmPitState2 timer = state.Timer;
+        vm.Set(ref timer);
+        _realTime.Index = state.ClockIndex;
         vm.SetClock(state.Clock + (ulong)state.ElapsedAt(now).Ticks * TimeSpan.NanosecondsPerTick);
         _platform.Restore(device);
         Input.Restore(device.ConsoleInput);
@@ -182,6 +188,9 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
                 vm.Get(ref _chips[i]);
             }
 
+            KvmPitState2 timer = default;
+            vm.Get(ref timer);
+
             // One that has events pending for another takes them when asked for its run state, so all are asked before any is saved.
             foreach (VcpuState vcpu in vcpus)
             {
@@ -196,6 +205,8 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
             _state = new KernelState
             {
                 Chips = _chips,
+                Timer = timer,
+                ClockIndex = devices._realTime.Index,
                 Clock = clock,
                 TakenAt = now,
                 TscKhz = devices.Identities[0].TscKhz,

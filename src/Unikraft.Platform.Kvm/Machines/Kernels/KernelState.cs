@@ -20,11 +20,19 @@ internal sealed record KernelState
     private const uint HasFifos = 1;
     private const uint IsTransmitterEmptyPending = 2;
 
+    private static int ChipsStart => PortsEnd + VirtioDeviceState.Size + Unsafe.SizeOf<KvmPitState2>();
+
     /// <summary>The number of bytes of <see cref="Write"/>.</summary>
-    internal static int Size { get; } = PortsEnd + VirtioDeviceState.Size + InterruptControllers * Unsafe.SizeOf<KvmIrqchip>();
+    internal static int Size { get; } = ChipsStart + InterruptControllers * Unsafe.SizeOf<KvmIrqchip>();
 
     /// <summary>The interrupt controllers that all vCPUs share, by their numbers.</summary>
     public required KvmIrqchip[] Chips { get; init; }
+
+    /// <summary>The programmable timer.</summary>
+    public required KvmPitState2 Timer { get; init; }
+
+    /// <summary>The register of the real-time clock that is selected.</summary>
+    public required byte ClockIndex { get; init; }
 
     /// <summary>The paravirtual clock in nanoseconds.</summary>
     public required ulong Clock { get; init; }
@@ -67,7 +75,8 @@ internal sealed record KernelState
         int tscKhz = BinaryPrimitives.ReadInt32LittleEndian(source[16..]);
         uint rule = BinaryPrimitives.ReadUInt32LittleEndian(source[20..]);
         uint events = BinaryPrimitives.ReadUInt32LittleEndian(source[24..]);
-        if (takenAt < 0 || takenAt > DateTimeOffset.MaxValue.Ticks || tscKhz < 0 || rule > (uint)RunningRule.FirstOutput || events > byte.MaxValue
+        uint clockIndex = BinaryPrimitives.ReadUInt32LittleEndian(source[28..]);
+        if (takenAt < 0 || takenAt > DateTimeOffset.MaxValue.Ticks || tscKhz < 0 || rule > (uint)RunningRule.FirstOutput || events > byte.MaxValue || clockIndex > sbyte.MaxValue
             || ReadPort(source[FixedSize..]) is not { } serial || ReadPort(source[(FixedSize + SerialSize)..]) is not { } generation
             || VirtioDeviceState.Read(source[PortsEnd..]) is not { } entropy || !VirtioEntropy.CouldBe(entropy))
         {
@@ -75,7 +84,7 @@ internal sealed record KernelState
         }
 
         KvmIrqchip[] chips = new KvmIrqchip[InterruptControllers];
-        ReadOnlySpan<byte> rest = source[(PortsEnd + VirtioDeviceState.Size)..];
+        ReadOnlySpan<byte> rest = source[ChipsStart..];
         for (int i = 0; i < chips.Length; i++)
         {
             chips[i] = MemoryMarshal.Read<KvmIrqchip>(rest[(i * Unsafe.SizeOf<KvmIrqchip>())..]);
@@ -93,6 +102,8 @@ internal sealed record KernelState
             Rule = (RunningRule)rule,
             PowerEvents = (byte)events,
             Chips = chips,
+            Timer = MemoryMarshal.Read<KvmPitState2>(source[(PortsEnd + VirtioDeviceState.Size)..]),
+            ClockIndex = (byte)clockIndex,
             Serial = serial,
             Generation = generation,
             Entropy = entropy,
@@ -107,10 +118,13 @@ internal sealed record KernelState
         BinaryPrimitives.WriteInt32LittleEndian(destination[16..], TscKhz);
         BinaryPrimitives.WriteUInt32LittleEndian(destination[20..], (uint)Rule);
         BinaryPrimitives.WriteUInt32LittleEndian(destination[24..], PowerEvents);
+        BinaryPrimitives.WriteUInt32LittleEndian(destination[28..], ClockIndex);
         WritePort(destination[FixedSize..], Serial);
         WritePort(destination[(FixedSize + SerialSize)..], Generation);
         Entropy.Write(destination[PortsEnd..]);
-        Span<byte> rest = destination[(PortsEnd + VirtioDeviceState.Size)..];
+        KvmPitState2 timer = Timer;
+        MemoryMarshal.Write(destination[(PortsEnd + VirtioDeviceState.Size)..], in timer);
+        Span<byte> rest = destination[ChipsStart..];
         for (int i = 0; i < Chips.Length; i++)
         {
             MemoryMarshal.Write(rest[(i * Unsafe.SizeOf<KvmIrqchip>())..], in Chips[i]);

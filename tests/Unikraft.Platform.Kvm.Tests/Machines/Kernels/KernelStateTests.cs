@@ -20,8 +20,9 @@ public sealed class KernelStateTests
         byte[] again = new byte[KernelState.Size];
         read.Write(again);
         Assert.Equal(written, again);
-        Assert.Equal(1720, written.Length);
+        Assert.Equal(1832, written.Length);
         Assert.Equal(new byte[] { 9, 8, 7 }, read.Generation.Received.ToArray());
+        Assert.Equal((2u, (byte)0x32), (read.Timer.Flags, read.ClockIndex));
         Assert.Equal("hello"u8.ToArray(), read.Serial.Received.ToArray());
         Assert.Equal((0x1_2345_6000UL, (ushort)7), (read.Entropy.Queues[0].Settings.Descriptors, read.Entropy.Queues[0].NextAvailable));
     }
@@ -37,7 +38,8 @@ public sealed class KernelStateTests
     [InlineData(EntropyOffset, 1)]
     [InlineData(EntropyOffset + 24, 4)]
     [InlineData(EntropyOffset + 60, 2)]
-    [InlineData(EntropyOffset + 64, 1)]
+    [InlineData(EntropyOffset + 64 + 112, 1)]
+    [InlineData(28, 0x80)]
     public void What_cannot_be_is_refused(int offset, int value)
     {
         byte[] written = Write();
@@ -50,6 +52,8 @@ public sealed class KernelStateTests
         KernelState state = new()
         {
             Chips = [.. Enumerable.Range(0, KernelState.InterruptControllers).Select(static i => new KvmIrqchip { ChipId = (uint)i })],
+            Timer = new KvmPitState2 { Flags = 2 },
+            ClockIndex = 0x32,
             Clock = 12345,
             TakenAt = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero),
             TscKhz = 2_000_000,

@@ -24,6 +24,7 @@ public sealed class LinuxInstanceTests : IDisposable
         busybox mount -t tmpfs tmp /tmp
         for m in button evdev; do busybox insmod /modules/$m.ko; done
         busybox stty -echo
+        busybox dmesg -n 1
         (busybox dd of=/dev/null bs=24 count=1 < /dev/input/event0 2> /dev/null; busybox poweroff -f) &
         x=17
         tell() { echo "state: x=$x boot=$(busybox cat /proc/sys/kernel/random/boot_id) cpus=$(busybox nproc) up=$(busybox cut -d . -f 1 /proc/uptime)"; }

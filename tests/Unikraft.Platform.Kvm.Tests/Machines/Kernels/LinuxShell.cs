@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using Unikraft.Platform.Kvm.Tests.Testing;
@@ -58,18 +57,11 @@ internal sealed partial class LinuxShell : IAsyncDisposable
     }
 
     /// <summary>Compares the guest's clock with the host's.</summary>
-    /// <returns>By how many seconds it is behind: somewhere between the two, for the answer takes its time.</returns>
-    internal async Task<(double Least, double Most)> MeasureClockAsync()
+    internal Task<LinuxClock> MeasureClockAsync() => LinuxClock.MeasureAsync(TimeProvider.System, async () =>
     {
-        double before = Now();
-        await TypeAsync("echo clock: now=$(busybox date +%s)");
-        long now = long.Parse((await ReadLineAsync("clock: now="))["clock: now=".Length..], CultureInfo.InvariantCulture);
-
-        // The guest's seconds are cut off.
-        return (before - now - 1, Now() - now);
-
-        static double Now() => TimeProvider.System.GetUtcNow().ToUnixTimeMilliseconds() / 1000.0;
-    }
+        await TypeAsync(LinuxClock.Command);
+        return await ReadLineAsync(LinuxClock.Prefix);
+    });
 
     public async ValueTask DisposeAsync()
     {
