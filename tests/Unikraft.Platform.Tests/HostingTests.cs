@@ -21,6 +21,8 @@ public sealed class HostingTests
         IUnikraftPlatform platform = host.Services.GetRequiredService<IUnikraftPlatform>();
         Assert.Same(platform.Instances, instances);
         Assert.Same(platform.Checkpoints, host.Services.GetRequiredService<ICheckpointStore>());
+        Assert.Same(platform.Templates, host.Services.GetRequiredService<ITemplateStore>());
+        Assert.Same(platform.Volumes, host.Services.GetRequiredService<IVolumeStore>());
         Instance instance = await instances
             .CreateAsync(TestPlatform.Request("counter", "--period-ms", "0") with { WaitTimeout = Timeout.InfiniteTimeSpan })
             .Guarded();

@@ -12,8 +12,9 @@ namespace Microsoft.Extensions.DependencyInjection;
 public static class UnikraftPlatformServiceCollectionExtensions
 {
     /// <summary>
-    /// Adds a platform: <see cref="IUnikraftPlatform"/>, <see cref="IInstanceManager"/>, <see cref="ICheckpointStore"/> and
-    /// <see cref="ITemplateStore"/> as singletons, and a hosted service that builds the platform when the host starts and stops its instances when the host shuts down.
+    /// Adds a platform: <see cref="IUnikraftPlatform"/>, <see cref="IInstanceManager"/>, <see cref="ICheckpointStore"/>,
+    /// <see cref="ITemplateStore"/> and <see cref="IVolumeStore"/> as singletons, and a hosted service that builds the platform when the host starts and stops its instances when
+    /// the host shuts down.
     /// </summary>
     /// <remarks>Choose a backend on the returned builder. Uses the registered <see cref="TimeProvider"/>, or else the system's.</remarks>
     /// <param name="services">The services.</param>
@@ -38,6 +39,7 @@ public static class UnikraftPlatformServiceCollectionExtensions
         services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Instances);
         services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Checkpoints);
         services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Templates);
+        services.TryAddSingleton(static provider => provider.GetRequiredService<IUnikraftPlatform>().Volumes);
         services.TryAddEnumerable(ServiceDescriptor.Singleton<IHostedService, PlatformHostedService>());
         return new ServiceCollectionPlatformBuilder(services);
     }

@@ -156,7 +156,7 @@ public sealed class LayoutTests
             + "AdviseDontDump=MADV_DONTDUMP ClockThreadCpuTime=CLOCK_THREAD_CPUTIME_ID MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealFutureWrite=F_SEAL_FUTURE_WRITE ErrnoInterrupted=EINTR "
             + "ErrnoAgain=EAGAIN ErrnoInvalid=EINVAL ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
-            + "OpenDirectory=O_DIRECTORY LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
+            + "OpenDirectory=O_DIRECTORY SyncFileRangeWaitBefore=SYNC_FILE_RANGE_WAIT_BEFORE SyncFileRangeWrite=SYNC_FILE_RANGE_WRITE SyncFileRangeWaitAfter=SYNC_FILE_RANGE_WAIT_AFTER LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
             + "ErrnoNoEntry=ENOENT ErrnoInputOutput=EIO ErrnoAccess=EACCES ErrnoExists=EEXIST ErrnoNoSpace=ENOSPC ErrnoQuota=EDQUOT",
         [typeof(UserFaultConstants)] =
             "SystemCall=SYS_userfaultfd UserModeOnly=UFFD_USER_MODE_ONLY ApiVersion=UFFD_API Api=UFFDIO_API Register=UFFDIO_REGISTER "
