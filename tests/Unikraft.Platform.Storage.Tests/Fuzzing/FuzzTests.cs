@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.Json;
 using Unikraft.Platform.Storage.Archives;
 using Unikraft.Platform.Storage.Tests.Testing;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage.Tests.Fuzzing;
 
@@ -173,27 +174,41 @@ public sealed class FuzzTests
             Snapshot = Guid.NewGuid(),
         };
         OciDescriptor layer = Add(CheckpointArchive.SnapshotType, content);
+        byte[] top = "top"u8.ToArray();
+        byte[] bottom = "bottom"u8.ToArray();
+        OciDescriptor[] images = [Add(CheckpointArchive.VolumeType, top), Add(CheckpointArchive.VolumeType, bottom)];
         OciDescriptor config = Add(
             CheckpointArchive.ConfigType,
             JsonSerializer.SerializeToUtf8Bytes(
                 new ArchivedCheckpoint(
-                    1,
+                    CheckpointArchive.Version,
                     Guid.NewGuid(),
                     record,
                     [new CheckpointReference(Guid.NewGuid(), "a", DateTimeOffset.UnixEpoch)],
                     new Dictionary<string, string>(StringComparer.Ordinal) { ["hypervisor"] = "x" },
-                    new Dictionary<string, string>(StringComparer.Ordinal) { ["file"] = layer.Digest }),
+                    new Dictionary<string, string>(StringComparer.Ordinal) { ["file"] = layer.Digest })
+                {
+                    Volumes =
+                    [
+                        new ArchivedVolume(1, "/data", IsReadOnly: false, 1 << 20, VolumeFilesystem.Ext4, [ImageOf(ImageDirectory.OverlaySuffix, top), ImageOf(ImageDirectory.RawSuffix, bottom)]),
+                        new ArchivedVolume(3, "", IsReadOnly: true, 512, VolumeFilesystem.None, [ImageOf(ImageDirectory.RawSuffix, bottom)]),
+                    ],
+                },
                 OciSerializer.Default.ArchivedCheckpoint));
         OciDescriptor manifest = Add(
             CheckpointArchive.ManifestType,
             JsonSerializer.SerializeToUtf8Bytes(
-                new OciManifest(2, config, [layer], CheckpointArchive.ManifestType, CheckpointArchive.ArtifactType),
+                new OciManifest(2, config, [layer, .. images], CheckpointArchive.ManifestType, CheckpointArchive.ArtifactType),
                 OciSerializer.Default.OciManifest));
         archive["index.json"] = JsonSerializer.SerializeToUtf8Bytes(new OciIndex(2, [manifest]), OciSerializer.Default.OciIndex);
         archive["oci-layout"] = JsonSerializer.SerializeToUtf8Bytes(new OciLayout("1.0.0"), OciSerializer.Default.OciLayout);
         using CheckpointArchive opened = CheckpointArchive.Read("archive", new MemoryArchive(archive));
         opened.Verify(_ => false, CancellationToken.None);
         return archive;
+
+        // The same bottom under one name.
+        static ImageChecksum ImageOf(string suffix, byte[] bytes) =>
+            new($"{new Guid(bytes.Length, 0, 0, new byte[8]):D}{suffix}", bytes.Length, CheckpointArchive.DigestOf(bytes)["sha256:".Length..]);
 
         OciDescriptor Add(string type, byte[] bytes)
         {
