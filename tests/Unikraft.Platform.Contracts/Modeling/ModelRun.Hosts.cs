@@ -3,6 +3,9 @@ namespace Unikraft.Platform.Contracts.Modeling;
 /// <content>Hosts that are restarted, and waiting.</content>
 public sealed partial class ModelRun
 {
+    /// <summary>An instance of which the model knows nothing, and which never runs.</summary>
+    private const string Witness = "witness";
+
     private async Task RestartHostAsync(ModelCommand command)
     {
         if (_host.Restart is not { } restart)
@@ -28,6 +31,13 @@ public sealed partial class ModelRun
             foreach (string name in _model.Templates.Keys.Take(1))
             {
                 await Templates.PatchAsync(name, []).Guarded();
+            }
+
+            if (_model.Instances.Count + _model.Checkpoints.Count + _model.Templates.Count == 0)
+            {
+                // Nobody was told of the last one that has expired: it is gone for good with the next change that somebody is told of.
+                await Instances.CreateAsync(Request("counter") with { Name = Witness, Autostart = false }).Guarded();
+                await Instances.DeleteAsync(Witness).Guarded();
             }
         }
 
