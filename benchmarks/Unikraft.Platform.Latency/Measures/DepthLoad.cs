@@ -7,8 +7,7 @@ namespace Unikraft.Platform.Latency.Measures;
 
 /// <summary>
 /// Loading a checkpoint at a depth of 64 over loading one at depth 1: each was taken of an instance that was loaded from the one before and dirtied 1 % of
-/// its memory at random places. Once with the two loaded in turn, for which machines are prepared, and once with enough other checkpoints between that none
-/// are. How much lies scattered changes with each depth until it is folded, so that there is also a row for the slowest of the last depths.
+/// its memory at random places. Once with the two loaded in turn, and once with the last eight depths and the first. How much lies scattered changes with each depth until it is folded, so that there is also a row for the slowest of the last depths.
 /// </summary>
 internal sealed class DepthLoad : IMeasure
 {
@@ -65,8 +64,8 @@ internal sealed class DepthLoad : IMeasure
             Percentiles first = Percentiles.Of(shallow);
             Percentiles[] lasts = [.. deep.Select(Percentiles.Of)];
             Percentiles slowest = lasts.MaxBy(static percentiles => percentiles.P50)!;
-            yield return Row(lasts[^1], first, Depth, "depth 64, not loaded lately", Target.AtMost(Figure.P50, Limit));
-            yield return Row(slowest, first, Depth - LastDepths + 1 + Array.IndexOf(lasts, slowest), "the slowest of the last 8 depths, not loaded lately");
+            yield return Row(lasts[^1], first, Depth, "depth 64, nine loaded in turn", Target.AtMost(Figure.P50, Limit));
+            yield return Row(slowest, first, Depth - LastDepths + 1 + Array.IndexOf(lasts, slowest), "the slowest of the last 8 depths, nine loaded in turn");
         }
         finally
         {
