@@ -292,13 +292,13 @@ internal sealed class CheckpointStore(
 
     private bool Remove(ResourceIdentity identity)
     {
-        bool isRemoved = checkpoints.Remove(identity);
-        if (isRemoved)
+        // First: what somebody has seen to be gone is gone from the disk with the next change that is told of.
+        if (checkpoints.TryFind(identity.Uuid, out _))
         {
             platform.Data?.Removed(new StateKey(StateKind.Checkpoint, identity.Uuid));
         }
 
-        return isRemoved;
+        return checkpoints.Remove(identity);
     }
 
     private void Announce(StoredCheckpoint checkpoint)

@@ -443,13 +443,13 @@ internal sealed class InstanceManager(
 
     private bool Remove(ResourceIdentity identity)
     {
-        bool isRemoved = instances.Remove(identity);
-        if (isRemoved && platform.Data is { } data)
+        // First: what somebody has seen to be gone is gone from the disk with the next change that is told of.
+        if (instances.TryFind(identity.Uuid, out _))
         {
-            data.Removed(new StateKey(StateKind.Instance, identity.Uuid));
+            platform.Data?.Removed(new StateKey(StateKind.Instance, identity.Uuid));
         }
 
-        return isRemoved;
+        return instances.Remove(identity);
     }
 
     // The first one is called as the request says, the others after it.

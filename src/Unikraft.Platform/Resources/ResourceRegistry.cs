@@ -203,7 +203,7 @@ internal sealed class ResourceRegistry<T>(string kind, string kindWithArticle, T
         }
     }
 
-    private bool TryFind(NameOrUuid reference, [NotNullWhen(true)] out T? resource)
+    public bool TryFind(NameOrUuid reference, [NotNullWhen(true)] out T? resource)
     {
         lock (_lock)
         {

@@ -188,11 +188,16 @@ internal sealed class TemplateStore(
 
     private bool Remove(StoredTemplate template)
     {
+        // First: what somebody has seen to be gone is gone from the disk with the next change that is told of.
+        if (templates.TryFind(template.Identity.Uuid, out _))
+        {
+            platform.Data?.Removed(template.Key);
+        }
+
         bool removed = templates.Remove(template.Identity);
         if (removed)
         {
             instances.Release(template.Identity);
-            platform.Data?.Removed(template.Key);
         }
 
         return removed;
