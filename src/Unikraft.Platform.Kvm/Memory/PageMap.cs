@@ -28,6 +28,7 @@ internal sealed class PageMap : IDisposable
         catch
         {
             Release(content.Layers.AsSpan(0, held));
+            content.ReleaseParent();
             throw;
         }
 

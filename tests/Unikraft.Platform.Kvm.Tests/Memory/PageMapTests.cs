@@ -139,6 +139,24 @@ public sealed class PageMapTests
     }
 
     [Fact]
+    public void An_overlay_that_fails_does_not_keep_the_map_below()
+    {
+        PageBitmap one = new(4);
+        one.Set(0);
+        MemoryLayer living = NewLayer(1);
+        MemoryLayer dead = NewLayer(2);
+        dead.Release();
+        PageMap bottom = PageMap.Overlay(null, living, one, new PageBitmap(4));
+        bool isUnused = false;
+        using PageMap watcher = bottom.Watch(() => isUnused = true);
+        Assert.Throws<ObjectDisposedException>(() => PageMap.Overlay(bottom, dead, one, new PageBitmap(4)));
+        bottom.Dispose();
+
+        Assert.True(isUnused);
+        living.Release();
+    }
+
+    [Fact]
     public async Task References_are_counted_concurrently()
     {
         MemoryLayer layer = NewLayer(1);
