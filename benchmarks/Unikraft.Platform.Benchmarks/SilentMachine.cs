@@ -32,4 +32,6 @@ internal sealed class SilentMachine : IMmioInitiator, IMachineMonitor, IMachineC
     public void Raise(uint events) => throw new InvalidOperationException("The benchmark has no events.");
 
     public void Lower(uint events) => throw new InvalidOperationException("The benchmark has no events.");
+
+    public void Follow(uint events, Func<bool> isPending) => throw new InvalidOperationException("The benchmark has no events.");
 }

@@ -138,29 +138,37 @@ internal sealed class CounterGuest : IAsyncDisposable
             .ToDictionary(pair => pair[0], pair => double.Parse(pair[1], CultureInfo.InvariantCulture), StringComparer.Ordinal);
     }
 
-    /// <summary>The largest gap in its time that the guest saw since it was last asked, in microseconds. It looks for the next one then.</summary>
-    internal async Task<double> TakeGapAsync(CancellationToken cancellationToken)
+    /// <summary>Lets the guest forget the gaps in its time, and look for the largest from now on.</summary>
+    internal async Task<GapWatch> WatchAsync(CancellationToken cancellationToken)
     {
-        IReadOnlyDictionary<string, double> answer = await AskAsync("gap", cancellationToken);
-        while (Machine.Memory.Read<long>((long)answer["watching_at"]) == 0)
+        IReadOnlyDictionary<string, double> answer = await AskAsync("watch", cancellationToken);
+        GapWatch watch = new(Machine.Memory, (long)answer["watching_at"], answer["tsc_khz"]);
+        while (!watch.HasBegun)
         {
             await Task.Delay(Settling, TimeProvider.System, cancellationToken);
         }
 
-        return answer["gap_ns"] / MeasureContext.NanosecondsPerMicrosecond;
+        return watch;
     }
 
-    /// <summary>Takes a snapshot and lets go of it.</summary>
-    /// <param name="residue">What happens between the last round of copying and the cut.</param>
-    /// <param name="inGuest">Whether the pause is the one that the guest saw since <paramref name="residue"/>.</param>
+    /// <summary>Takes a snapshot for which the guest dirties its pages between the last round of copying and the cut, and lets go of it.</summary>
+    /// <param name="inGuest">Whether the pause is the largest gap in the guest's time, from before the cut until the call has returned.</param>
     /// <param name="cancellationToken">Cancels.</param>
     /// <returns>How long the guest stood still, in microseconds.</returns>
-    internal async Task<double> MeasurePauseAsync(Func<ValueTask>? residue, bool inGuest, CancellationToken cancellationToken)
+    internal async Task<double> MeasurePauseAsync(bool inGuest, CancellationToken cancellationToken)
     {
-        using KvmSnapshot snapshot = await Machine.CaptureAsync(CaptureOptions.Default, new CaptureHooks(BeforeCut: residue), cancellationToken);
-        double pause = inGuest ? await TakeGapAsync(cancellationToken) : snapshot.Pause.TotalMicroseconds;
+        GapWatch? watch = null;
+        CaptureHooks hooks = new(BeforeCut: PrepareAsync, InCut: () => watch?.NoteSamples());
+        using KvmSnapshot snapshot = await Machine.CaptureAsync(CaptureOptions.Default, hooks, cancellationToken);
+        double pause = watch?.TakeGap() ?? snapshot.Pause.TotalMicroseconds;
         await Machine.Background.WaitAsync(cancellationToken);
         return pause;
+
+        async ValueTask PrepareAsync()
+        {
+            await TickAsync(cancellationToken);
+            watch = inGuest ? await WatchAsync(cancellationToken) : null;
+        }
     }
 
     public ValueTask DisposeAsync() => Machine.DisposeAsync();

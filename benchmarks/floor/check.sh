@@ -90,17 +90,17 @@ mark=a b
 unknown: what
 exit_code=5 stop_code=0x00008200 fault none" "$output"
 
-output=$(printf 'gap\nwork\nwrite\nexit 5\n' \
+output=$(printf 'watch\nwork\nwrite\nexit 5\n' \
     | timeout 20 $floor run $guests/counter.elf --period-ms 0 --ballast-mb 4 --work --busy 2>&1 | sed -E 's/=[0-9]+/=N/g')
-expect 'counter measures' "gap_ns=N watching_at=N
+expect 'counter measures' "watching_at=N tsc_khz=N
 work=N ns=N
 write_ns=N
 exit_code=N stop_code=Nx00008200 fault none" "$output"
 
-output=$(printf 'gap\ngap\nexit 5\n' \
-    | timeout 20 $floor run --vcpus 2 $guests/counter.elf --period-ms 0 --watch 2>&1 | sed -E 's/gap_ns=[0-9]+ watching_at=[0-9]+/gap_ns=N/')
-expect 'counter watches' "gap_ns=N
-gap_ns=N
+output=$(printf 'watch\nwatch\nexit 5\n' \
+    | timeout 20 $floor run --vcpus 2 $guests/counter.elf --period-ms 0 --watch 2>&1 | sed -E 's/(watching_at|tsc_khz)=[0-9]+/\1=N/g')
+expect 'counter watches' "watching_at=N tsc_khz=N
+watching_at=N tsc_khz=N
 exit_code=5 stop_code=0x00008200 fault none" "$output"
 
 for mode in '' '--busy' '--busy --rate 20000 --quiet'; do
@@ -119,6 +119,13 @@ for mode in '' busy; do
         expect "$kind $mode" 5 "$(timeout 20 $floor $kind $guests/counter.elf 64 163 5 $mode | grep -c '^[1-9][0-9]*$')"
     done
 done
+expect 'pause-rate' 5 "$(timeout 20 $floor pause-rate $guests/counter.elf 64 1000 5 | grep -c '^[1-9][0-9]*$')"
+for mode in '' busy; do
+    expect "stop-and-copy $mode" 5 "$(timeout 20 $floor stop-and-copy $guests/counter.elf 64 5 $mode | grep -c '^[1-9][0-9]*$')"
+done
+expect 'branch' 5 "$(timeout 20 $floor branch $guests/counter.elf 64 100 5 | grep -c '^[1-9][0-9]*$')"
+expect 'clone-rate boot' 1 "$(timeout 20 $floor clone-rate $guests/hello.elf 64 1 boot | grep -c '^[1-9][0-9.]*$')"
+expect 'clone-rate fork' 1 "$(timeout 20 $floor clone-rate $guests/counter.elf 64 1 fork | grep -c '^[1-9][0-9.]*$')"
 expect 'write' 5 "$(timeout 20 $floor write $guests/counter.elf 64 100 5 | grep -c '^[1-9][0-9]*$')"
 for mode in cold pooled; do
     expect "fork $mode" 5 "$(timeout 20 $floor fork $guests/counter.elf 64 5 $mode | grep -c '^[1-9][0-9]*$')"

@@ -11,11 +11,21 @@
  *   floor pause-guest ELF MEMORY_MB PAGES COUNT [busy]
  *                                        the same as the guest sees it: the largest gap in its time stamp counter. Unless it
  *                                        is busy, a second vCPU does nothing but look
+ *   floor pause-rate ELF MEMORY_MB RATE COUNT
+ *                                        nanoseconds that a counter.elf stands still which dirties RATE random pages a second
+ *   floor stop-and-copy ELF MEMORY_MB COUNT [busy]
+ *                                        nanoseconds that counter.elf stands still for a copy of all of its memory
  *   floor write ELF MEMORY_MB PAGES COUNT
  *                                        nanoseconds of counter.elf's first write to a page after a snapshot, mean of PAGES
  *   floor fork ELF MEMORY_MB COUNT cold|pooled
  *                                        nanoseconds until a copy of a sleeping counter.elf has left the guest for the first
  *                                        time, from nothing or from a VM made in advance
+ *   floor branch ELF MEMORY_MB PAGES COUNT
+ *                                        nanoseconds until a branch of a sleeping counter.elf that dirtied PAGES pages since
+ *                                        the last one has left the guest for the first time, on a VM made in advance
+ *   floor clone-rate ELF MEMORY_MB SECONDS boot|fork
+ *                                        how many guests a core starts and ends in each second, by a process for each core:
+ *                                        hello.elf until main, or copies of a sleeping counter.elf until their first exit
  *   floor clones ELF MEMORY_MB COUNT     bytes of the host's memory that each of COUNT such copies takes when it has dirtied
  *                                        10 pages
  *   floor transfer FILE COUNT            how long COUNT random reads of 4 KiB take by one thread, over how long they take when
@@ -27,6 +37,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -40,6 +51,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -124,11 +136,19 @@ struct vcpu_state {
     } msrs;
 };
 
+/* What counter.elf lets others look at after `watch`. */
+struct watched {
+    uint64_t since, gap_cycles, samples;
+};
+
 /* What is taken while the guest stands still. */
 struct cut {
     uint64_t *log;
     uint8_t *staging; /* present memory for the pages */
     uint64_t pages;
+    bool takes_all; /* not only what the log names */
+    const struct watched *watched; /* or NULL */
+    uint64_t samples; /* its samples at the time */
     unsigned arriving, leaving; /* vCPUs that are still to do so */
     bool complete;
     uint64_t resumed_ns; /* 0 as long as the guest stands still */
@@ -551,10 +571,14 @@ static void take_cut(struct vcpu *cpu, struct cut *cut)
     if (__atomic_sub_fetch(&cut->arriving, 1, __ATOMIC_ACQ_REL) == 0) {
         get_log(vm, cut->log);
         cut->pages = 0;
-        for (uint64_t word = 0; word < vm->ram_bytes / PAGE / 64; word++)
+        if (cut->takes_all)
+            memcpy(cut->staging, vm->ram, vm->ram_bytes);
+        for (uint64_t word = 0; word < vm->ram_bytes / PAGE / 64 && !cut->takes_all; word++)
             for (uint64_t bits = cut->log[word]; bits != 0; bits &= bits - 1)
                 memcpy(cut->staging + cut->pages++ * PAGE, vm->ram + (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE,
                        PAGE);
+        if (cut->watched != NULL)
+            cut->samples = __atomic_load_n(&cut->watched->samples, __ATOMIC_ACQUIRE);
         __atomic_store_n(&cut->complete, true, __ATOMIC_RELEASE);
     }
     while (!__atomic_load_n(&cut->complete, __ATOMIC_ACQUIRE))
@@ -1086,16 +1110,25 @@ static uint64_t time_writes(struct vm *vm)
     return ns;
 }
 
-/* The largest gap that the counter has seen. It looks for the next one when this returns. */
-static uint64_t take_gap(struct vm *vm)
+/* Lets the counter forget the gaps so far. It looks for the next one when this returns. */
+static uint64_t watch(struct vm *vm, struct cut *cut)
 {
-    uint64_t ns, at;
-    command(vm, "gap\n");
-    if (sscanf(vm->line, "gap_ns=%lu watching_at=%lu", &ns, &at) != 2 || at > vm->ram_bytes - sizeof at)
+    uint64_t at, khz;
+    command(vm, "watch\n");
+    if (sscanf(vm->line, "watching_at=%lu tsc_khz=%lu", &at, &khz) != 2 || at > vm->ram_bytes - sizeof *cut->watched)
         die("the counter answered '%s'", vm->line);
-    while (__atomic_load_n((uint64_t *)(vm->ram + at), __ATOMIC_ACQUIRE) == 0)
+    cut->watched = (const struct watched *)(vm->ram + at);
+    while (__atomic_load_n(&cut->watched->since, __ATOMIC_ACQUIRE) == 0)
         sleep_ms(1);
-    return ns;
+    return khz;
+}
+
+/* The largest gap that the counter has seen by now, that of the cut included. */
+static uint64_t gap_ns(const struct cut *cut, uint64_t khz)
+{
+    while (__atomic_load_n(&cut->watched->samples, __ATOMIC_ACQUIRE) - cut->samples < 2)
+        nanosleep(&(struct timespec){ 0, 100000 }, NULL);
+    return __atomic_load_n(&cut->watched->gap_cycles, __ATOMIC_ACQUIRE) * 1000000 / khz;
 }
 
 static uint64_t measure_pause(struct vm *vm, struct cut *cut)
@@ -1197,14 +1230,52 @@ static int command_pause(const char *path, uint64_t memory_mb, char *pages, uint
         copy_round(&vm, cut.log, copy);
         copy_round(&vm, cut.log, copy);
         command(&vm, "tick\n");
-        if (in_guest)
-            take_gap(&vm);
+        uint64_t khz = in_guest ? watch(&vm, &cut) : 0;
         elapsed[i] = measure_pause(&vm, &cut);
         if (cut.pages < number(pages) || cut.pages > number(pages) + 64)
             die("%lu pages were dirty instead of %s", cut.pages, pages);
         if (in_guest)
-            elapsed[i] = take_gap(&vm);
+            elapsed[i] = gap_ns(&cut, khz);
     }
+    print_and_exit(elapsed, count);
+}
+
+static int command_pause_rate(const char *path, uint64_t memory_mb, char *rate, uint64_t count)
+{
+    static struct vm vm;
+    static struct cut cut;
+    static struct counter counter;
+    describe_counter(&counter, path, memory_mb, "1", (char *[]){ "--random", "--busy", "--rate", rate, NULL });
+    start_counter(&vm, &counter);
+    uint8_t *copy = present_memory(vm.ram_bytes);
+    cut.log = (uint64_t *)present_memory(vm.ram_bytes / PAGE / 8);
+    cut.staging = present_memory(vm.ram_bytes);
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+
+    copy_round(&vm, cut.log, copy);
+    for (uint64_t i = 0; i < count; i++) {
+        copy_round(&vm, cut.log, copy);
+        copy_round(&vm, cut.log, copy);
+        copy_round(&vm, cut.log, copy);
+        elapsed[i] = measure_pause(&vm, &cut);
+        sleep_ms(20);
+    }
+    print_and_exit(elapsed, count);
+}
+
+static int command_stop_and_copy(const char *path, uint64_t memory_mb, uint64_t count, bool busy)
+{
+    static struct vm vm;
+    static struct cut cut;
+    static struct counter counter;
+    describe_counter(&counter, path, memory_mb, "1", (char *[]){ "--random", busy ? "--busy" : NULL, NULL });
+    start_counter(&vm, &counter);
+    cut.log = (uint64_t *)present_memory(vm.ram_bytes / PAGE / 8);
+    cut.staging = present_memory(vm.ram_bytes);
+    cut.takes_all = true;
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+    for (uint64_t i = 0; i < count; i++)
+        elapsed[i] = measure_pause(&vm, &cut);
     print_and_exit(elapsed, count);
 }
 
@@ -1335,23 +1406,37 @@ static uint64_t fork_cold(struct vm *vm, const struct origin *origin)
     return now_ns() - start;
 }
 
-static uint64_t fork_pooled(struct vm *vm, const struct origin *origin)
+/* A VM that waits for the memory and the state of a copy. */
+static void make_ready(struct vm *vm, uint64_t ram_bytes)
+{
+    make_shell(vm, ram_bytes, NULL);
+    complete_exit(&vm->vcpu[0]); /* a first KVM_RUN, which prepares what KVM leaves until then */
+}
+
+static void map_over(struct vm *vm, int memory)
+{
+    if (mmap(vm->ram, vm->ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, memory, 0) == MAP_FAILED)
+        die("mmap over the shell: %s", strerror(errno));
+}
+
+static void run_copy(struct vm *vm, const struct vcpu_state *state)
 {
     struct vcpu *cpu = &vm->vcpu[0];
-    make_shell(vm, origin->ram_bytes, NULL);
-    complete_exit(cpu); /* a first KVM_RUN, which prepares what KVM leaves until then */
-
-    uint64_t start = now_ns();
-    if (mmap(vm->ram, vm->ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, origin->memory, 0)
-        == MAP_FAILED)
-        die("mmap over the shell: %s", strerror(errno));
-    load_extended_state(cpu, &origin->state);
-    cpu->run->s.regs.regs = origin->state.regs;
-    cpu->run->s.regs.sregs = origin->state.sregs;
-    cpu->run->s.regs.events = origin->state.events;
+    load_extended_state(cpu, state);
+    cpu->run->s.regs.regs = state->regs;
+    cpu->run->s.regs.sregs = state->sregs;
+    cpu->run->s.regs.events = state->events;
     cpu->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     wake_up(vm, EVENT_INPUT);
     run_to_first_exit(cpu);
+}
+
+static uint64_t fork_pooled(struct vm *vm, const struct origin *origin)
+{
+    make_ready(vm, origin->ram_bytes);
+    uint64_t start = now_ns();
+    map_over(vm, origin->memory);
+    run_copy(vm, &origin->state);
     return now_ns() - start;
 }
 
@@ -1368,6 +1453,111 @@ static int command_fork(const char *path, uint64_t memory_mb, uint64_t count, bo
         destroy(&vm);
     }
     print_and_exit(elapsed, count);
+}
+
+static int command_branch(const char *path, uint64_t memory_mb, char *pages, uint64_t count)
+{
+    static struct vm vm, child;
+    static struct cut cut;
+    static struct counter counter;
+    describe_counter(&counter, path, memory_mb, pages, (char *[]){ "--random", NULL });
+    start_counter(&vm, &counter);
+    uint64_t words = vm.ram_bytes / PAGE / 64;
+    uint64_t *log = (uint64_t *)present_memory(words * sizeof *log), *dirty = calloc(words, sizeof *dirty);
+    uint8_t *copy = present_memory(vm.ram_bytes);
+    cut.log = (uint64_t *)present_memory(words * sizeof *log);
+    cut.staging = present_memory(2 * (number(pages) + 512) * PAGE);
+    uint64_t *elapsed = calloc(count, sizeof *elapsed);
+
+    /* What the branches build on. */
+    int parent = must(memfd_create("floor", MFD_CLOEXEC), "memfd_create");
+    must(ftruncate(parent, (off_t)vm.ram_bytes), "ftruncate");
+    uint8_t *memory = mmap(NULL, vm.ram_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, parent, 0);
+    if (memory == MAP_FAILED)
+        die("mmap of the parent: %s", strerror(errno));
+    copy_round(&vm, log, copy);
+    memcpy(memory, vm.ram, vm.ram_bytes);
+
+    for (uint64_t i = 0; i < count; i++) {
+        make_ready(&child, vm.ram_bytes);
+        command(&vm, "tick\n");
+        uint64_t start = now_ns();
+        memset(dirty, 0, words * sizeof *dirty);
+        for (int round = 0; round < 2; round++) {
+            copy_round(&vm, log, copy);
+            for (uint64_t word = 0; word < words; word++)
+                dirty[word] |= log[word];
+        }
+        measure_pause(&vm, &cut);
+        uint64_t staged = 0;
+        for (uint64_t word = 0; word < words; word++) {
+            dirty[word] |= cut.log[word];
+            for (uint64_t bits = cut.log[word]; bits != 0; bits &= bits - 1)
+                memcpy(copy + (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE, cut.staging + staged++ * PAGE, PAGE);
+        }
+        map_over(&child, parent);
+        for (uint64_t word = 0; word < words; word++)
+            for (uint64_t bits = dirty[word]; bits != 0; bits &= bits - 1) {
+                uint64_t at = (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE;
+                memcpy(child.ram + at, copy + at, PAGE);
+            }
+        run_copy(&child, &cut.state[0]);
+        elapsed[i] = now_ns() - start;
+
+        destroy(&child);
+        for (uint64_t word = 0; word < words; word++)
+            for (uint64_t bits = dirty[word]; bits != 0; bits &= bits - 1) {
+                uint64_t at = (word * 64 + (uint64_t)__builtin_ctzl(bits)) * PAGE;
+                memcpy(memory + at, copy + at, PAGE);
+            }
+    }
+    print_and_exit(elapsed, count);
+}
+
+static int command_clone_rate(const char *path, uint64_t memory_mb, uint64_t seconds, bool boots)
+{
+    static struct vm vm;
+    static struct origin origin;
+    static struct counter counter;
+    struct image image = read_image(path);
+    char *arguments[] = { (char *)path };
+    if (!boots) {
+        describe_counter(&counter, path, memory_mb, "10", (char *[]){ NULL });
+        make_origin(&origin, &counter);
+    }
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t *made = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED)
+        die("mmap of the count: %s", strerror(errno));
+    pid_t *workers = calloc((size_t)cores, sizeof *workers);
+    for (long i = 0; i < cores; i++) {
+        workers[i] = must(fork(), "fork");
+        while (workers[i] == 0) {
+            if (boots) {
+                memset(&vm, 0, sizeof vm);
+                init_vm(&vm, fopen("/dev/null", "w"));
+                create(&vm, &image, memory_mb, 1, arguments, 1, NULL, 0);
+                if (run_vcpu(&vm.vcpu[0]) != MAIN_REACHED)
+                    die("%s did not reach main: stop code 0x%08X", path, vm.stop_code);
+                fclose(vm.console);
+            } else {
+                fork_cold(&vm, &origin);
+            }
+            destroy(&vm);
+            __atomic_add_fetch(made, 1, __ATOMIC_RELAXED);
+        }
+    }
+    for (uint64_t second = 0; second < seconds; second++) {
+        uint64_t before = __atomic_load_n(made, __ATOMIC_RELAXED), start = now_ns();
+        sleep_ms(1000);
+        uint64_t count = __atomic_load_n(made, __ATOMIC_RELAXED) - before;
+        printf("%f\n", (double)count * 1e9 / (double)(now_ns() - start) / (double)cores);
+    }
+    for (long i = 0; i < cores; i++) {
+        kill(workers[i], SIGKILL);
+        waitpid(workers[i], NULL, 0);
+    }
+    return 0;
 }
 
 /* What the host's memory holds that it could not drop: all but free pages, caches of files and slabs that shrink. */
@@ -1531,6 +1721,17 @@ static int command_transfer(const char *path, uint64_t count)
     return 0;
 }
 
+/* Makes as many mappings as a managed process has: for each of them KVM_CREATE_VM takes a lock, and some 0.13 us. */
+static void add_mappings(uint64_t count)
+{
+    for (uint64_t made = 0; made < count; made += 2) {
+        char *pair = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        must(pair == MAP_FAILED ? -1 : 0, "mmap");
+        pair[0] = 1;
+        must(mprotect(pair + PAGE, PAGE, PROT_READ), "mprotect");
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "transfer") == 0)
@@ -1546,10 +1747,20 @@ int main(int argc, char **argv)
         return command_pause(argv[2], number(argv[3]), argv[4], number(argv[5]), argc == 7, false);
     if ((argc == 6 || (argc == 7 && strcmp(argv[6], "busy") == 0)) && strcmp(argv[1], "pause-guest") == 0)
         return command_pause(argv[2], number(argv[3]), argv[4], number(argv[5]), argc == 7, true);
+    if (argc == 6 && strcmp(argv[1], "pause-rate") == 0)
+        return command_pause_rate(argv[2], number(argv[3]), argv[4], number(argv[5]));
+    if ((argc == 5 || (argc == 6 && strcmp(argv[5], "busy") == 0)) && strcmp(argv[1], "stop-and-copy") == 0)
+        return command_stop_and_copy(argv[2], number(argv[3]), number(argv[4]), argc == 6);
+    if (argc == 6 && strcmp(argv[1], "branch") == 0)
+        return command_branch(argv[2], number(argv[3]), argv[4], number(argv[5]));
+    if (argc == 6 && strcmp(argv[1], "clone-rate") == 0 && (strcmp(argv[5], "boot") == 0 || strcmp(argv[5], "fork") == 0))
+        return command_clone_rate(argv[2], number(argv[3]), number(argv[4]), strcmp(argv[5], "boot") == 0);
     if (argc == 6 && strcmp(argv[1], "write") == 0)
         return command_write(argv[2], number(argv[3]), argv[4], number(argv[5]));
-    if (argc == 6 && strcmp(argv[1], "fork") == 0 && (strcmp(argv[5], "cold") == 0 || strcmp(argv[5], "pooled") == 0))
+    if ((argc == 6 || argc == 7) && strcmp(argv[1], "fork") == 0 && (strcmp(argv[5], "cold") == 0 || strcmp(argv[5], "pooled") == 0)) {
+        add_mappings(argc == 7 ? number(argv[6]) : 0);
         return command_fork(argv[2], number(argv[3]), number(argv[4]), strcmp(argv[5], "pooled") == 0);
+    }
     if (argc == 5 && strcmp(argv[1], "clones") == 0)
         return command_clones(argv[2], number(argv[3]), number(argv[4]));
     fprintf(stderr, "usage: floor run [--memory-mb N] [--vcpus N] [--env NAME=value]... [--stop-after-ms N] [--grace-ms N]"
@@ -1557,8 +1768,12 @@ int main(int argc, char **argv)
                     "       floor exit-roundtrip ELF COUNT\n"
                     "       floor boot ELF MEMORY_MB COUNT\n"
                     "       floor pause|pause-guest ELF MEMORY_MB PAGES COUNT [busy]\n"
+                    "       floor pause-rate ELF MEMORY_MB RATE COUNT\n"
+                    "       floor stop-and-copy ELF MEMORY_MB COUNT [busy]\n"
                     "       floor write ELF MEMORY_MB PAGES COUNT\n"
-                    "       floor fork ELF MEMORY_MB COUNT cold|pooled\n"
+                    "       floor fork ELF MEMORY_MB COUNT cold|pooled [MAPPINGS]\n"
+                    "       floor branch ELF MEMORY_MB PAGES COUNT\n"
+                    "       floor clone-rate ELF MEMORY_MB SECONDS boot|fork\n"
                     "       floor clones ELF MEMORY_MB COUNT\n"
                     "       floor transfer FILE COUNT\n");
     return 2;

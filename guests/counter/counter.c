@@ -35,8 +35,7 @@ static struct {
     uint64_t cursor;
     uint64_t last_tsc;
     uint64_t gap_cycles;
-    uint64_t recent_gap_cycles; /* since the last `gap` */
-    bool forget_gap;
+    bool watch_anew;
     uint64_t worked, work_since; /* since the last `work` */
     char *arena;
     uint64_t arena_pages;
@@ -44,15 +43,15 @@ static struct {
     uint64_t *counts[UK_MAX_VCPUS];
 } state;
 
-/* What the vCPU that only watches shares with vCPU 0. */
+/* What the host looks at itself, because being asked for it would be a gap. */
 static struct {
-    volatile uint64_t gap_cycles;
-    volatile uint64_t samples;
-    volatile bool forget;
-} watcher;
+    volatile uint64_t since; /* not 0 once the gaps before the last `watch` are forgotten */
+    volatile uint64_t gap_cycles; /* the largest since */
+    volatile uint64_t samples; /* of the time stamp counter, ever */
+} watched;
 
-/* Not 0 once the gaps before the last `gap` are forgotten: the host looks at it, because telling it would be a gap. */
-static volatile uint64_t watching;
+/* Tells the vCPU that only watches to begin anew. */
+static volatile bool watcher_forgets;
 
 /* ---- Dirtying memory -------------------------------------------------------------------------------------------- */
 
@@ -94,10 +93,12 @@ static uint64_t sample(uint64_t planned_cycles)
     if (now > state.last_tsc && passed > planned_cycles) {
         if (passed - planned_cycles > state.gap_cycles)
             state.gap_cycles = passed - planned_cycles;
-        if (passed - planned_cycles > state.recent_gap_cycles)
-            state.recent_gap_cycles = passed - planned_cycles;
+        if (!options.watch && passed - planned_cycles > watched.gap_cycles)
+            watched.gap_cycles = passed - planned_cycles;
     }
     state.last_tsc = now;
+    if (!options.watch)
+        watched.samples++;
     return now;
 }
 
@@ -126,14 +127,14 @@ static void watch(void *unused)
     uint64_t last = uk_rdtsc();
     while (!uk_stop_requested()) {
         uint64_t now = uk_rdtsc();
-        if (now > last && now - last > watcher.gap_cycles)
-            watcher.gap_cycles = now - last;
+        if (now > last && now - last > watched.gap_cycles)
+            watched.gap_cycles = now - last;
         last = now;
-        watcher.samples++;
-        if (watcher.forget) {
-            watcher.gap_cycles = 0;
-            watcher.forget = false;
-            watching = 1;
+        watched.samples++;
+        if (watcher_forgets) {
+            watcher_forgets = false;
+            watched.gap_cycles = 0;
+            watched.since = 1;
         }
     }
 }
@@ -227,19 +228,15 @@ static void fork(void)
     uk_printf("\n");
 }
 
-/* The largest gap since the last time; those of printing it are forgotten with it. */
-static void print_gap(void)
+/* Forgets the gaps up to here, those of saying so included. */
+static void watch_anew(void)
 {
-    /* A watcher that has not run since the gap does not know of it yet. */
-    for (uint64_t samples = watcher.samples; options.watch && watcher.samples - samples < 2 && !uk_stop_requested();)
-        ;
-    watching = 0;
-    uk_printf("gap_ns=%lu watching_at=%lu\n", ns_of_cycles(options.watch ? watcher.gap_cycles : state.recent_gap_cycles),
-              (uint64_t)&watching);
+    watched.since = 0;
+    uk_printf("watching_at=%lu tsc_khz=%lu\n", (uint64_t)&watched, uk_tsc_khz());
     if (options.watch)
-        watcher.forget = true;
+        watcher_forgets = true;
     else
-        state.forget_gap = true;
+        state.watch_anew = true;
 }
 
 static void print_work(void)
@@ -269,8 +266,8 @@ static bool obey(const char *line)
         become_template();
     else if (strcmp(line, "fork") == 0)
         fork();
-    else if (strcmp(line, "gap") == 0)
-        print_gap();
+    else if (strcmp(line, "watch") == 0)
+        watch_anew();
     else if (strcmp(line, "work") == 0)
         print_work();
     else if (strcmp(line, "write") == 0)
@@ -298,11 +295,11 @@ static bool obey_input(void)
     while (uk_read_line(line, sizeof line))
         if (!obey(line))
             return false;
-    if (state.forget_gap) {
-        state.forget_gap = false;
-        state.recent_gap_cycles = 0;
+    if (state.watch_anew) {
+        state.watch_anew = false;
+        watched.gap_cycles = 0;
         state.last_tsc = uk_rdtsc();
-        watching = 1;
+        watched.since = 1;
     }
     return true;
 }

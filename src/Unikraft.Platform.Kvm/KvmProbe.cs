@@ -69,7 +69,7 @@ public static class KvmProbe
             {
                 return new KvmSupport(
                     KvmProblem.MissingExtension,
-                    $"{path} lacks {Required[i].Name}. Use a kernel of version 5.0 or newer.");
+                    $"{path} lacks {Required[i].Name}. Use a kernel of version 5.2 or newer.");
             }
         }
 

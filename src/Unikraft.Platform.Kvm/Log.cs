@@ -43,4 +43,16 @@ internal static partial class Log
 
     [LoggerMessage(2013, LogLevel.Warning, "The names of snapshot files in '{Directory}' could not be taken to the disk; the host does it in its own time")]
     internal static partial void NamesNotSynced(ILogger logger, Exception error, string directory);
+
+    [LoggerMessage(2014, LogLevel.Warning, "No files could be made of the snapshots in the publication log of '{Directory}'; they are safe there, and it is tried again")]
+    internal static partial void SettlingFailed(ILogger logger, Exception error, string directory);
+
+    [LoggerMessage(2015, LogLevel.Warning, "No publication log could be made in '{Directory}'; saving snapshots takes longer")]
+    internal static partial void LogNotMade(ILogger logger, Exception error, string directory);
+
+    [LoggerMessage(2016, LogLevel.Error, "Snapshot {Id} in the publication log '{Path}' is not as it was written, and is lost")]
+    internal static partial void RecordUnreadable(ILogger logger, Exception? error, Guid id, string path);
+
+    [LoggerMessage(2017, LogLevel.Warning, "Memory that was folded could not be written to '{Directory}' in advance; a snapshot takes longer for it")]
+    internal static partial void FoldNotKept(ILogger logger, Exception error, string directory);
 }

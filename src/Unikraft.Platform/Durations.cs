@@ -46,12 +46,15 @@ internal static class Durations
     /// <summary>How long a creation waits: what was asked for, or the deprecated field, which is rounded up to the next full second.</summary>
     public static TimeSpan? WaitTimeoutOf(CreateInstanceRequest request) => (request.WaitTimeout, request.WaitTimeoutMs) switch
     {
-        ({ } timeout, _) => timeout,
+        ({ } timeout, _) => ToWait(timeout),
         (_, null or 0) => null,
         (_, -1) => Timeout.InfiniteTimeSpan,
         (_, < 0 or > int.MaxValue) => throw new InvalidRequestException($"'wait_timeout_ms' is {request.WaitTimeoutMs}; allowed is -1 to {int.MaxValue}"),
         (_, { } milliseconds) => TimeSpan.FromSeconds(Math.DivRem(milliseconds + 999, 1000).Quotient),
     };
+
+    /// <summary>How long something that can be waited for is waited for: not at all when that is 0, as the public API has it.</summary>
+    public static TimeSpan? ToWait(TimeSpan? timeout) => timeout == TimeSpan.Zero ? null : timeout;
 
     public static bool IsPauseBudget(TimeSpan budget) => budget == Timeout.InfiniteTimeSpan || budget >= SnapshotOptions.MinPauseBudget;
 

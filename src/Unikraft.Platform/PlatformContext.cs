@@ -28,15 +28,18 @@ internal sealed record PlatformContext(
     public Task CommitAsync() => Data?.CommitAsync() ?? Task.CompletedTask;
 
     /// <summary>The same for what has happened, whether it can be written or not: it is tried again.</summary>
-    public async Task TryCommitAsync()
+    /// <returns>Whether it was written.</returns>
+    public async Task<bool> TryCommitAsync()
     {
         try
         {
             await CommitAsync().ConfigureAwait(false);
+            return true;
         }
         catch (StorageException)
         {
             // Logged where it is tried again.
+            return false;
         }
     }
 

@@ -26,17 +26,21 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     /// <param name="loggerFactory">Where to log.</param>
     /// <param name="hypervisorFactory">Makes the backend.</param>
     /// <param name="fileLayer">The file system of the data directory; that of the host when <see langword="null"/>.</param>
+    /// <param name="volumeLayer">The file system of volumes; that of the host when <see langword="null"/>.</param>
+    /// <param name="archiveLayer">The file system of archives; that of the host when <see langword="null"/>.</param>
     public UnikraftPlatform(
         PlatformOptions options,
         TimeProvider timeProvider,
         ILoggerFactory loggerFactory,
         Func<HypervisorContext, IHypervisor> hypervisorFactory,
-        IFileLayer? fileLayer = null)
+        IFileLayer? fileLayer = null,
+        IFileLayer? volumeLayer = null,
+        IFileLayer? archiveLayer = null)
     {
         // First what may be refused: a backend is dear.
         PlatformSettings settings = PlatformSettings.From(options);
         ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
-        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, settings.DataDirectory is not null, logger) : null;
+        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, settings.DataDirectory is not null, logger, volumeLayer) : null;
         VolumeHypervisor hypervisor;
         try
         {
@@ -53,13 +57,13 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             settings,
             timeProvider,
             logger,
-            new Telemetry(),
+            new Telemetry(timeProvider),
             new Rundown(),
             new QuotaUse(options.Quotas));
         ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider, _context.Quotas);
         ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider, _context.Quotas);
         ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
-        _context.Volumes = new VolumeCatalog(_context, volumeFiles);
+        _context.Volumes = new VolumeCatalog(_context, volumeFiles, volumeLayer);
         hypervisor.Use(_context.Volumes);
         DataDirectory? data = _context.Data = OpenData(_context, hypervisor, fileLayer);
         _volumes = new VolumeStore(_context, instances);
@@ -70,8 +74,18 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         if (data is not null)
         {
             _data = data;
-            Data = new DataDirectoryService(_context, data, checkpoints, instances, templates, _checkpoints);
-            Recover(data, instances, checkpoints, templates);
+            IFileLayer archives = archiveLayer ?? new HostFileLayer(hypervisor.GetFeature<IDirectorySync>());
+            Data = new DataDirectoryService(_context, data, checkpoints, instances, templates, _checkpoints, archives);
+            try
+            {
+                Recover(data, instances, checkpoints, templates);
+            }
+            catch
+            {
+                // Nobody else knows of what is held by now: the directory and its lock, the backend, what was recovered so far.
+                DisposeAsync().AsTask().GetAwaiter().GetResult();
+                throw;
+            }
         }
 
         _context.Telemetry.Observe(
@@ -96,8 +110,17 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
 
     internal Telemetry Telemetry => _context.Telemetry;
 
-    /// <summary>Waits for what is being done to volumes in the background.</summary>
-    internal Task WhenVolumesIdleAsync() => _context.Volumes.WhenIdleAsync();
+    /// <summary>Waits until instances that have stopped have given their volumes back, and for what is being done to volumes in the background.</summary>
+    internal async Task WhenVolumesIdleAsync()
+    {
+        await Task.WhenAll(_instances.List().Select(instance => _context.Volumes.SettleAsync(instance.Uuid, CancellationToken.None))).ConfigureAwait(false);
+        if (_data is not null)
+        {
+            await _data.CollectedAsync().ConfigureAwait(false);
+        }
+
+        await _context.Volumes.WhenIdleAsync().ConfigureAwait(false);
+    }
 
     public async Task StopAllAsync(CancellationToken cancellationToken = default)
     {
@@ -132,6 +155,8 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             data?.DisposeAsync().AsTask().GetAwaiter().GetResult();
             context.Volumes.DisposeAsync().AsTask().GetAwaiter().GetResult();
             hypervisor.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            context.Telemetry.Dispose();
+            context.Rundown.Dispose();
             throw;
         }
     }
@@ -176,7 +201,21 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
             }
         }
 
+        foreach (DataDamage damage in _context.Volumes.FindUnusable())
+        {
+            data.NoteDamage(damage);
+        }
+
         data.EndRecovery();
+        foreach (InstanceController instance in instances.List())
+        {
+            // What waited for it to stop need not wait any more.
+            _context.Volumes.OnEnded(instance.Identity.Uuid);
+        }
+
+        _context.Volumes.CompleteAdoptions(sound
+            .Where(static entry => entry.Record is TemplateRecord { Snapshot: not null })
+            .ToDictionary(static entry => entry.Uuid, static entry => entry.Record.Snapshot!.Value));
         if (!data.IsHeldBack)
         {
             _context.Volumes.Collect(instances.List().Select(static instance => instance.Identity.Uuid).Concat(data.Snapshots.List()).ToHashSet());

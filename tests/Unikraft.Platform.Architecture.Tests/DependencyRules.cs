@@ -49,6 +49,7 @@ internal static class DependencyRules
                 .Select(reference => $"{package.Name} must not refer to the package {reference}."),
             .. package.References("InternalsVisibleTo")
                 .Where(friend => !friend.EndsWith(".Tests", StringComparison.Ordinal)
+                    && !friend.EndsWith(".TestKit", StringComparison.Ordinal)
                     && !friend.EndsWith(".Benchmarks", StringComparison.Ordinal)
                     && !friend.EndsWith(".Latency", StringComparison.Ordinal))
                 .Select(friend => $"{package.Name} must not show its internals to {friend}."),

@@ -55,7 +55,7 @@ public abstract partial class PlatformContract
             hello with { Env = new Dictionary<string, string>(StringComparer.Ordinal) { ["A"] = "\0" } },
             hello with { RestartPolicy = (RestartPolicy)9 },
             hello with { WaitTimeout = TimeSpan.FromSeconds(-2) },
-            hello with { WaitTimeout = TimeSpan.Zero, Autostart = false },
+            hello with { WaitTimeout = TimeSpan.FromSeconds(1), Autostart = false },
             hello with { Args = [new string('x', 45 << 10)] },
             hello with { Snapshot = new SnapshotOptions() },
             hello with { Features = (InstanceFeatures)2 },

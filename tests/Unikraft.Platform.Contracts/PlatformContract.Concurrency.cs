@@ -32,7 +32,7 @@ public abstract partial class PlatformContract
                 using CancellationTokenSource cancellation = new();
                 try
                 {
-                    Task operation = dice.Next(13) switch
+                    Task operation = dice.Next(24) switch
                     {
                         0 or 1 => Instances.CreateAsync(Request("counter", "--period-ms", "0") with { Name = name, ScaleToZero = Stateful }, cancellation.Token),
                         2 => LoadAsync(),
@@ -45,6 +45,16 @@ public abstract partial class PlatformContract
                         9 => Instances.DeleteAsync(name, cancellation.Token),
                         10 => Instances.PatchAsync("kept", round % 2 == 0 ? [new PatchOperation.AddTags(own)] : [new PatchOperation.DelTags(own)]),
                         11 => CheckpointKeptAsync(),
+                        12 => Templates.ConvertAsync(name, cancellation.Token),
+                        13 or 14 => Instances.CreateAsync(new CreateInstanceRequest { Template = $"shared-{dice.Next(4)}", Name = name }, cancellation.Token),
+                        15 => Templates.DeleteAsync(name, cancellation.Token),
+                        16 => Checkpoints.CreateAsync(new CreateCheckpointRequest { From = name, Name = $"point-{dice.Next(3)}" }, cancellation.Token),
+                        17 => Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = $"point-{dice.Next(3)}", Name = name }, cancellation.Token),
+                        18 => Checkpoints.DeleteAsync($"point-{dice.Next(3)}", cancellation.Token),
+                        19 => Instances.WaitAsync(name, InstanceState.Standby, TimeSpan.Zero, cancellation.Token),
+                        20 => Instances.PatchAsync(name, [new PatchOperation.SetMemoryMb(64 + (8 * dice.Next(2))), new PatchOperation.SetServices(Http)], cancellation.Token),
+                        21 => Task.Run(() => (Instances.ReadLog(name), Instances.GetMetrics(name)), CancellationToken.None),
+                        22 => Instances.CreateReplicasAsync(Request("counter", "--period-ms", "0") with { Name = name }, replicas: 1, cancellation.Token),
                         _ => Instances.StopAsync(name, new StopRequest { DrainTimeout = TimeSpan.FromSeconds(1) }, cancellation.Token),
                     };
                     if (dice.Next(5) == 0)
@@ -84,6 +94,7 @@ public abstract partial class PlatformContract
                     is PlatformErrorCode.NotFound
                     or PlatformErrorCode.AlreadyExists
                     or PlatformErrorCode.WrongState
+                    or PlatformErrorCode.TimedOut
                     or PlatformErrorCode.SnapshotPending)
                 {
                     // Somebody else came first.
@@ -102,7 +113,8 @@ public abstract partial class PlatformContract
         Assert.Equal(InstanceState.Running, kept.State);
         Assert.Equal(Callers, kept.Tags.Count);
         Assert.Equal(loads, Checkpoints.Get("chk").LoadCount);
-        Assert.Equal(checkpoints + 1, Checkpoints.List().Count);
+        Assert.Equal(checkpoints + 1, Checkpoints.List().Count(static checkpoint => !checkpoint.Name.StartsWith("point-", StringComparison.Ordinal)));
+        Assert.All(Templates.List(), static template => Assert.StartsWith("shared-", template.Name, StringComparison.Ordinal));
         Assert.Equal(checkpoints + 1, Instances.GetHistory("kept").Count);
         foreach (Instance instance in Instances.List())
         {

@@ -263,6 +263,63 @@ public abstract partial class PlatformContract
     }
 
     [ContractFact]
+    public async Task A_state_that_was_passed_since_the_last_start_ends_a_wait_at_once()
+    {
+        Instance created = await Instances.CreateAsync(Request("hello") with { Name = "short", Autostart = false }).Guarded();
+        Assert.Equal(InstanceState.Stopped, (await Instances.WaitAsync("short", InstanceState.Stopped, TimeSpan.Zero).Guarded()).State);
+        await Assert.ThrowsAsync<OperationTimedOutException>(() => Instances.WaitAsync("short", InstanceState.Running, TimeSpan.Zero).Guarded());
+
+        // It has run and stopped before anybody asks.
+        await Instances.StartAsync(created.Uuid).Guarded();
+        Instance stopped = await Instances.WaitAsync("short", InstanceState.Stopped).Guarded();
+        Assert.Equal(stopped, await Instances.WaitAsync("short", InstanceState.Running, TimeSpan.Zero).Guarded());
+        Assert.Equal(stopped, await Instances.WaitAsync("short", InstanceState.Starting, TimeSpan.Zero).Guarded());
+        Assert.Equal((InstanceState.Stopped, 1), (stopped.State, stopped.StartCount));
+
+        // What it never was is still to come.
+        await Assert.ThrowsAsync<OperationTimedOutException>(() => Instances.WaitAsync("short", InstanceState.Draining, TimeSpan.Zero).Guarded());
+        await Assert.ThrowsAsync<OperationTimedOutException>(() => Instances.WaitAsync("short", InstanceState.Stopping, TimeSpan.Zero).Guarded());
+    }
+
+    [ContractFact]
+    public async Task A_wait_after_a_start_does_not_see_the_run_before()
+    {
+        await CreateCounterAsync("again");
+        for (int starts = 1; starts < 6; starts++)
+        {
+            await Instances.StopAsync("again", new StopRequest { Force = starts % 2 == 0 }).Guarded();
+            Assert.Equal(starts, (await Instances.WaitAsync("again", InstanceState.Running, TimeSpan.Zero).Guarded()).StartCount);
+            await Instances.StartAsync("again").Guarded();
+
+            await Assert.ThrowsAsync<OperationTimedOutException>(() => Instances.WaitAsync("again", InstanceState.Stopped, TimeSpan.Zero).Guarded());
+            Instance running = await Instances.WaitAsync("again", InstanceState.Running).Guarded();
+            Assert.Equal((InstanceState.Running, starts + 1), (running.State, running.StartCount));
+        }
+    }
+
+    [ContractFact]
+    public async Task A_wait_of_0_is_none_for_whatever_an_instance_is_made_of()
+    {
+        await CreateCounterAsync("source");
+        CreateCheckpointRequest checkpoint = new() { From = "source", Name = "chk", WaitTimeout = TimeSpan.Zero };
+        Assert.Contains((await Checkpoints.CreateAsync(checkpoint).Guarded()).State, new[] { CheckpointState.Starting, CheckpointState.Ready });
+        await Checkpoints.WaitAsync("chk").Guarded();
+        CreateInstanceRequest request = new() { WaitTimeout = TimeSpan.Zero };
+
+        Instance branch = await Instances.CreateAsync(request with { BranchFrom = "source" }).Guarded();
+        Instance load = await Instances.CreateAsync(request with { Checkpoint = "chk" }).Guarded();
+        await Templates.ConvertAsync("source").Guarded();
+        Instance clone = await Instances.CreateAsync(request with { Template = "source" }).Guarded();
+        Instance created = await Instances.CreateAsync(Request("counter", "--period-ms", "0") with { WaitTimeout = TimeSpan.Zero }).Guarded();
+
+        foreach (Instance instance in new[] { branch, load, clone, created })
+        {
+            Assert.Contains(instance.State, new[] { InstanceState.Starting, InstanceState.Running });
+            Assert.Equal(InstanceState.Running, (await Instances.WaitAsync(instance.Uuid, InstanceState.Running).Guarded()).State);
+        }
+    }
+
+    [ContractFact]
     public async Task A_cancelled_wait_ends_and_a_cancelled_stop_goes_on()
     {
         Instance instance = await CreateCrashAsync("ignore-stop");

@@ -324,6 +324,69 @@ public abstract partial class PlatformContract
         }
     }
 
+    [ContractFact]
+    public async Task Four_volumes_of_an_instance_are_cut_together_and_a_fifth_is_refused()
+    {
+        string[] names = ["one", "two", "three", "four", "five"];
+        foreach (string name in names)
+        {
+            await Volumes.CreateAsync(Blank(name)).Guarded();
+            Instance writer = await CreateKvAsync(Existing(name));
+            Assert.Equal("ok 1", await AskKvAsync(writer, $"put name {name}"));
+            await Instances.DeleteAsync(writer.Uuid).Guarded();
+        }
+
+        Instance source = await CreateKvAsync([.. names[..4].Select(name => Existing(name) with { At = $"/{name}" })]);
+        await Assert.ThrowsAsync<InvalidRequestException>(() => Volumes.AttachAsync("five", new AttachVolumeRequest { Instance = source.Uuid, At = "/five" }));
+        Instance branch = await Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        Assert.Equal("ok 2", await AskKvAsync(source, "put name source"));
+        Assert.Equal("value=one", await AskKvAsync(branch, "get name"));
+        Assert.Equal(names[..4].Select(name => $"/{name}"), branch.Volumes.Select(volume => volume.At));
+        Assert.Equal(8, source.Volumes.Concat(branch.Volumes).DistinctBy(volume => volume.Uuid).Count());
+
+        // What each of them holds, without what the source has written since; also when the source and its volumes are gone.
+        await Instances.DeleteAsync(source.Uuid).Guarded();
+        foreach (string name in names)
+        {
+            await Volumes.DeleteAsync(name).Guarded();
+        }
+
+        foreach ((string name, AttachedVolume own) in names.Zip(branch.Volumes))
+        {
+            Volume copy = await Volumes.CloneAsync(own.Uuid, new CloneVolumeRequest { Name = $"copy-{name}" }).Guarded();
+            Instance reader = await CreateKvAsync(Existing(copy.Uuid));
+            Assert.Equal($"value={name}", await AskKvAsync(reader, "get name"));
+            Assert.StartsWith("check ok", await AskKvAsync(reader, "check"), StringComparison.Ordinal);
+        }
+    }
+
+    [ContractFact]
+    public async Task Volumes_are_made_of_a_volume_template_and_do_not_need_it_any_more()
+    {
+        await Volumes.CreateAsync(Blank("golden") with { Tags = ["a"] }).Guarded();
+        Instance writer = await CreateKvAsync(Existing("golden"));
+        Assert.Equal("ok 1", await AskKvAsync(writer, "put name golden"));
+        await Instances.DeleteAsync(writer.Uuid).Guarded();
+        Volume template = await Volumes.ConvertAsync("golden").Guarded();
+        Assert.Equal((VolumeState.Template, "golden"), (template.State, template.Name));
+        await Assert.ThrowsAsync<InvalidRequestException>(() => Volumes.CloneAsync("golden"));
+        await Assert.ThrowsAsync<InvalidRequestException>(() => CreateKvAsync(Existing("golden")));
+        await Assert.ThrowsAsync<InvalidRequestException>(() => Volumes.ResizeAsync("golden", 16));
+
+        await Volumes.CreateAsync(new CreateVolumeRequest { Name = "one", Template = "golden" }).Guarded();
+        Volume two = await Volumes.CreateAsync(new CreateVolumeRequest { Name = "two", Template = template.Uuid, Tags = ["b"] }).Guarded();
+        Assert.Equal((VolumeState.Available, 8, "b"), (two.State, two.SizeMb, Assert.Single(two.Tags)));
+        await Volumes.PatchAsync("golden", [new PatchOperation.SetDeleteLock(Enabled: true)]).Guarded();
+        await Assert.ThrowsAsync<DeletionProtectedException>(() => Volumes.DeleteAsync("golden"));
+        await Volumes.PatchAsync("golden", [new PatchOperation.SetDeleteLock(Enabled: false)]).Guarded();
+        await Volumes.DeleteAsync("golden").Guarded();
+        Instance first = await CreateKvAsync(Existing("one"));
+        Instance second = await CreateKvAsync(Existing("two"));
+        Assert.Equal("ok 2", await AskKvAsync(first, "put name one"));
+        Assert.Equal("value=golden", await AskKvAsync(second, "get name"));
+        Assert.Equal("value=one", await AskKvAsync(first, "get name"));
+    }
+
     private static CreateVolumeRequest Blank(string name) => new() { Name = name, SizeMb = 8, Filesystem = VolumeFilesystem.None };
 
     private static InstanceVolume Existing(NameOrUuid volume) => new() { Volume = volume, At = "/data" };

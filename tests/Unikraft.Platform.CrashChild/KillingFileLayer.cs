@@ -1,89 +1,95 @@
-using System.Diagnostics;
 using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.CrashChild;
 
-/// <summary>The file system of the host, on which the process kills itself at a given call: before it, or in the middle of a write.</summary>
-internal sealed class KillingFileLayer(IFileLayer host, long killAt) : IFileLayer
+/// <summary>The file system of the host, which stops at a given call.</summary>
+/// <param name="host">The file system.</param>
+/// <param name="kill">Knows where to stop.</param>
+internal sealed class KillingFileLayer(IFileLayer host, KillSwitch kill) : IFileLayer
 {
-    private long _calls;
-
-    internal long Calls => Interlocked.Read(ref _calls);
+    private const int InputOutput = 5;
 
     public void MakeDirectory(string path)
     {
-        Step();
+        kill.Step(nameof(MakeDirectory));
         host.MakeDirectory(path);
     }
 
     public IReadOnlyList<string> List(string directory)
     {
-        Step();
+        kill.Step(nameof(List));
         return host.List(directory);
     }
 
     public IFile Create(string path)
     {
-        Step();
-        return new KillingFile(this, host.Create(path));
+        kill.Step(nameof(Create));
+        return new KillingFile(kill, host.Create(path));
     }
 
     public IFile? Open(string path)
     {
-        Step();
-        return host.Open(path) is { } file ? new KillingFile(this, file) : null;
+        kill.Step(nameof(Open));
+        return Wrap(host.Open(path));
     }
+
+    public IFile? OpenShared(string path, bool isReadOnly)
+    {
+        kill.Step(nameof(OpenShared));
+        return Wrap(host.OpenShared(path, isReadOnly));
+    }
+
+    public IFile CreateNew(string path)
+    {
+        kill.Step(nameof(CreateNew));
+        return new KillingFile(kill, host.CreateNew(path));
+    }
+
+    public FileStatus? Stat(string path) => host.Stat(path);
 
     public IDisposable? Lock(string path)
     {
-        Step();
+        kill.Step(nameof(Lock));
         return host.Lock(path);
     }
 
     public void Rename(string from, string to)
     {
-        Step();
+        Decide(kill, nameof(Rename));
         host.Rename(from, to);
     }
 
     public void Delete(string path)
     {
-        Step();
+        Decide(kill, nameof(Delete));
         host.Delete(path);
+    }
+
+    public void DeleteDirectory(string path)
+    {
+        Decide(kill, nameof(DeleteDirectory));
+        host.DeleteDirectory(path);
     }
 
     public void SyncDirectory(string path)
     {
-        Step();
+        Decide(kill, nameof(SyncDirectory));
         host.SyncDirectory(path);
     }
 
     public long FreeBytes(string directory) => host.FreeBytes(directory);
 
-    private bool Step(bool mayFinish = false)
+    private static void Decide(KillSwitch kill, string call)
     {
-        if (Interlocked.Increment(ref _calls) != killAt)
+        if (kill.StepDecisive(call))
         {
-            return false;
+            throw new IOException("It was made to fail.", InputOutput);
         }
-
-        if (!mayFinish)
-        {
-            Kill();
-        }
-
-        return true;
     }
 
-    private static void Kill()
-    {
-        // SIGKILL, as if from outside: nothing of the runtime runs any more.
-        using Process self = Process.GetCurrentProcess();
-        self.Kill();
-        new ManualResetEventSlim().Wait();
-    }
+    private KillingFile? Wrap(IFile? file) => file is null ? null : new KillingFile(kill, file);
 
-    private sealed class KillingFile(KillingFileLayer layer, IFile file) : IFile
+    private sealed class KillingFile(KillSwitch kill, IFile file) : IFile
     {
         public long Length => file.Length;
 
@@ -91,18 +97,24 @@ internal sealed class KillingFileLayer(IFileLayer host, long killAt) : IFileLaye
 
         public int Write(long offset, ReadOnlySpan<byte> data)
         {
-            if (layer.Step(mayFinish: true))
+            if (kill.Step(nameof(Write), mayBegin: true))
             {
-                file.Write(offset, data[..(data.Length / 2)]);
-                Kill();
+                file.Write(offset, data[..KillSwitch.Half(data.Length)]);
+                kill.StopNow();
             }
 
             return file.Write(offset, data);
         }
 
+        public void SetLength(long length)
+        {
+            kill.Step(nameof(SetLength));
+            file.SetLength(length);
+        }
+
         public void Sync()
         {
-            layer.Step();
+            Decide(kill, nameof(Sync));
             file.Sync();
         }
 

@@ -1,18 +1,19 @@
-using Microsoft.Extensions.Logging.Abstractions;
+using System.Diagnostics;
+using System.Globalization;
 using Unikraft.Platform;
 using Unikraft.Platform.CrashChild;
 using Unikraft.Platform.InMemory;
-using Unikraft.Platform.Storage;
 
 // hold DIRECTORY: takes the data directory and waits to be told to let go.
-// run DIRECTORY SEED OPERATIONS KILL_AT: does random operations and says what it does and what was acknowledged, one line each, until it is killed.
-string directory = args[1];
+// run GUESTS OPERATIONS {DIRECTORY SEED POINT NUMBER}...: does random operations on each directory, all at once, and says what it does and what was acknowledged, a line each with the
+// number of the directory before it. GUESTS is the folder of the guests for real machines, or "memory". Each directory stops at its point; when all have stopped or are through, the
+// process is killed.
 if (args[0] is "hold")
 {
     try
     {
         await using IUnikraftPlatform held = new UnikraftPlatformBuilder()
-            .Configure(options => options.DataDirectory = directory)
+            .Configure(options => options.DataDirectory = args[1])
             .UseInMemory()
             .Build();
         Console.WriteLine("held");
@@ -25,62 +26,57 @@ if (args[0] is "hold")
         Console.ReadLine();
         return 0;
     }
+    catch (StorageException error)
+    {
+        Console.WriteLine(error.Message);
+        return 0;
+    }
 }
 
-Random random = new(int.Parse(args[2]));
-int operations = int.Parse(args[3]);
-long killAt = long.Parse(args[4]);
-KillingFileLayer files = new(new HostFileLayer(directories: null), killAt);
-await using UnikraftPlatform platform = new(
-    new PlatformOptions { DataDirectory = directory, MinFreeDiskBytes = 0 },
-    TimeProvider.System,
-    NullLoggerFactory.Instance,
-    context => new InMemoryHypervisor(new InMemoryHypervisorOptions(), context, files),
-    files);
-for (int i = 0; i < operations; i++)
+string? guests = args[1] is "memory" ? null : args[1];
+int operations = int.Parse(args[2], CultureInfo.InvariantCulture);
+int directories = (args.Length - 3) / 4;
+CountdownEvent under = new(directories);
+Lock output = new();
+
+// Those that have stopped keep theirs.
+ThreadPool.SetMinThreads(16 * directories, 16);
+for (int i = 0; i < directories; i++)
 {
-    string name = $"n{random.Next(6)}";
-    string operation = random.Next(8) switch
+    int number = i;
+    string[] words = args[(3 + (4 * i))..(7 + (4 * i))];
+    _ = Task.Run(() => RunAsync(number, words[0], int.Parse(words[1], CultureInfo.InvariantCulture), words[2], int.Parse(words[3], CultureInfo.InvariantCulture)));
+}
+
+under.Wait();
+
+// SIGKILL, as if from outside: nothing of the runtime runs any more.
+using Process self = Process.GetCurrentProcess();
+self.Kill();
+new ManualResetEventSlim().Wait();
+return 1;
+
+void Say(int number, string line)
+{
+    lock (output)
     {
-        0 or 1 => $"instance {name}",
-        2 => $"delete-instance {name}",
-        3 or 4 => $"checkpoint {name} c{random.Next(6)}",
-        5 => $"delete-checkpoint c{random.Next(6)}",
-        6 => $"tag {name} t{i}",
-        _ => $"load c{random.Next(6)} {name}",
-    };
-    Console.WriteLine($"begin {operation}");
+        Console.WriteLine($"{number} {line}");
+    }
+}
+
+async Task RunAsync(int number, string directory, int seed, string point, int call)
+{
     try
     {
-        await DoAsync(operation.Split(' '));
-        Console.WriteLine("done");
+        KillSwitch kill = new(point, call, line => Say(number, line), () => under.Signal());
+        Script script = new(directory, guests, kill, line => Say(number, line));
+        await script.RunAsync(seed, operations);
+        Say(number, $"end {kill.Calls}");
+        under.Signal();
     }
-    catch (PlatformException error)
+    catch (Exception error)
     {
-        Console.WriteLine($"refused {error.Code}");
+        Say(number, $"failed {error.ToString().ReplaceLineEndings(" | ")}");
+        under.Signal();
     }
 }
-
-Console.WriteLine($"end {files.Calls}");
-return 0;
-
-Task DoAsync(string[] words) => words[0] switch
-{
-    "instance" => platform.Instances.CreateAsync(new CreateInstanceRequest
-    {
-        Name = words[1],
-        Image = GuestImage.FromFile("/images/counter.elf"),
-        Args = ["--period-ms", "0"],
-        WaitTimeout = Timeout.InfiniteTimeSpan,
-    }),
-    "delete-instance" => platform.Instances.DeleteAsync(words[1]),
-    "checkpoint" => platform.Checkpoints.CreateAsync(new CreateCheckpointRequest
-    {
-        From = words[1],
-        Name = words[2],
-        WaitTimeout = Timeout.InfiniteTimeSpan,
-    }),
-    "delete-checkpoint" => platform.Checkpoints.DeleteAsync(words[1]),
-    "tag" => platform.Instances.PatchAsync(words[1], [new PatchOperation.SetTags(words[2])]),
-    _ => platform.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = words[1], Name = words[2], WaitTimeout = Timeout.InfiniteTimeSpan }),
-};

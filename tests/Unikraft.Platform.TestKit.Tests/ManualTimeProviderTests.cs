@@ -106,6 +106,21 @@ public sealed class ManualTimeProviderTests
         Assert.Throws<ArgumentOutOfRangeException>(() => new ManualTimeProvider().Advance(TimeSpan.FromTicks(-1)));
 
     [Fact]
+    public void A_jump_of_the_wall_clock_lets_no_time_pass()
+    {
+        ManualTimeProvider time = new();
+        (DateTimeOffset start, long timestamp) = (time.GetUtcNow(), time.GetTimestamp());
+        int fired = 0;
+        using ITimer timer = time.CreateTimer(_ => fired++, state: null, Seconds(20), Timeout.InfiniteTimeSpan);
+        time.Jump(TimeSpan.FromDays(1));
+        time.Advance(TimeSpan.Zero);
+        Assert.Equal((start.AddDays(1), timestamp, 0), (time.GetUtcNow(), time.GetTimestamp(), fired));
+        time.Jump(TimeSpan.FromDays(-2));
+        time.Advance(Seconds(20));
+        Assert.Equal((start.AddDays(-1) + Seconds(20), 1), (time.GetUtcNow(), fired));
+    }
+
+    [Fact]
     public async Task Two_who_advance_at_once_pass_both_their_spans()
     {
         ManualTimeProvider time = new();

@@ -1,12 +1,21 @@
+using System.Globalization;
+
 namespace Unikraft.Platform.TestRunner;
 
 /// <summary>What the runner was asked to do.</summary>
 /// <param name="Filters">A test runs when its name contains one of these; all run when there is none.</param>
 /// <param name="ExcludedTraits">A test with one of these traits does not run.</param>
 /// <param name="SummaryFile">Where the closing line is written as well; null for nowhere else.</param>
-internal sealed record CommandLine(IReadOnlyList<string> Filters, IReadOnlyList<KeyValuePair<string, string>> ExcludedTraits, string? SummaryFile)
+/// <param name="Share">Which share of the tests to run, from 0.</param>
+/// <param name="Shares">In how many shares the tests are parted.</param>
+internal sealed record CommandLine(
+    IReadOnlyList<string> Filters,
+    IReadOnlyList<KeyValuePair<string, string>> ExcludedTraits,
+    string? SummaryFile,
+    int Share,
+    int Shares)
 {
-    internal const string Usage = "usage: Unikraft.Platform.TestRunner [--filter TEXT]... [--exclude TRAIT=VALUE]... [--summary FILE]";
+    internal const string Usage = "usage: Unikraft.Platform.TestRunner [--filter TEXT]... [--exclude TRAIT=VALUE]... [--summary FILE] [--share N/SHARES]";
 
     /// <summary>Reads the arguments; null when they are wrong.</summary>
     internal static CommandLine? Parse(IReadOnlyList<string> args)
@@ -14,6 +23,7 @@ internal sealed record CommandLine(IReadOnlyList<string> Filters, IReadOnlyList<
         List<string> filters = [];
         List<KeyValuePair<string, string>> traits = [];
         string? summary = null;
+        (int share, int shares) = (1, 1);
         if (args.Count % 2 != 0)
         {
             return null;
@@ -34,11 +44,17 @@ internal sealed record CommandLine(IReadOnlyList<string> Filters, IReadOnlyList<
                 case "--summary":
                     summary = value;
                     break;
+                case "--share" when value.Split('/') is [string part, string whole]
+                    && int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out share)
+                    && int.TryParse(whole, NumberStyles.None, CultureInfo.InvariantCulture, out shares)
+                    && share >= 1
+                    && share <= shares:
+                    break;
                 default:
                     return null;
             }
         }
 
-        return new CommandLine(filters, traits, summary);
+        return new CommandLine(filters, traits, summary, share - 1, shares);
     }
 }

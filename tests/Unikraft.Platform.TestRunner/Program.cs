@@ -22,7 +22,10 @@ ITestCase[] wanted =
 [
     .. (await discovery.GetTestsAsync())
         .Where(test => command.Filters.Count == 0 || command.Filters.Any(filter => Describe(test).Contains(filter, StringComparison.Ordinal)))
-        .OrderBy(Describe, StringComparer.Ordinal),
+        .OrderBy(Describe, StringComparer.Ordinal)
+
+        // Neighbours are alike, and as long.
+        .Where((_, index) => index % command.Shares == command.Share),
 ];
 ITestCase[] excluded = [.. wanted.Where(test => command.ExcludedTraits.Any(trait => HasTrait(test, trait)))];
 

@@ -25,14 +25,51 @@ public sealed class CreationTests
     }
 
     [Fact]
-    public async Task The_deprecated_wait_is_ignored_beside_the_other_one_and_0_does_not_wait()
+    public async Task The_deprecated_wait_is_ignored_beside_the_other_one()
     {
         await using TestPlatform test = SlowToBoot();
+        Task<Instance> creation = test.Instances.CreateAsync(
+            TestPlatform.Request("slow") with { WaitTimeout = TimeSpan.FromSeconds(3), WaitTimeoutMs = -1 });
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(3)).Guarded();
+        test.Time.Advance(TimeSpan.FromSeconds(3));
+        await Assert.ThrowsAsync<OperationTimedOutException>(() => creation.Guarded());
 
-        Instance at = await test.Instances.CreateAsync(TestPlatform.Request("slow") with { WaitTimeoutMs = 0 }).Guarded();
+        // Also when the other one says not to wait.
+        Instance at = await test.Instances.CreateAsync(TestPlatform.Request("slow") with { WaitTimeout = TimeSpan.Zero, WaitTimeoutMs = -1 }).Guarded();
         Assert.Equal(InstanceState.Starting, at.State);
-        await Assert.ThrowsAsync<OperationTimedOutException>(
-            () => test.Instances.CreateAsync(TestPlatform.Request("slow") with { WaitTimeout = TimeSpan.Zero, WaitTimeoutMs = -1 }).Guarded());
+    }
+
+    [Fact]
+    public async Task A_wait_of_0_is_none()
+    {
+        await using TestPlatform test = SlowToBoot();
+        CreateInstanceRequest slow = TestPlatform.Request("slow");
+
+        Assert.Equal(InstanceState.Starting, (await test.Instances.CreateAsync(slow with { WaitTimeoutMs = 0 }).Guarded()).State);
+        Assert.Equal(InstanceState.Starting, (await test.Instances.CreateAsync(slow with { WaitTimeout = TimeSpan.Zero }).Guarded()).State);
+        IReadOnlyList<Instance> replicas = await test.Instances.CreateReplicasAsync(slow with { WaitTimeout = TimeSpan.Zero }, replicas: 2).Guarded();
+        Assert.Equal([InstanceState.Starting, InstanceState.Starting, InstanceState.Starting], replicas.Select(replica => replica.State));
+        // Nothing to wait for is nothing to refuse.
+        CreateInstanceRequest stopped = slow with { Autostart = false };
+        Assert.Equal(InstanceState.Stopped, (await test.Instances.CreateAsync(stopped with { WaitTimeout = TimeSpan.Zero }).Guarded()).State);
+        Assert.Equal(InstanceState.Stopped, (await test.Instances.CreateAsync(stopped with { WaitTimeoutMs = 0 }).Guarded()).State);
+        Assert.Equal(0, test.Time.ArmedTimers);
+    }
+
+    [Fact]
+    public async Task A_checkpoint_with_a_wait_of_0_is_starting()
+    {
+        await using TestPlatform test = new(backend => backend.CaptureLatency = TimeSpan.FromSeconds(1));
+        Instance source = await test.CreateCounterAsync();
+
+        Checkpoint checkpoint = await test.Checkpoints
+            .CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = TimeSpan.Zero })
+            .Guarded();
+
+        Assert.Equal(CheckpointState.Starting, checkpoint.State);
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(1)).Guarded();
+        test.Time.Advance(TimeSpan.FromSeconds(1));
+        Assert.Equal(CheckpointState.Ready, (await test.Checkpoints.WaitAsync(checkpoint.Uuid).Guarded()).State);
     }
 
     [Fact]

@@ -57,17 +57,8 @@ public sealed class ModelTests
         Action<ModelInstance>? mistake = null)
     {
         // In memory where that can be: what a power cut leaves of them is for other tests.
-        DirectoryInfo? volumes = scope == ModelScope.Volumes
-            ? Directory.CreateDirectory(Path.Combine(Directory.Exists(SharedMemory) ? SharedMemory : Path.GetTempPath(), $"unikraft-model-{Guid.NewGuid():N}"))
-            : null;
-        try
-        {
-            return await RunAsync(script, isRetry, volumes?.FullName, license, mistake);
-        }
-        finally
-        {
-            volumes?.Delete(recursive: true);
-        }
+        using JudgedFolder? volumes = scope == ModelScope.Volumes ? new JudgedFolder(Directory.Exists(SharedMemory) ? SharedMemory : null) : null;
+        return await RunAsync(script, isRetry, volumes?.Path, license, mistake);
     }
 
     private static async Task<ModelFailure?> RunAsync(

@@ -178,6 +178,26 @@ public sealed class RestartTests
     private static Task<Instance> CreateAsync(TestPlatform test, RestartPolicy policy, string image, params string[] args) =>
         test.Instances.CreateAsync(TestPlatform.Request(image, args) with { RestartPolicy = policy }).Guarded();
 
+    [Fact]
+    public async Task A_restart_by_the_policy_begins_anew_what_a_wait_has_passed()
+    {
+        await using TestPlatform test = new();
+        Instance instance = await CreateAsync(test, RestartPolicy.Always, "crash", "div0");
+        await RestartAtAsync(test, instance, attempt: 2, TimeSpan.FromSeconds(5));
+
+        // Between two runs the last one counts: it did run, and it did stop.
+        Instance waiting = await test.Instances.WaitAsync(instance.Uuid, InstanceState.Running, TimeSpan.Zero).Guarded();
+        Assert.Equal((InstanceState.Stopped, 2), (waiting.State, waiting.StartCount));
+        Assert.NotNull(waiting.Restart?.NextAt);
+
+        // A run that goes on has not stopped, whatever the ones before did.
+        Instance counter = await CreateAsync(test, RestartPolicy.Always, "counter", "--period-ms", "0");
+        await ExitAsync(test, counter, starts: 1);
+        await RunsAsync(test, counter, starts: 2);
+        await Assert.ThrowsAsync<OperationTimedOutException>(
+            () => test.Instances.WaitAsync(counter.Uuid, InstanceState.Stopped, TimeSpan.Zero).Guarded());
+    }
+
     private static async Task<Instance> RestartAtAsync(
         TestPlatform test,
         Instance instance,

@@ -1,4 +1,5 @@
 using Unikraft.Platform.Contracts;
+using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Tests;
 
@@ -20,9 +21,13 @@ public sealed class ScaleToZeroTests
         Instance standby = await test.WaitAsync(instance.Uuid, InstanceState.Standby);
 
         Assert.Equal((StopReason.Platform, true), (standby.StopReason, standby.HasSnapshot));
+        Assert.Equal(standby, await test.Instances.WaitAsync(instance.Uuid, InstanceState.Running, TimeSpan.Zero).Guarded());
         using IInstanceConnection connection = await test.Instances.ConnectAsync(instance.Uuid).Guarded();
         CounterTick after = await TickAsync(test, instance);
         Assert.Equal((before.Nonce, before.Tick + 1), (after.Nonce, after.Tick));
+        // What it was before it woke up is not waited for.
+        await Assert.ThrowsAsync<OperationTimedOutException>(
+            () => test.Instances.WaitAsync(instance.Uuid, InstanceState.Standby, TimeSpan.Zero).Guarded());
     }
 
     [Fact]
@@ -45,7 +50,8 @@ public sealed class ScaleToZeroTests
     [Fact]
     public async Task A_volume_that_waits_for_a_stop_is_attached_when_standby_ends_in_one()
     {
-        await using TestPlatform test = new();
+        using JudgedFolder volumes = new();
+        await using TestPlatform test = new(options: options => options.VolumeDirectory = volumes.Path);
         await test.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 8, Filesystem = VolumeFilesystem.None }).Guarded();
         Instance instance = await CreateAsync(test, stateful: false);
         test.Time.Advance(Cooldown);

@@ -93,6 +93,53 @@ public sealed class TelemetryTests
         }
     }
 
+    /// <summary>Whoever starts an instance does not keep its restarts in his trace, nor what he has in his context in memory.</summary>
+    [Fact]
+    public async Task A_restart_is_no_part_of_what_has_started_the_instance()
+    {
+        await using TestPlatform test = new();
+        List<Activity> starts = [];
+        using ActivityListener listener = new()
+        {
+            ShouldListenTo = static source => source.Name is "Unikraft.Platform" or "caller",
+            Sample = static (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
+            ActivityStopped = activity =>
+            {
+                lock (starts)
+                {
+                    starts.Add(activity);
+                }
+            },
+        };
+        ActivitySource.AddActivityListener(listener);
+        using ActivitySource source = new("caller");
+        Instance instance;
+        ActivitySpanId caller;
+        using (Activity? request = source.StartActivity("request"))
+        {
+            caller = request!.SpanId;
+            instance = await test.Instances.CreateAsync(TestPlatform.Request("crash", "div0") with { RestartPolicy = RestartPolicy.Always }).Guarded();
+        }
+
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(5)).Guarded();
+        test.Time.Advance(TimeSpan.FromSeconds(5));
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(10)).Guarded();
+
+        lock (starts)
+        {
+            Activity create = Assert.Single(starts, activity => Is(activity, "instance.create"));
+            Assert.Equal(caller, create.ParentSpanId);
+            Activity[] all = [.. starts.Where(activity => Is(activity, "instance.start"))];
+            Assert.Equal(3, all.Length);
+            Assert.Equal(create.TraceId, all[0].TraceId);
+            Assert.All(all[1..], static restart => Assert.Equal(default, restart.ParentSpanId));
+            Assert.Equal(3, all.Select(static start => start.TraceId).Distinct().Count());
+        }
+
+        bool Is(Activity activity, string name) =>
+            string.Equals(activity.OperationName, name, StringComparison.Ordinal) && Equals(activity.GetTagItem("unikraft.instance.uuid"), instance.Uuid);
+    }
+
     [Fact]
     public async Task Every_long_operation_is_traced()
     {
@@ -147,5 +194,205 @@ public sealed class TelemetryTests
             .Where(activity => Equals(activity.Of, uuid))
             .Select(activity => activity.Name)
             .Order(StringComparer.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_load_is_traced_from_its_opening_to_vcpus_that_run()
+    {
+        await using TestPlatform test = new(backend => backend.RestoreLatency = TimeSpan.FromSeconds(3));
+        using Traces traces = new();
+        Instance source = await test.CreateCounterAsync();
+        Checkpoint checkpoint = await test.Checkpoints
+            .CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan })
+            .Guarded();
+
+        Instance load = await RestoreAsync(new CreateInstanceRequest { Checkpoint = checkpoint.Uuid });
+        Instance branch = await RestoreAsync(new CreateInstanceRequest { BranchFrom = source.Uuid });
+        Template template = await test.Templates.ConvertAsync(source.Uuid).Guarded();
+        Instance clone = await RestoreAsync(new CreateInstanceRequest { Template = template.Uuid });
+
+        AssertTrace("checkpoint.load", checkpoint.Uuid, load);
+        AssertTrace("instance.branch", source.Uuid, branch);
+        AssertTrace("template.clone", template.Uuid, clone);
+        Assert.Equal(traces.Single("instance.branch", source.Uuid).SpanId, traces.All("instance.capture", source.Uuid)[1].ParentSpanId);
+        Assert.Equal(traces.Single("template.create", source.Uuid).SpanId, traces.All("instance.capture", source.Uuid)[2].ParentSpanId);
+
+        async Task<Instance> RestoreAsync(CreateInstanceRequest request)
+        {
+            Task<Instance> creation = test.Instances.CreateAsync(request);
+            await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(3)).Guarded();
+            test.Time.Advance(TimeSpan.FromSeconds(3));
+            return await creation.Guarded();
+        }
+
+        void AssertTrace(string name, Guid of, Instance made)
+        {
+            Activity create = traces.Single("instance.create", made.Uuid);
+            Activity restore = traces.Single(name, of);
+            Activity start = traces.Single("instance.start", made.Uuid);
+            Assert.Equal((create.SpanId, restore.SpanId), (restore.ParentSpanId, start.ParentSpanId));
+            Assert.Equal((create.TraceId, create.TraceId), (restore.TraceId, start.TraceId));
+            Assert.All([create, restore, start], activity =>
+            {
+                Assert.Equal(made.CreatedAt.UtcDateTime, activity.StartTimeUtc);
+                Assert.Equal(TimeSpan.FromSeconds(3), activity.Duration);
+                Assert.Equal(ActivityStatusCode.Unset, activity.Status);
+            });
+        }
+    }
+
+    [Fact]
+    public async Task A_load_that_fails_is_a_trace_that_says_so()
+    {
+        await using TestPlatform test = new(backend => backend.RestoreFailure = static _ => new HypervisorException("out of order"));
+        using Traces traces = new();
+        Instance source = await test.CreateCounterAsync();
+        Checkpoint checkpoint = await test.Checkpoints
+            .CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan })
+            .Guarded();
+
+        await Assert.ThrowsAsync<HypervisorException>(
+            () => test.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = checkpoint.Uuid }).Guarded());
+
+        Activity load = traces.Single("checkpoint.load", checkpoint.Uuid);
+        Activity create = traces.Of(load.ParentSpanId);
+        Activity start = traces.ChildOf(load);
+        Assert.Equal(("instance.create", "instance.start"), (create.OperationName, start.OperationName));
+        Assert.All([create, load, start], activity =>
+        {
+            Assert.Equal((ActivityStatusCode.Error, "out of order"), (activity.Status, activity.StatusDescription));
+            Assert.Equal("Unikraft.Platform.HypervisorException", activity.GetTagItem("error.type"));
+        });
+    }
+
+    [Fact]
+    public async Task The_trace_of_a_checkpoint_ends_when_it_is_ready_whether_or_not_somebody_waits()
+    {
+        await using TestPlatform test = new(backend => backend.CaptureLatency = TimeSpan.FromSeconds(7));
+        using Traces traces = new();
+        Instance source = await test.CreateCounterAsync();
+
+        Checkpoint checkpoint = await test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid }).Guarded();
+
+        Assert.Equal(CheckpointState.Starting, checkpoint.State);
+        Assert.Empty(traces.All("checkpoint.create", checkpoint.Uuid));
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(7)).Guarded();
+        test.Time.Advance(TimeSpan.FromSeconds(7));
+        await test.Checkpoints.WaitAsync(checkpoint.Uuid).Guarded();
+        Activity create = traces.Single("checkpoint.create", checkpoint.Uuid);
+        Activity capture = traces.Single("instance.capture", source.Uuid);
+        Assert.Equal(create.SpanId, capture.ParentSpanId);
+        Assert.Equal((TimeSpan.FromSeconds(7), TimeSpan.FromSeconds(7)), (create.Duration, capture.Duration));
+        Assert.Equal(ActivityStatusCode.Unset, create.Status);
+
+        // Of a stopped instance nothing is captured, and it is ready at once.
+        await test.Instances.StopAsync(source.Uuid).Guarded();
+        Checkpoint stopped = await test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid }).Guarded();
+        Assert.Equal(ActivityStatusCode.Unset, traces.Single("checkpoint.create", stopped.Uuid).Status);
+    }
+
+    [Fact]
+    public async Task The_trace_of_a_checkpoint_that_fails_says_so()
+    {
+        await using TestPlatform test = new(backend => backend.CaptureFailure = static _ => new HypervisorException("no room"));
+        using Traces traces = new();
+        Instance source = await test.CreateCounterAsync();
+
+        await Assert.ThrowsAsync<PlatformException>(
+            () => test.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = source.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded());
+
+        Activity capture = traces.Single("instance.capture", source.Uuid);
+        Activity create = traces.Of(capture.ParentSpanId);
+        Assert.Equal("checkpoint.create", create.OperationName);
+        Assert.Equal((ActivityStatusCode.Error, "no room"), (create.Status, create.StatusDescription));
+        Assert.Equal((ActivityStatusCode.Error, "no room"), (capture.Status, capture.StatusDescription));
+
+        await Assert.ThrowsAsync<HypervisorException>(
+            () => test.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = source.Uuid }).Guarded());
+        Assert.Equal(ActivityStatusCode.Error, traces.Single("instance.branch", source.Uuid).Status);
+
+        // One that is not even begun.
+        await test.Instances.StopAsync(source.Uuid, StopRequest.Forced).Guarded();
+        await Assert.ThrowsAsync<WrongStateException>(() => test.Instances.SuspendAsync(source.Uuid).Guarded());
+        Assert.Equal(ActivityStatusCode.Error, traces.Single("instance.suspend", source.Uuid).Status);
+    }
+
+    [Fact]
+    public async Task A_start_and_a_stop_that_are_refused_are_traces_that_say_so()
+    {
+        await using TestPlatform test = new();
+        using Traces traces = new();
+        Instance running = await test.CreateCounterAsync();
+
+        await Assert.ThrowsAsync<WrongStateException>(() => test.Instances.StartAsync(running.Uuid).Guarded());
+        using CancellationTokenSource cancelled = new();
+        await cancelled.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(
+            () => test.Instances.StopAsync(running.Uuid, cancellationToken: cancelled.Token).Guarded());
+
+        Assert.Equal(
+            [ActivityStatusCode.Unset, ActivityStatusCode.Error],
+            traces.All("instance.start", running.Uuid).Select(activity => activity.Status));
+        Assert.Equal(ActivityStatusCode.Error, traces.Single("instance.stop", running.Uuid).Status);
+    }
+
+    [Fact]
+    public async Task A_creation_that_is_cancelled_while_it_waits_is_a_trace_that_says_so()
+    {
+        await using TestPlatform test = new(static options => options.Guests["slow"] = static () => new SlowBootGuest());
+        using Traces traces = new();
+        using CancellationTokenSource cancellation = new();
+        Task<Instance> creation = test.Instances.CreateAsync(TestPlatform.Request("slow") with { Name = "one", WaitTimeout = TimeSpan.FromSeconds(30) }, cancellation.Token);
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(30)).Guarded();
+        Guid uuid = test.Instances.Get("one").Uuid;
+        Assert.Empty(traces.All("instance.create", uuid));
+
+        await cancellation.CancelAsync();
+
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => creation.Guarded());
+        Assert.Equal(ActivityStatusCode.Error, traces.Single("instance.create", uuid).Status);
+    }
+
+    /// <summary>The traces that have ended. Those of other tests are among them, with instances of their own.</summary>
+    private sealed class Traces : IDisposable
+    {
+        private readonly List<Activity> _ended = [];
+        private readonly ActivityListener _listener;
+
+        public Traces()
+        {
+            _listener = new ActivityListener
+            {
+                ShouldListenTo = source => string.Equals(source.Name, "Unikraft.Platform", StringComparison.Ordinal),
+                Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
+                ActivityStopped = activity =>
+                {
+                    lock (_ended)
+                    {
+                        _ended.Add(activity);
+                    }
+                },
+            };
+            ActivitySource.AddActivityListener(_listener);
+        }
+
+        public Activity[] All(string name, Guid of) =>
+            [.. Ended().Where(activity => string.Equals(activity.OperationName, name, StringComparison.Ordinal) && Equals(activity.GetTagItem("unikraft.instance.uuid"), of))];
+
+        public Activity Single(string name, Guid of) => Assert.Single(All(name, of));
+
+        public Activity Of(ActivitySpanId span) => Assert.Single(Ended(), activity => activity.SpanId == span);
+
+        public Activity ChildOf(Activity parent) => Assert.Single(Ended(), activity => activity.ParentSpanId == parent.SpanId);
+
+        public void Dispose() => _listener.Dispose();
+
+        private Activity[] Ended()
+        {
+            lock (_ended)
+            {
+                return [.. _ended];
+            }
+        }
     }
 }

@@ -4,23 +4,18 @@ using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Tests;
 
-/// <summary>Volumes in a directory of their own, judged by QEMU's and ext4's own tools where they are installed.</summary>
-public sealed class VolumeStoreTests : IAsyncLifetime
+/// <summary>Volumes in a directory of their own, judged by QEMU's and ext4's own tools.</summary>
+[RequiresDiskTools]
+public sealed class VolumeStoreTests : IDisposable
 {
     private const int Megabyte = 1 << 20;
     private const string Journal = "volumes.journal";
 
-    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("unikraft-store-");
+    private readonly JudgedFolder _directory = new();
 
-    private string VolumeDirectory => Path.Combine(_directory.FullName, "volumes");
+    private string VolumeDirectory => _directory["volumes"];
 
-    public Task InitializeAsync() => Task.CompletedTask;
-
-    public async Task DisposeAsync()
-    {
-        Assert.Empty(await LeftImages.FindProblemsAsync(VolumeDirectory).Guarded());
-        _directory.Delete(recursive: true);
-    }
+    public void Dispose() => _directory.Dispose();
 
     [Fact]
     public async Task Volumes_are_there_again_when_the_directory_is_opened_again()
@@ -80,6 +75,34 @@ public sealed class VolumeStoreTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_others_have_put_into_the_directory_stays_and_no_volume_is_based_on_it()
+    {
+        byte[] content = [.. Enumerable.Repeat((byte)7, Megabyte)];
+        string raw = Path.Combine(VolumeDirectory, "base.raw");
+        string image = Path.Combine(VolumeDirectory, "my disk.qcow2");
+        for (int start = 0; start < 3; start++)
+        {
+            await using TestPlatform platform = NewPlatform();
+            if (start == 0)
+            {
+                await File.WriteAllBytesAsync(raw, content);
+                await File.WriteAllBytesAsync(_directory.Damaged(Path.Combine("volumes", "my disk.qcow2")), content);
+                InvalidRequestException error = await Assert.ThrowsAsync<InvalidRequestException>(
+                    () => platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { BasedOn = new DiskImageFile(raw, DiskImageFormat.Raw) }));
+                Assert.Contains(raw, error.Message, StringComparison.Ordinal);
+                Assert.Empty(platform.Platform.Volumes.List());
+                Volume copy = await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "copy", CopyOf = new DiskImageFile(raw, DiskImageFormat.Raw) });
+                Assert.Equal(1, copy.SizeMb);
+                Assert.Equal(2, Directory.EnumerateFiles(VolumeDirectory, "*.qcow2").Count());
+            }
+
+            Assert.Equal(content, await ReadAsync(platform, "copy", content.Length));
+            Assert.Equal(content, await File.ReadAllBytesAsync(raw));
+            Assert.Equal(content, await File.ReadAllBytesAsync(image));
+        }
+    }
+
+    [Fact]
     public async Task What_a_crash_has_left_behind_is_removed_and_a_torn_line_is_no_line()
     {
         await using (TestPlatform first = NewPlatform())
@@ -89,7 +112,10 @@ public sealed class VolumeStoreTests : IAsyncLifetime
 
         string orphan = Path.Combine(VolumeDirectory, $"{Guid.NewGuid():D}.qcow2");
         await File.WriteAllBytesAsync(orphan, [1, 2, 3]);
-        await File.AppendAllTextAsync(Path.Combine(VolumeDirectory, Journal), "0123456789abcdef{\"Rem");
+        string path = Path.Combine(VolumeDirectory, Journal);
+        byte[] content = await File.ReadAllBytesAsync(path);
+        "0123456789abcdef{\"Rem"u8.CopyTo(content.AsSpan(Array.IndexOf(content, (byte)0)));
+        await File.WriteAllBytesAsync(path, content);
         await using (TestPlatform second = NewPlatform())
         {
             Assert.Equal("data", Assert.Single(second.Platform.Volumes.List()).Name);
@@ -116,10 +142,10 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         }
 
         string journal = Path.Combine(VolumeDirectory, Journal);
-        string[] lines = await File.ReadAllLinesAsync(journal);
+        string[] lines = (await File.ReadAllTextAsync(journal)).Split('\n');
         int damaged = Array.FindLastIndex(lines, line => line.Contains(old, StringComparison.Ordinal));
-        lines[damaged] = new string('\0', lines[damaged].Length);
-        await File.WriteAllLinesAsync(journal, lines);
+        lines[damaged] = new string('#', lines[damaged].Length);
+        await File.WriteAllTextAsync(journal, string.Join('\n', lines));
         string[] images = Images();
 
         for (int opening = 0; opening < 2; opening++)
@@ -158,10 +184,10 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         }
 
         string journal = Path.Combine(VolumeDirectory, Journal);
-        string[] lines = await File.ReadAllLinesAsync(journal);
-        Assert.Equal(4, lines.Length);
+        string[] lines = (await File.ReadAllTextAsync(journal)).Split('\n');
+        Assert.Equal(4 + 1, lines.Length);
         lines[line] = "#" + lines[line][1..];
-        await File.WriteAllLinesAsync(journal, lines);
+        await File.WriteAllTextAsync(journal, string.Join('\n', lines));
 
         await using TestPlatform again = NewPlatform();
 
@@ -235,10 +261,6 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         await using TestPlatform again = NewPlatform();
         Assert.Equal($"check ok records={Clones} keys=7 last={Clones}", await AskAsync(again, await StartKvAsync(again, "data"), "check"));
         Assert.All(again.Platform.Volumes.List(), volume => Assert.Null(volume.Error));
-        foreach (string image in HasTool("qemu-img") ? Images() : [])
-        {
-            Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", "-U", image));
-        }
     }
 
     [Fact]
@@ -261,12 +283,12 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         Assert.Equal("check ok records=7 keys=1 last=7", await AskAsync(platform, await StartKvAsync(platform, "clone-7"), "check"));
     }
 
-    [Fact]
+    [ContractFact]
     public async Task A_raw_disk_is_copied_or_built_upon()
     {
         byte[] content = new byte[3 * Megabyte];
         new Random(7).NextBytes(content.AsSpan(Megabyte, 100_000));
-        string raw = Path.Combine(_directory.FullName, "disk.raw");
+        string raw = _directory["disk.raw"];
         await File.WriteAllBytesAsync(raw, content);
         await using TestPlatform platform = NewPlatform();
         Volume copy = await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { CopyOf = new DiskImageFile(raw, DiskImageFormat.Raw) });
@@ -284,11 +306,126 @@ public sealed class VolumeStoreTests : IAsyncLifetime
             () => platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { BasedOn = new DiskImageFile(raw + "x", DiskImageFormat.Raw) }));
         Assert.Equal(3, platform.Platform.Volumes.List().Count);
         await platform.Platform.WhenVolumesIdleAsync();
-        foreach (string image in HasTool("qemu-img") ? Images() : [])
+        foreach (string image in Images())
         {
             Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", "-U", image));
             Assert.Equal(0, await RunAsync("qemu-img", "compare", "-q", "-U", "-F", "raw", image, raw));
         }
+    }
+
+    [Fact]
+    public async Task A_volume_is_detached_from_all_instances_when_none_is_named()
+    {
+        await using TestPlatform platform = NewPlatform();
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data"));
+        await volumes.CreateAsync(Blank("other"));
+        CreateInstanceRequest reader = TestPlatform.Request("counter", "--period-ms", "0") with
+        {
+            Volumes = [new InstanceVolume { Volume = "data", At = "/data", ReadOnly = true }, new InstanceVolume { Volume = "other", At = "/other", ReadOnly = true }],
+        };
+        Instance running = await platform.Instances.CreateAsync(reader with { WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        Instance[] stopped =
+        [
+            await platform.Instances.CreateAsync(reader with { Autostart = false }).Guarded(),
+            await platform.Instances.CreateAsync(reader with { Autostart = false }).Guarded(),
+        ];
+        Assert.Equal(3, volumes.Get("data").AttachedTo.Count);
+
+        Volume data = await volumes.DetachAsync("data").Guarded();
+
+        // At once where nobody runs, and where somebody does when it stops.
+        VolumeAttachment left = Assert.Single(data.AttachedTo);
+        Assert.Equal((running.Uuid, VolumeUpdate.Detach), (left.InstanceUuid, left.Pending));
+        await platform.Instances.StopAsync(running.Uuid).Guarded();
+        await volumes.DeleteAsync("data").Guarded();
+        Assert.All([running, .. stopped], instance => Assert.Equal("other", Assert.Single(platform.Instances.Get(instance.Uuid).Volumes).Name));
+        Assert.Equal(3, volumes.Get("other").AttachedTo.Count);
+        await Assert.ThrowsAsync<VolumeBusyException>(() => volumes.DeleteAsync("other"));
+    }
+
+    [Theory]
+    [InlineData("attach")]
+    [InlineData("convert")]
+    [InlineData("create")]
+    [InlineData("delete")]
+    public async Task What_waits_for_a_stop_is_done_for_whoever_asks_after_it(string operation)
+    {
+        await using TestPlatform platform = NewPlatform();
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data"));
+        CreateInstanceRequest request = TestPlatform.Request("counter", "--period-ms", "0") with { Volumes = [new InstanceVolume { Volume = "data", At = "/data" }] };
+        Instance instance = await platform.Instances.CreateAsync(request with { WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        Instance other = await platform.Instances.CreateAsync(request with { Volumes = [], Autostart = false }).Guarded();
+        await volumes.DetachAsync("data").Guarded();
+
+        await platform.Instances.StopAsync(instance.Uuid).Guarded();
+
+        switch (operation)
+        {
+            case "attach":
+                Assert.Equal(VolumeState.Idle, (await volumes.AttachAsync("data", new AttachVolumeRequest { Instance = other.Uuid, At = "/data" }).Guarded()).State);
+                break;
+            case "convert":
+                Assert.Equal(VolumeState.Template, (await volumes.ConvertAsync("data").Guarded()).State);
+                break;
+            case "create":
+                await platform.Instances.CreateAsync(request with { WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+                Assert.Equal(VolumeState.Mounted, volumes.Get("data").State);
+                break;
+            default:
+                await volumes.DeleteAsync("data").Guarded();
+                Assert.Empty(volumes.List());
+                break;
+        }
+
+        Assert.Empty(platform.Instances.Get(instance.Uuid).Volumes);
+    }
+
+    [Fact]
+    public async Task A_volume_is_attached_when_its_instance_goes_on_and_detached_only_when_it_stops()
+    {
+        await using TestPlatform platform = NewPlatform();
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data"));
+        await volumes.CreateAsync(Blank("more"));
+        Instance instance = await platform.Instances
+            .CreateAsync(TestPlatform.Request("counter", "--period-ms", "0") with
+            {
+                Volumes = [new InstanceVolume { Volume = "data", At = "/data" }],
+                WaitTimeout = Timeout.InfiniteTimeSpan,
+            })
+            .Guarded();
+        await volumes.AttachAsync("more", new AttachVolumeRequest { Instance = instance.Uuid, At = "/more" }).Guarded();
+        await volumes.DetachAsync("data").Guarded();
+        Assert.Equal((VolumeState.Available, VolumeState.Mounted), (volumes.Get("more").State, volumes.Get("data").State));
+
+        Assert.True((await platform.Instances.SuspendAsync(instance.Uuid).Guarded()).HasSnapshot);
+        Assert.Equal((VolumeUpdate.Attach, VolumeUpdate.Detach), (Assert.Single(volumes.Get("more").AttachedTo).Pending, Assert.Single(volumes.Get("data").AttachedTo).Pending));
+        await platform.Instances.StartAsync(instance.Uuid).Guarded();
+        await platform.WaitAsync(instance.Uuid, InstanceState.Running);
+
+        Assert.Equal((true, null), (Assert.Single(volumes.Get("more").AttachedTo).IsMounted, Assert.Single(volumes.Get("more").AttachedTo).Pending));
+        Assert.Equal((VolumeState.Mounted, VolumeState.Mounted), (volumes.Get("more").State, volumes.Get("data").State));
+        Assert.Equal(VolumeUpdate.Detach, Assert.Single(volumes.Get("data").AttachedTo).Pending);
+        await platform.Instances.StopAsync(instance.Uuid).Guarded();
+        await volumes.DeleteAsync("data").Guarded();
+        Assert.Equal("/more", Assert.Single(platform.Instances.Get(instance.Uuid).Volumes).At);
+        Assert.Equal(VolumeState.Idle, volumes.Get("more").State);
+    }
+
+    [Fact]
+    public async Task A_volume_without_a_name_has_a_generated_one()
+    {
+        await using TestPlatform platform = NewPlatform();
+
+        Volume one = await platform.Platform.Volumes.CreateAsync(Blank("data") with { Name = null });
+        Volume two = await platform.Platform.Volumes.CloneAsync(one.Uuid);
+
+        Assert.Matches("^vol-[a-z0-9]{5}$", one.Name);
+        Assert.Matches("^vol-[a-z0-9]{5}$", two.Name);
+        Assert.NotEqual(one.Name, two.Name);
+        Assert.Equal(two.Uuid, platform.Platform.Volumes.Get(two.Name!).Uuid);
     }
 
     [Fact]
@@ -304,6 +441,8 @@ public sealed class VolumeStoreTests : IAsyncLifetime
 
         Assert.Equal(100, grown.SizeMb);
         await Assert.ThrowsAsync<InvalidRequestException>(() => platform.Platform.Volumes.ResizeAsync("data", 99));
+        await Assert.ThrowsAsync<InvalidRequestException>(() => platform.Platform.Volumes.ResizeAsync("data", 1_048_577));
+        await Assert.ThrowsAsync<InvalidRequestException>(() => platform.Platform.Volumes.CreateAsync(Blank("more") with { SizeMb = 1_048_577 }));
         await platform.Instances.StartAsync(instance.Uuid);
         Assert.Equal("value=1", await AskAsync(platform, instance, "get a"));
     }
@@ -323,14 +462,9 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         await platform.Platform.Volumes.CreateAsync(Blank("data"));
     }
 
-    [Fact]
+    [ContractFact]
     public async Task A_formatted_volume_is_what_e2fsck_calls_clean()
     {
-        if (!HasTool("mkfs.ext4") || !HasTool("e2fsck") || !HasTool("qemu-img"))
-        {
-            return;
-        }
-
         await using (TestPlatform platform = NewPlatform())
         {
             Volume volume = await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 1000 });
@@ -342,7 +476,7 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         foreach (string image in Images().Where(image => image.EndsWith(".qcow2", StringComparison.Ordinal)))
         {
             Assert.Equal(0, await RunAsync("qemu-img", "check", "-q", image));
-            string raw = Path.Combine(_directory.FullName, "flat.raw");
+            string raw = _directory["flat.raw"];
             Assert.Equal(0, await RunAsync("qemu-img", "convert", "-O", "raw", image, raw));
             Assert.Equal(0, await RunAsync("e2fsck", "-f", "-n", raw));
         }
@@ -382,9 +516,6 @@ public sealed class VolumeStoreTests : IAsyncLifetime
         await platform.Instances.DeleteAsync(instance.Uuid).Guarded();
         return content;
     }
-
-    private static bool HasTool(string name) =>
-        (Environment.GetEnvironmentVariable("PATH") + ":/usr/sbin:/sbin").Split(':').Any(directory => File.Exists(Path.Combine(directory, name)));
 
     private static async Task<int> RunAsync(string tool, params string[] arguments)
     {

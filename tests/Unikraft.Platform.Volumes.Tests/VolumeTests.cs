@@ -8,24 +8,14 @@ using Unikraft.Platform.Volumes.Tests.Testing;
 namespace Unikraft.Platform.Volumes.Tests;
 
 /// <summary>Volumes that are cut while they are in use.</summary>
-public sealed class VolumeTests : IAsyncLifetime
+public sealed class VolumeTests : IDisposable
 {
     private const int Size = 4 << 20;
 
-    private readonly TestFolder _folder = new();
+    private readonly JudgedFolder _folder = new();
     private int _files;
 
-    public Task InitializeAsync() => Task.CompletedTask;
-
-    public async Task DisposeAsync()
-    {
-        foreach (string image in Qemu.UnmetReason is null ? Directory.GetFiles(Path.GetDirectoryName(_folder["x"])!, "*.qcow2") : [])
-        {
-            await Qemu.AssertReadsAsHereAsync(image);
-        }
-
-        _folder.Dispose();
-    }
+    public void Dispose() => _folder.Dispose();
 
     [Fact]
     public async Task Both_sides_of_a_cut_have_what_was_before_it_and_only_their_own_of_what_came_after()
@@ -125,9 +115,6 @@ public sealed class VolumeTests : IAsyncLifetime
             Assert.Equal(images, found.ListPaths().Count);
             await AssertHoldsAsync(found, 0, expected);
         }
-
-        Assert.Empty(await LeftImages.FindProblemsAsync(_folder["before"]));
-        Assert.Empty(await LeftImages.FindProblemsAsync(_folder["after"]));
 
         string ImageOf(int number) => Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"{number:d3}.qcow2"));
 

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.IO.Pipelines;
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
@@ -32,27 +33,33 @@ internal sealed class BranchTotal : IMeasure
         await using IUnikraftPlatform platform = builder.Build();
         Instance source = await BootAsync(platform, pages, cancellationToken);
         KvmMachine machine = probe.MachineOf(source.Uuid);
-        List<double> running = [];
         List<double> returned = [];
-        await using (IInstanceConsole console = platform.Instances.AttachConsole(source.Uuid))
-        {
-            int samples = context.Samples(300, quick: 5);
-            for (int i = -WarmUp; i < samples; i++)
-            {
-                await TickAsync(console, cancellationToken);
-                (double toExit, double toReturn, Guid branch) = await BranchAsync(platform, probe, source.Uuid, cancellationToken);
-                await DeleteAsync(platform, probe, branch, cancellationToken);
-                await machine.Background.WaitAsync(cancellationToken);
-                if (i >= 0)
-                {
-                    running.Add(toExit);
-                    returned.Add(toReturn);
-                }
-            }
-        }
+        await using IInstanceConsole console = platform.Instances.AttachConsole(source.Uuid);
+        await SampleAsync(WarmUp, cancellationToken);
+        returned.Clear();
+        (IReadOnlyList<double> running, IReadOnlyList<double> floor) = await context.InterleaveAsync(
+            SampleAsync,
+            count => ["branch", CounterGuest.Image, Text(MemoryMb), Text(pages), Text(count)],
+            context.Samples(300, quick: 5),
+            cancellationToken);
+        yield return Row(running, Percentiles.OfAny(floor), pages, "first exit of the branch", Target.AtMost(Figure.P50, LimitMicroseconds));
+        yield return Row(returned, floor: null, pages, "call returned");
 
-        yield return Row(running, pages, "first exit of the branch", Target.AtMost(Figure.P50, LimitMicroseconds));
-        yield return Row(returned, pages, "call returned");
+        async Task<IReadOnlyList<double>> SampleAsync(int count, CancellationToken token)
+        {
+            List<double> toExits = [];
+            for (int i = 0; i < count; i++)
+            {
+                await TickAsync(console, token);
+                (double toExit, double toReturn, Guid branch) = await BranchAsync(platform, probe, source.Uuid, token);
+                await DeleteAsync(platform, probe, branch, token);
+                await machine.Background.WaitAsync(token);
+                toExits.Add(toExit);
+                returned.Add(toReturn);
+            }
+
+            return toExits;
+        }
     }
 
     /// <summary>Takes branches of a new source in a row, which stay alive until the last one is there.</summary>
@@ -130,11 +137,13 @@ internal sealed class BranchTotal : IMeasure
         await probe.ReclaimAsync();
     }
 
-    private Measurement Row(IReadOnlyList<double> samples, int pages, string until, params Target[] targets) => Measurement.Of(
+    private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
+
+    private Measurement Row(IReadOnlyList<double> samples, Percentiles? floor, int pages, string until, params Target[] targets) => Measurement.Of(
         Name,
         Measurement.Microseconds,
         Percentiles.Of(samples),
-        floor: null,
+        floor,
         new JsonObject { ["memory_mb"] = MemoryMb, ["dirty_pages"] = pages, ["guest"] = "idle", ["until"] = until },
         targets);
 }

@@ -9,7 +9,7 @@ namespace Unikraft.Platform.Latency.Measures;
 
 /// <summary>
 /// Cancelling a snapshot at a random moment, of a guest that writes all the time. The source runs again no later than after the largest gap that the
-/// guest saw around it; when the call returns is another matter.
+/// guest saw from the cancellation on, or was in at the time; when the call returns is another matter.
 /// </summary>
 internal sealed class CaptureCancel : IMeasure
 {
@@ -19,14 +19,12 @@ internal sealed class CaptureCancel : IMeasure
     private const int Seed = 3;
     private const double LimitMicroseconds = 5000;
 
-    private static readonly TimeSpan TimerSlack = TimeSpan.FromMilliseconds(2);
-
     public string Name => "capture.cancel";
 
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
-        await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
+        await FixedResidue.WarmUpAsync(hypervisor, isBusy: true, inGuest: false, cancellationToken);
         int samples = context.Samples(200, quick: 10);
         CounterGuest guest =
             await CounterGuest.StartAsync(hypervisor, MemoryMb, pages: 1, ["--random", "--busy", "--rate", "50000"], cancellationToken);
@@ -44,9 +42,10 @@ internal sealed class CaptureCancel : IMeasure
                     throw new InvalidOperationException($"Of {attempt} snapshots {returns.Count} could be cancelled: they are over too soon.");
                 }
 
-                await guest.TakeGapAsync(cancellationToken);
-                double? elapsed = await CancelAsync(guest, random.NextDouble() * duration, cancellationToken);
-                double gap = await guest.TakeGapAsync(cancellationToken);
+                GapWatch watch = await guest.WatchAsync(cancellationToken);
+                double? elapsed = await CancelAsync(guest, watch, random.NextDouble() * duration, cancellationToken);
+                watch.NoteSamples();
+                double gap = watch.TakeGap();
                 if (elapsed is { } microseconds)
                 {
                     gaps.Add(gap);
@@ -69,8 +68,7 @@ internal sealed class CaptureCancel : IMeasure
         List<double> durations = [];
         for (int i = 0; i < Rehearsals; i++)
         {
-            await guest.TakeGapAsync(cancellationToken);
-            await guest.TakeGapAsync(cancellationToken);
+            await guest.WatchAsync(cancellationToken);
             long start = Stopwatch.GetTimestamp();
             (await guest.Machine.CaptureAsync(cancellationToken)).Dispose();
             durations.Add(Stopwatch.GetElapsedTime(start).TotalMicroseconds);
@@ -82,23 +80,14 @@ internal sealed class CaptureCancel : IMeasure
 
     /// <summary>Begins a snapshot and cancels it.</summary>
     /// <returns>Microseconds from the cancellation until the call was over; <see langword="null"/> when the snapshot was complete by then.</returns>
-    private static async Task<double?> CancelAsync(CounterGuest guest, TimeSpan after, CancellationToken cancellationToken)
+    private static async Task<double?> CancelAsync(CounterGuest guest, GapWatch watch, TimeSpan after, CancellationToken cancellationToken)
     {
         using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        long start = Stopwatch.GetTimestamp();
         Task<KvmSnapshot> capture = guest.Machine.CaptureAsync(CaptureOptions.Default, hooks: null, cancel.Token).AsTask();
-        if (after > TimerSlack)
-        {
-            await Task.WhenAny(capture, Task.Delay(after - TimerSlack, TimeProvider.System, cancellationToken));
-        }
 
-        SpinWait spin = default;
-        while (Stopwatch.GetElapsedTime(start) < after && !capture.IsCompleted)
-        {
-            // A timer is not exact enough for the rest, and a thread that spins for longer would take a processor from the guest.
-            spin.SpinOnce(sleep1Threshold: -1);
-        }
-
+        // As exact as the timer is: a thread that spun for the rest would take a processor from the guest.
+        await Task.WhenAny(capture, Task.Delay(after, TimeProvider.System, cancellationToken));
+        watch.Forget();
         long cancelled = Stopwatch.GetTimestamp();
         await cancel.CancelAsync();
         try

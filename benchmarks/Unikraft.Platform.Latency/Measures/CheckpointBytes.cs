@@ -5,7 +5,10 @@ using Unikraft.Platform.Kvm.Machines;
 
 namespace Unikraft.Platform.Latency.Measures;
 
-/// <summary>How much a checkpoint stores, of an instance that dirtied a known number of pages since the last one, and of one that did nothing.</summary>
+/// <summary>
+/// How much a checkpoint stores, of an instance that dirtied a known number of pages since the last one, and of one that did nothing: of memory, and by
+/// how much a data directory grows, with state, indexes, checksums, the manifest and the journal.
+/// </summary>
 internal sealed class CheckpointBytes : IMeasure
 {
     private const int MemoryMb = 256;
@@ -34,8 +37,41 @@ internal sealed class CheckpointBytes : IMeasure
                 unchanged.Add(await CaptureAsync(guest, cancellationToken));
             }
 
-            yield return Row(dirty, pages, Target.AtMost(Figure.Max, Factor * pages * PageBytes + Surplus));
-            yield return Row(unchanged, 0, Target.Below(Figure.Max, Unchanged));
+            yield return Row("memory", dirty, pages);
+            yield return Row("memory", unchanged, pages: 0);
+        }
+
+        int checkpoints = context.Samples(20, quick: 3);
+        yield return Row("data directory", [await MeasureGrowthAsync(pages, checkpoints, cancellationToken)], pages, checkpoints);
+        yield return Row("data directory", [await MeasureGrowthAsync(pages: 0, checkpoints, cancellationToken)], pages: 0, checkpoints);
+    }
+
+    /// <summary>What each checkpoint adds to a data directory, in bytes.</summary>
+    /// <returns>The mean, of a directory with so many more checkpoints than another one.</returns>
+    private static async Task<double> MeasureGrowthAsync(int pages, int checkpoints, CancellationToken cancellationToken)
+    {
+        long few = await MeasureAsync(1);
+        return (await MeasureAsync(1 + checkpoints) - few) / (double)checkpoints;
+
+        async Task<long> MeasureAsync(int count)
+        {
+            using StoreFolder folder = new();
+            await using (IUnikraftPlatform platform = folder.Open())
+            {
+                Instance source = await StoreFolder.StartAsync(platform, MemoryMb, Math.Max(pages, 1), cancellationToken);
+                for (int i = 0; i < count; i++)
+                {
+                    if (pages > 0)
+                    {
+                        await StoreFolder.TickAsync(platform, source, cancellationToken);
+                    }
+
+                    await StoreFolder.CheckpointAsync(platform, source, cancellationToken);
+                }
+            }
+
+            // Closed, so that all that is made in the background is there.
+            return new DirectoryInfo(folder.PathOf("data")).EnumerateFiles("*", SearchOption.AllDirectories).Sum(static file => file.Length);
         }
     }
 
@@ -46,7 +82,7 @@ internal sealed class CheckpointBytes : IMeasure
         return snapshot.StoredBytes;
     }
 
-    private Measurement Row(IReadOnlyList<double> samples, int pages, Target target)
+    private Measurement Row(string where, IReadOnlyList<double> samples, int pages, int meanOf = 1)
     {
         Percentiles stored = Percentiles.Of(samples);
         return Measurement.Of(
@@ -56,10 +92,12 @@ internal sealed class CheckpointBytes : IMeasure
             floor: null,
             new JsonObject
             {
+                ["in"] = where,
                 ["memory_mb"] = MemoryMb,
                 ["dirtied_bytes"] = pages * PageBytes,
+                ["mean_of"] = meanOf,
                 ["stored_over_dirtied"] = pages == 0 ? null : Math.Round(stored.P50 / (pages * PageBytes), 3),
             },
-            target);
+            pages == 0 ? Target.Below(Figure.Max, Unchanged) : Target.AtMost(Figure.Max, Factor * pages * PageBytes + Surplus));
     }
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime;
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
 using Unikraft.Platform.Kvm.Machines;
@@ -17,7 +18,14 @@ internal static class FixedResidue
     private const int Rounds = 10;
     private const int WarmUpMemoryMb = 64;
     private const int WarmUpPages = 64;
-    private const int WarmUpSnapshots = 100;
+    private const int WarmUpSnapshots = 50;
+    private const int WarmUpRounds = 20;
+
+    /// <summary>Fewer methods than these take no vCPU's processor for long.</summary>
+    private const int FewMethods = 5;
+
+    /// <summary>The runtime compiles methods again when none was new for a tenth of a second.</summary>
+    private static readonly TimeSpan CompilerDelay = TimeSpan.FromMilliseconds(250);
 
     /// <summary>The sizes of memory that are measured.</summary>
     internal static readonly int[] MemorySizes = [128, 256, 1024];
@@ -28,13 +36,21 @@ internal static class FixedResidue
     /// <summary>The number of pages in a share of a guest's memory.</summary>
     internal static int PagesOf(int memoryMb, double share) => (int)(memoryMb * PagesPerMb * share);
 
-    /// <summary>Enough snapshots for the runtime to compile everything on the way for good.</summary>
-    internal static async Task WarmUpAsync(KvmHypervisor hypervisor, CancellationToken cancellationToken)
+    /// <summary>Takes snapshots until the runtime has compiled everything on the way for good: meanwhile it needs a processor, for milliseconds at a time.</summary>
+    internal static async Task WarmUpAsync(KvmHypervisor hypervisor, bool isBusy, bool inGuest, CancellationToken cancellationToken)
     {
-        CounterGuest guest = await CounterGuest.StartAsync(hypervisor, WarmUpMemoryMb, WarmUpPages, ["--random"], cancellationToken);
-        await using (guest)
+        await using CounterGuest guest = await StartAsync(hypervisor, WarmUpMemoryMb, WarmUpPages, isBusy, inGuest, cancellationToken);
+        long compiled = 0;
+        for (int round = 0; round < WarmUpRounds; round++)
         {
-            await SampleAsync(guest, inGuest: false, WarmUpSnapshots, cancellationToken);
+            await SampleAsync(guest, inGuest, WarmUpSnapshots, cancellationToken);
+            await Task.Delay(CompilerDelay, TimeProvider.System, cancellationToken);
+            long before = compiled;
+            compiled = JitInfo.GetCompiledMethodCount();
+            if (compiled - before < FewMethods)
+            {
+                break;
+            }
         }
     }
 
@@ -59,10 +75,7 @@ internal static class FixedResidue
         int samples,
         CancellationToken cancellationToken)
     {
-        bool hasWatcher = inGuest && !isBusy;
-        string[] options = ["--random", .. isBusy ? (string[])["--busy"] : [], .. hasWatcher ? (string[])["--watch"] : []];
-        CounterGuest guest =
-            await CounterGuest.StartAsync(hypervisor, memoryMb, pages, options, cancellationToken, vcpus: hasWatcher ? 2 : 1);
+        CounterGuest guest = await StartAsync(hypervisor, memoryMb, pages, isBusy, inGuest, cancellationToken);
         await using (guest)
         {
             await SampleAsync(guest, inGuest, 2, cancellationToken);
@@ -97,9 +110,9 @@ internal static class FixedResidue
         [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
-        await WarmUpAsync(hypervisor, cancellationToken);
         foreach (bool isBusy in (bool[])[false, true])
         {
+            await WarmUpAsync(hypervisor, isBusy, inGuest, cancellationToken);
             foreach (int memoryMb in MemorySizes)
             {
                 foreach (double share in Shares)
@@ -141,20 +154,23 @@ internal static class FixedResidue
         List<double> pauses = [];
         for (int i = 0; i < count; i++)
         {
-            pauses.Add(await guest.MeasurePauseAsync(
-                async () =>
-                {
-                    await guest.TickAsync(cancellationToken);
-                    if (inGuest)
-                    {
-                        await guest.TakeGapAsync(cancellationToken);
-                    }
-                },
-                inGuest,
-                cancellationToken));
+            pauses.Add(await guest.MeasurePauseAsync(inGuest, cancellationToken));
         }
 
         return pauses;
+    }
+
+    private static Task<CounterGuest> StartAsync(
+        KvmHypervisor hypervisor,
+        int memoryMb,
+        int pages,
+        bool isBusy,
+        bool inGuest,
+        CancellationToken cancellationToken)
+    {
+        bool hasWatcher = inGuest && !isBusy;
+        string[] options = ["--random", .. isBusy ? (string[])["--busy"] : [], .. hasWatcher ? (string[])["--watch"] : []];
+        return CounterGuest.StartAsync(hypervisor, memoryMb, pages, options, cancellationToken, vcpus: hasWatcher ? 2 : 1);
     }
 
     /// <summary>A p99 needs many samples; those with many pages take long, and their largest ones differ little.</summary>

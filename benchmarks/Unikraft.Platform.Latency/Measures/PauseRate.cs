@@ -15,6 +15,9 @@ internal sealed class PauseRate : IMeasure
 {
     private const int MemoryMb = 1024;
 
+    /// <summary>The guest of the floor touches all of its memory in each round.</summary>
+    private const int Rounds = 4;
+
     /// <summary>Up to it the pause is to be short without the guest being held; beyond it the budget is the bound.</summary>
     private const int HighestRateWithGoal = 50_000;
 
@@ -29,30 +32,27 @@ internal sealed class PauseRate : IMeasure
     public async IAsyncEnumerable<Measurement> RunAsync(MeasureContext context, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         await using KvmHypervisor hypervisor = CounterGuest.OpenHypervisor();
-        await FixedResidue.WarmUpAsync(hypervisor, cancellationToken);
+        await FixedResidue.WarmUpAsync(hypervisor, isBusy: true, inGuest: false, cancellationToken);
         foreach ((int rate, TimeSpan budget) in Cases)
         {
-            string[] options = ["--random", "--busy", "--rate", rate.ToString(CultureInfo.InvariantCulture)];
+            string[] options = ["--random", "--busy", "--rate", Text(rate)];
             CounterGuest guest = await CounterGuest.StartAsync(hypervisor, MemoryMb, pages: 1, options, cancellationToken);
             await using (guest)
             {
                 int samples = context.Samples(rate <= HighestRateWithGoal ? 60 : 20, quick: 3);
-                List<double> pauses = [];
                 List<double> held = [];
-                for (int i = 0; i < samples; i++)
-                {
-                    using KvmSnapshot snapshot =
-                        await guest.Machine.CaptureAsync(new CaptureOptions { PauseBudget = budget }, hooks: null, cancellationToken);
-                    pauses.Add(snapshot.Pause.TotalMicroseconds);
-                    held.Add(snapshot.Throttled.TotalMicroseconds);
-                    await guest.Machine.Background.WaitAsync(cancellationToken);
-                }
-
+                await guest.Machine.PauseAsync(cancellationToken);
+                (IReadOnlyList<double> pauses, IReadOnlyList<double> floor) = await context.InterleaveAsync(
+                    (count, token) => SampleAsync(guest, budget, count, held, token),
+                    count => ["pause-rate", CounterGuest.Image, Text(MemoryMb), Text(rate), Text(count)],
+                    samples,
+                    cancellationToken,
+                    rounds: Rounds);
                 yield return Measurement.Of(
                     Name,
                     Measurement.Microseconds,
                     Percentiles.Of(pauses),
-                    floor: null,
+                    Percentiles.OfAny(floor),
                     new JsonObject
                     {
                         ["memory_mb"] = MemoryMb,
@@ -67,4 +67,29 @@ internal sealed class PauseRate : IMeasure
             }
         }
     }
+
+    /// <summary>Takes snapshots of a guest that is paused between the rounds, so as to leave the processors to the floor.</summary>
+    private static async Task<IReadOnlyList<double>> SampleAsync(
+        CounterGuest guest,
+        TimeSpan budget,
+        int count,
+        List<double> held,
+        CancellationToken cancellationToken)
+    {
+        guest.Machine.Resume();
+        List<double> pauses = [];
+        for (int i = 0; i < count; i++)
+        {
+            using KvmSnapshot snapshot =
+                await guest.Machine.CaptureAsync(new CaptureOptions { PauseBudget = budget }, hooks: null, cancellationToken);
+            pauses.Add(snapshot.Pause.TotalMicroseconds);
+            held.Add(snapshot.Throttled.TotalMicroseconds);
+            await guest.Machine.Background.WaitAsync(cancellationToken);
+        }
+
+        await guest.Machine.PauseAsync(cancellationToken);
+        return pauses;
+    }
+
+    private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 }

@@ -16,8 +16,8 @@ public sealed record CreateCheckpointRequest
     public SnapshotOptions? Snapshot { get; init; }
 
     /// <summary>
-    /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>: in the API <c>timeout_s</c>. Default: <see langword="null"/>, do not wait.
-    /// 0 to 49 days; <see cref="Timeout.InfiniteTimeSpan"/> waits for ever.
+    /// How long to wait for the checkpoint to be <see cref="CheckpointState.Ready"/>: in the API <c>timeout_s</c>. 0 to 49 days.
+    /// Default: <see langword="null"/>. <see langword="null"/> and 0 do not wait; <see cref="Timeout.InfiniteTimeSpan"/> waits for ever.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }
 

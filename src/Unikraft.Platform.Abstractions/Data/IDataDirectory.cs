@@ -13,17 +13,18 @@ public interface IDataDirectory
     /// </summary>
     IReadOnlyList<DataDamage> DamageFound { get; }
 
-    /// <summary>Verifies every byte of every file.</summary>
-    /// <param name="progress">Told of the files that are done; <see langword="null"/> for nobody. Called on other threads.</param>
+    /// <summary>Verifies every byte of every file that has a checksum; and of images that take writes, if nobody has them open, what they say of themselves.</summary>
+    /// <remarks>Not verified are ROMs, files outside the directory that volumes are based on, and what guests wrote to volumes that still take writes: docs/data-directory.md.</remarks>
+    /// <param name="progress">Told how much of it is done: see <see cref="VerificationProgress"/>; <see langword="null"/> for nobody. Called on other threads.</param>
     /// <param name="cancellationToken">Cancels the verification.</param>
     /// <returns>What is damaged, and what depends on it; empty when nothing is.</returns>
     Task<IReadOnlyList<DataDamage>> VerifyAsync(
         IProgress<VerificationProgress>? progress = null,
         CancellationToken cancellationToken = default);
 
-    /// <summary>Verifies every byte that a checkpoint needs.</summary>
+    /// <summary>Verifies every byte that a checkpoint needs, of its snapshot, volumes and image; not of ROMs and of files outside the directory that volumes are based on.</summary>
     /// <param name="checkpoint">The checkpoint.</param>
-    /// <param name="progress">Told of the files that are done; <see langword="null"/> for nobody. Called on other threads.</param>
+    /// <param name="progress">Told how much of it is done: see <see cref="VerificationProgress"/>; <see langword="null"/> for nobody. Called on other threads.</param>
     /// <param name="cancellationToken">Cancels the verification.</param>
     /// <exception cref="ResourceNotFoundException">There is no such checkpoint.</exception>
     /// <exception cref="DataDamageException">Something that it needs is damaged.</exception>

@@ -45,9 +45,6 @@ public enum PlatformErrorCode
     /// <summary>The resource has a delete lock.</summary>
     DeletionProtected = 14,
 
-    /// <summary>A reader of transitions was so slow that some are no longer kept.</summary>
-    TransitionsMissed = 15,
-
     /// <summary>The platform has a licence that is not valid or does not include the feature.</summary>
     InsufficientLicense = 20,
 
@@ -74,4 +71,7 @@ public enum PlatformErrorCode
 
     /// <summary>An archive of a checkpoint is incomplete, damaged, or made for another machine. See <see cref="CheckpointArchiveException"/>.</summary>
     InvalidArchive = 43,
+
+    /// <summary>A snapshot cannot be restored on this host, but where it was taken. See <see cref="IncompatibleMachineException"/>.</summary>
+    IncompatibleMachine = 44,
 }

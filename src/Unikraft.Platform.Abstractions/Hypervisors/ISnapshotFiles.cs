@@ -16,8 +16,13 @@ public interface ISnapshotFiles
     /// removed.
     /// </summary>
     /// <param name="path">The directory. It may have been moved or copied since it was last open.</param>
+    /// <param name="space">The room on its disk, in which everything is reserved before it is written; <see langword="null"/> to write until the disk is full.</param>
+    /// <param name="isSynced">
+    /// Whether what is saved and deleted is on the disk before that returns. Else it is left to the host when it writes: a crash of the host may lose it, or leave files that
+    /// are refused as damaged; one of the process loses nothing.
+    /// </param>
     /// <param name="cancellationToken">Cancels the opening.</param>
     /// <exception cref="ArgumentException">The path is empty.</exception>
     /// <exception cref="StorageException">The directory is open elsewhere, or the host refused.</exception>
-    Task<ISnapshotDirectory> OpenDirectoryAsync(string path, CancellationToken cancellationToken = default);
+    Task<ISnapshotDirectory> OpenDirectoryAsync(string path, IDiskSpace? space = null, bool isSynced = true, CancellationToken cancellationToken = default);
 }

@@ -58,9 +58,14 @@ internal static class ImageFiles
     private static async Task<GuestImageContent> ReadTarAsync(string name, byte[] file, CancellationToken cancellationToken)
     {
         Dictionary<string, byte[]> files;
-        using (MemoryStream stream = new(file))
+        try
         {
+            using MemoryStream stream = new(file);
             files = await OciLayout.ReadTarAsync(stream, static _ => true, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception error) when (error is InvalidDataException or FormatException)
+        {
+            throw new ImageException(ImageError.Malformed, name, $"The image '{name}' is a damaged tar archive: {error.Message} Copy it again.", error);
         }
 
         return files.ContainsKey(OciLayout.MarkerFile)

@@ -23,11 +23,19 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
     private const int DigestLength = 64;
     private const int MaxDepth = 4;
 
+    /// <summary>The largest kernel or initrd in bytes: what is compressed to next to nothing must not take all of the host's memory.</summary>
+    private const int MaxFileSize = 1 << 30;
+
+    /// <summary>How many manifests and indexes are looked at: far more than an image has architectures and platforms.</summary>
+    private const int MaxManifests = 1000;
+
     private static readonly LayerKind s_kernel = new("org.unikraft.kernel.image", $"{OwnMediaTypes}kernel.v1", "/unikraft/bin/kernel");
     private static readonly LayerKind s_initrd = new("org.unikraft.kernel.initrd", $"{OwnMediaTypes}initrd.v1", "/unikraft/bin/initrd");
 
     /// <summary>What an instance does not boot: symbols for a debugger; data that the guest finds as a disk, if its owner attaches it.</summary>
     private static readonly string[] s_ignoredMediaTypes = [$"{OwnMediaTypes}kernel.dbg.v1", $"{OwnMediaTypes}rom.v1"];
+
+    private int _manifests;
 
     /// <summary>Reads the image for the machine's architecture.</summary>
     /// <exception cref="ImageException">It is not such an image, or is damaged.</exception>
@@ -99,6 +107,11 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
             {
                 if (depth > 0 && IsForThisMachine(descriptor))
                 {
+                    if (++_manifests > MaxManifests)
+                    {
+                        throw Malformed($"has more than {MaxManifests} manifests");
+                    }
+
                     byte[] next = await ReadBlobAsync(descriptor, cancellationToken).ConfigureAwait(false);
                     if (await FindManifestAsync(next, depth - 1, cancellationToken).ConfigureAwait(false) is { } found)
                     {
@@ -182,25 +195,46 @@ internal sealed class OciLayout(string name, Func<string, CancellationToken, Tas
     }
 
     /// <summary>Reads files of a tar archive.</summary>
+    /// <exception cref="InvalidDataException">It is damaged, or one of the files is too large.</exception>
     internal static async Task<Dictionary<string, byte[]>> ReadTarAsync(Stream stream, Func<string, bool> isWanted, CancellationToken cancellationToken)
     {
         Dictionary<string, byte[]> files = new(StringComparer.Ordinal);
         TarReader reader = new(stream, leaveOpen: true);
         await using (reader.ConfigureAwait(false))
         {
-            while (await reader.GetNextEntryAsync(copyData: false, cancellationToken).ConfigureAwait(false) is { } entry)
+            while (await NextAsync(reader, cancellationToken).ConfigureAwait(false) is { } entry)
             {
                 string name = Normalize(entry.Name);
-                if (entry.DataStream is { } data && isWanted(name))
+                // A file without content has no stream either.
+                bool isFile = entry.DataStream is not null || entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile;
+                if (isFile && isWanted(name))
                 {
+                    if (entry.Length > MaxFileSize)
+                    {
+                        throw new InvalidDataException($"its file '{name}' is said to have {entry.Length} bytes, and may have {MaxFileSize}");
+                    }
+
                     using MemoryStream content = new();
-                    await data.CopyToAsync(content, cancellationToken).ConfigureAwait(false);
+                    await (entry.DataStream ?? Stream.Null).CopyToAsync(content, cancellationToken).ConfigureAwait(false);
                     files[name] = content.ToArray();
                 }
             }
         }
 
         return files;
+    }
+
+    private static async Task<TarEntry?> NextAsync(TarReader reader, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await reader.GetNextEntryAsync(copyData: false, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception error) when (error is OverflowException or ArgumentException or NotSupportedException)
+        {
+            // What the reader makes of some numbers and names that cannot be.
+            throw new InvalidDataException($"it is no tar archive: {error.Message}", error);
+        }
     }
 
     private static string Normalize(string path)

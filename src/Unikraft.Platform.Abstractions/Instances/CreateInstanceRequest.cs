@@ -49,6 +49,11 @@ public sealed record CreateInstanceRequest
     /// <summary>ROMs, in addition to those that are inherited with a source. Up to 8 altogether. Default: none.</summary>
     public IReadOnlyList<InstanceRom>? Roms { get; init; }
 
+    /// <summary>
+    /// What the instance is to be reached at: each port once. Not inherited with a source, and shared by replicas. Default: none.
+    /// </summary>
+    public IReadOnlyList<InstanceService>? Services { get; init; }
+
     /// <summary>What happens when the instance stops from within. Default: <see cref="Platform.RestartPolicy.Never"/>.</summary>
     public RestartPolicy RestartPolicy { get; init; }
 
@@ -56,8 +61,8 @@ public sealed record CreateInstanceRequest
     public bool Autostart { get; init; } = true;
 
     /// <summary>
-    /// How long to wait for the instance to be <see cref="InstanceState.Running"/>: 0 to 49 days, in the API <c>timeout_s</c>. Default: <see langword="null"/>, do not wait.
-    /// Needs <see cref="Autostart"/>; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> waits for ever.
+    /// How long to wait for the instance to be <see cref="InstanceState.Running"/>: 0 to 49 days, in the API <c>timeout_s</c>. Default: <see langword="null"/>.
+    /// <see langword="null"/> and 0 do not wait; <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> waits for ever. To wait needs <see cref="Autostart"/>.
     /// </summary>
     public TimeSpan? WaitTimeout { get; init; }
 
@@ -79,6 +84,12 @@ public sealed record CreateInstanceRequest
 
     /// <summary>Tags: up to 16, each of 1 to 256 letters, digits and <c>- + _ . : =</c>. Repeated ones count once. Default: none.</summary>
     public IReadOnlyList<string>? Tags { get; init; }
+
+    /// <summary>
+    /// Whatever the caller wants to note, by key: up to 256, with those that are inherited with a source, of which these replace the ones with their keys. A key is a name of 1 to 63 letters, digits and
+    /// <c>- _ .</c>, which begins and ends with a letter or digit, with or without a lower-case DNS name and <c>/</c> before it; values have no ASCII control characters. Default: none.
+    /// </summary>
+    public IReadOnlyDictionary<string, string>? Annotations { get; init; }
 
     /// <summary>Whether deletion is refused. Default: false.</summary>
     public bool DeleteLock { get; init; }

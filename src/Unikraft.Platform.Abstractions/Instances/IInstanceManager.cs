@@ -88,12 +88,18 @@ public interface IInstanceManager
     /// <exception cref="QuotaExceededException">No more instances may run.</exception>
     Task<IInstanceConnection> ConnectAsync(NameOrUuid instance, CancellationToken cancellationToken = default);
 
-    /// <summary>Waits until an instance is in a state, also when it was in that state since this call and is in another one by now.</summary>
+    /// <summary>Waits until an instance is in a state, or has been in it since its last start.</summary>
+    /// <remarks>
+    /// A state that the instance has passed ends the wait at once: a guest that has run and stopped by the time of this call did reach
+    /// <see cref="InstanceState.Running"/>. What counts is what it has been in since its last start, be it by a call, by a connection or by the restart policy;
+    /// since its creation if it was never started; and since the platform has begun if it was kept in a data directory. <see cref="StartAsync"/> forgets what
+    /// was before: to start and then to wait never sees the run before. To hear of a start that is still to come, watch the instance.
+    /// </remarks>
     /// <param name="instance">The instance.</param>
     /// <param name="state">The state.</param>
-    /// <param name="timeout">How long to wait: 0 to 49 days. Default: for ever.</param>
+    /// <param name="timeout">How long to wait: 0 to 49 days; with 0 it is only looked. Default: for ever.</param>
     /// <param name="cancellationToken">Ends the waiting.</param>
-    /// <returns>The instance as it was when it reached the state.</returns>
+    /// <returns>The instance as it was when it reached the state; as it is now, in whichever state, when it reached it before this call.</returns>
     /// <exception cref="InvalidRequestException">The state is none, or the time is out of range.</exception>
     /// <exception cref="OperationTimedOutException">The state was not reached in time.</exception>
     /// <exception cref="ResourceNotFoundException">There is no such instance, or it was deleted meanwhile.</exception>
@@ -106,8 +112,9 @@ public interface IInstanceManager
     /// <summary>Watches an instance: every change of its state from the moment of this call on, in order, none left out.</summary>
     /// <remarks>
     /// The stream ends when the instance is gone, after a last transition that says so; it can be read several times, always from the same moment. A reader may
-    /// be as slow as it likes until it is 256 transitions behind; then it gets <see cref="TransitionsMissedException"/> instead of a stream with a hole.
-    /// Reading costs the instance nothing, and a stream that is never read holds nothing.
+    /// be as slow as it likes, and misses nothing: what it has not read is kept for it, some 200 bytes for each transition, until it ends or is forgotten. So is
+    /// everything since this call for as long as the stream itself is held, read or not: hold on to it only in order to read it again. Reading costs the
+    /// instance nothing.
     /// </remarks>
     /// <param name="instance">The instance.</param>
     /// <param name="cancellationToken">Ends the reading with <see cref="OperationCanceledException"/>.</param>
@@ -115,7 +122,7 @@ public interface IInstanceManager
 
     /// <summary>Watches all instances, those to come included: <see cref="WatchAsync"/> for all of them in one stream.</summary>
     /// <remarks>
-    /// Transitions of one instance are in their order. A reader may be up to 8192 transitions behind. The stream ends when the platform was disposed of.
+    /// Transitions of one instance are in their order. The stream ends when the platform was disposed of.
     /// </remarks>
     /// <param name="cancellationToken">Ends the reading with <see cref="OperationCanceledException"/>.</param>
     IAsyncEnumerable<InstanceTransition> WatchAllAsync(CancellationToken cancellationToken = default);

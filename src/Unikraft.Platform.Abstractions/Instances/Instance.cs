@@ -1,3 +1,5 @@
+using System.Collections.ObjectModel;
+
 namespace Unikraft.Platform;
 
 /// <summary>What is known of an instance at one moment. Immutable: ask again for news.</summary>
@@ -86,11 +88,20 @@ public sealed record Instance
     /// <summary>The volumes, by the order in which they were attached.</summary>
     public IReadOnlyList<AttachedVolume> Volumes { get; init; } = [];
 
+    /// <summary>The ROMs, by the order in which the guest has them.</summary>
+    public IReadOnlyList<InstanceRom> Roms { get; init; } = [];
+
+    /// <summary>What it is to be reached at, by port. Whoever carries connections to it serves these: see <see cref="InstanceService"/>.</summary>
+    public IReadOnlyList<InstanceService> Services { get; init; } = [];
+
     /// <summary>Changes that were asked for and are not in effect yet: see <see cref="PatchOperation"/>. In the API they are <c>pending</c>.</summary>
     public IReadOnlyList<PatchOperation> Updates { get; init; } = [];
 
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
+
+    /// <summary>Whatever was noted, by key: see <see cref="CreateInstanceRequest.Annotations"/>.</summary>
+    public IReadOnlyDictionary<string, string> Annotations { get; init; } = ReadOnlyDictionary<string, string>.Empty;
 
     /// <summary>Whether deletion is refused.</summary>
     public bool DeleteLock { get; init; }

@@ -1,3 +1,5 @@
+using System.Collections.ObjectModel;
+
 namespace Unikraft.Platform;
 
 /// <summary>What is known of a template at one moment. Immutable: ask again for news.</summary>
@@ -45,8 +47,14 @@ public sealed record Template
     /// <summary>The volume templates that each instance made from it gets its own clones of.</summary>
     public IReadOnlyList<AttachedVolume> Volumes { get; init; } = [];
 
+    /// <summary>The ROMs that each instance made from it has.</summary>
+    public IReadOnlyList<InstanceRom> Roms { get; init; } = [];
+
     /// <summary>The tags, in the order in which they were added.</summary>
     public IReadOnlyList<string> Tags { get; init; } = [];
+
+    /// <summary>Whatever was noted, by key: see <see cref="CreateInstanceRequest.Annotations"/>.</summary>
+    public IReadOnlyDictionary<string, string> Annotations { get; init; } = ReadOnlyDictionary<string, string>.Empty;
 
     /// <summary>Whether deletion is refused.</summary>
     public bool DeleteLock { get; init; }

@@ -21,7 +21,10 @@ public sealed record CreateVolumeRequest
     /// <summary>A disk to copy. The file is not needed afterwards.</summary>
     public DiskImageFile? CopyOf { get; init; }
 
-    /// <summary>A disk to build on without copying it. The file, and its backing files, must stay where they are and must not change as long as the volume exists.</summary>
+    /// <summary>
+    /// A disk to build on without copying it. The file, and its backing files, must stay where they are, which is not
+    /// the directory of the volumes, and must not change as long as the volume exists. That they have not is not looked for.
+    /// </summary>
     public DiskImageFile? BasedOn { get; init; }
 
     /// <summary>A directory of the host to share with guests. No block device: instances that have it cannot be branched.</summary>

@@ -17,6 +17,7 @@ public interface IVolumeStore
     Task<Volume> CreateAsync(CreateVolumeRequest request, CancellationToken cancellationToken = default);
 
     /// <summary>Clones a volume as it is at this moment, also while instances write to it. Takes as long for any size.</summary>
+    /// <remarks>Waits while the images of the volume are being verified, or 32 of them and more folded, which takes the longer the more is on it; guests go on.</remarks>
     /// <param name="volume">The volume; for a template use <see cref="CreateVolumeRequest.Template"/>.</param>
     /// <param name="request">What the clone is called. Default: a generated name.</param>
     /// <param name="cancellationToken">Cancels the cloning; nothing of the clone remains then.</param>
@@ -24,7 +25,7 @@ public interface IVolumeStore
     /// <exception cref="NameConflictException">The name is taken.</exception>
     Task<Volume> CloneAsync(NameOrUuid volume, CloneVolumeRequest? request = null, CancellationToken cancellationToken = default);
 
-    /// <summary>Attaches a volume to an instance. When that is not stopped, it is attached once it is: the attachment is pending until then.</summary>
+    /// <summary>Attaches a volume to an instance. When that is not stopped, it is attached once it is, or goes on from a snapshot: the attachment is pending until then.</summary>
     /// <param name="volume">The volume.</param>
     /// <param name="request">To which instance, and how.</param>
     /// <param name="cancellationToken">Cancels the attachment as long as it has not begun.</param>

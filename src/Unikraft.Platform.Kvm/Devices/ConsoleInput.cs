@@ -5,12 +5,13 @@ namespace Unikraft.Platform.Kvm.Devices;
 /// Writers are callers of the platform, readers are vCPUs, and each side has a lock of its own: a vCPU that stands still for a snapshot must not
 /// wait for a caller.
 /// </remarks>
-/// <param name="setAvailable">Called when there is something to read, and when there is nothing any more.</param>
-internal sealed class ConsoleInput(Action<bool> setAvailable)
+internal sealed class ConsoleInput
 {
     /// <summary>The most bytes that can wait.</summary>
     internal const int Capacity = 64 << 10;
 
+    private readonly IMachineControl? _control;
+    private readonly Func<bool> _isAnyWaiting;
     private readonly Lock _writers = new();
     private readonly Lock _readers = new();
 
@@ -23,21 +24,15 @@ internal sealed class ConsoleInput(Action<bool> setAvailable)
     private bool _closed;
     private TaskCompletionSource? _room;
 
-    /// <summary>Makes the input of a flat guest, which is told by an event.</summary>
-    internal ConsoleInput(IMachineControl control)
-        : this(available =>
-        {
-            if (available)
-            {
-                control.Raise(GuestEvents.ConsoleInput);
-            }
-            else
-            {
-                control.Lower(GuestEvents.ConsoleInput);
-            }
-        })
+    /// <param name="control">Where the event of a flat guest is pending while there is something to read. Default: the guest finds out otherwise.</param>
+    internal ConsoleInput(IMachineControl? control = null)
     {
+        _control = control;
+        _isAnyWaiting = () => IsAnyWaiting;
     }
+
+    /// <summary>Whether there is something to read. Takes no lock.</summary>
+    internal bool IsAnyWaiting => Waiting > 0;
 
     private int Waiting => (int)(Volatile.Read(ref _put) - Volatile.Read(ref _taken));
 
@@ -72,7 +67,7 @@ internal sealed class ConsoleInput(Action<bool> setAvailable)
 
             if (taken > 0)
             {
-                setAvailable(true);
+                Tell();
                 return taken;
             }
 
@@ -90,12 +85,7 @@ internal sealed class ConsoleInput(Action<bool> setAvailable)
             Volatile.Write(ref _taken, _taken + length);
             if (Waiting == 0)
             {
-                setAvailable(false);
-                if (Waiting > 0)
-                {
-                    // A writer came between, and may have raised the event before it was lowered.
-                    setAvailable(true);
-                }
+                Tell();
             }
 
             Interlocked.MemoryBarrier();
@@ -137,7 +127,7 @@ internal sealed class ConsoleInput(Action<bool> setAvailable)
 
         if (!bytes.IsEmpty)
         {
-            setAvailable(true);
+            Tell();
         }
     }
 
@@ -151,6 +141,9 @@ internal sealed class ConsoleInput(Action<bool> setAvailable)
 
         LetWritersGo();
     }
+
+    // Not what this side knows: a guest that has read a line already must not be told of it, nor one be left asleep over the next.
+    private void Tell() => _control?.Follow(GuestEvents.ConsoleInput, _isAnyWaiting);
 
     private void LetWritersGo()
     {

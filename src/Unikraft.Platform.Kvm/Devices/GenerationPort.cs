@@ -16,7 +16,7 @@ internal sealed class GenerationPort
     private const byte Question = (byte)'?';
     private const int SeedSize = 32;
 
-    private readonly ConsoleInput _lines = new(static _ => { });
+    private readonly ConsoleInput _lines = new();
     private readonly byte[] _generation;
 
     /// <param name="line">Its interrupt line.</param>

@@ -26,4 +26,9 @@ internal interface IMachineControl
 
     /// <summary>Makes events no longer pending.</summary>
     void Lower(uint events);
+
+    /// <summary>Makes events pending or not by what is so at this moment, in one order with all other changes.</summary>
+    /// <param name="events">The events.</param>
+    /// <param name="isPending">Called once, and must neither block nor call back.</param>
+    void Follow(uint events, Func<bool> isPending);
 }

@@ -107,7 +107,17 @@ internal sealed class KernelPlatformDevice(IMachineMonitor monitor, IMachineCont
     }
 
     /// <summary>The guest wants to be started again, which is for the restart policy to decide.</summary>
-    internal void OnReset() => Stop(StopCodeReason.Ok, 0, isShuttingDown: true);
+    /// <param name="isAbrupt">Whether the kernel was not shut down before, by what it has left behind: it has panicked, unless it has told that it was shutting down.</param>
+    internal void OnReset(bool isAbrupt)
+    {
+        lock (_lock)
+        {
+            bool isPanic = isAbrupt && !_isShuttingDown;
+            control.End(new MachineExit.PoweredOff(
+                _exitCode,
+                isPanic ? MakeStopCode(StopCodeReason.Exception, ErrnoNotRecoverable, isShuttingDown: false) : MakeStopCode(StopCodeReason.Ok, 0, isShuttingDown: true)));
+        }
+    }
 
     internal void OnPanic() => Stop(StopCodeReason.Exception, ErrnoNotRecoverable);
 
@@ -145,11 +155,11 @@ internal sealed class KernelPlatformDevice(IMachineMonitor monitor, IMachineCont
         }
     }
 
-    private void Stop(StopCodeReason reason, int errno, bool isShuttingDown = false)
+    private void Stop(StopCodeReason reason, int errno)
     {
         lock (_lock)
         {
-            control.End(new MachineExit.PoweredOff(_exitCode, MakeStopCode(reason, errno, isShuttingDown)));
+            control.End(new MachineExit.PoweredOff(_exitCode, MakeStopCode(reason, errno, isShuttingDown: false)));
         }
     }
 

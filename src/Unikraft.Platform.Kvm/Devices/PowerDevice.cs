@@ -28,17 +28,8 @@ internal sealed class PowerDevice(IInterruptLine line, Action onPowerOff) : IMmi
     private readonly Lock _lock = new();
     private byte _events;
 
-    /// <summary>The events that the guest has not read yet; for a snapshot.</summary>
-    internal byte PendingEvents
-    {
-        get
-        {
-            lock (_lock)
-            {
-                return _events;
-            }
-        }
-    }
+    /// <summary>The events that the guest has not read yet; for a snapshot, which takes no lock that somebody may hold who presses the button.</summary>
+    internal byte PendingEvents => Volatile.Read(ref _events);
 
     /// <summary>Presses the power button: asks the guest to shut down.</summary>
     internal void PressPowerButton() => Raise(PowerButtonEvent);
@@ -46,12 +37,13 @@ internal sealed class PowerDevice(IInterruptLine line, Action onPowerOff) : IMmi
     /// <summary>Tells the guest that it has another generation id.</summary>
     internal void TellGeneration() => Raise(GenerationEvent);
 
-    /// <summary>Puts back what a snapshot has taken.</summary>
+    /// <summary>Puts back what a snapshot has taken, but for a button that was pressed: who pressed it meant the machine that was captured.</summary>
     internal void Restore(byte pendingEvents)
     {
-        if (pendingEvents != 0)
+        byte events = (byte)(pendingEvents & ~PowerButtonEvent);
+        if (events != 0)
         {
-            Raise(pendingEvents);
+            Raise(events);
         }
     }
 

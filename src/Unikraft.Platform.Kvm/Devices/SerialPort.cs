@@ -11,7 +11,7 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
     internal const byte Ports = 8;
     internal const uint Interrupt = 4;
 
-    private const int FifoSize = 16;
+    internal const int FifoSize = 16;
 
     // Registers.
     private const int Data = 0;
@@ -47,6 +47,7 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
     // Somebody is there and listens: carrier, data set ready, clear to send.
     private const byte Connected = 0xB0;
 
+    // Callers of the platform take it only to set the line. What else it guards is changed by vCPUs alone, and can be read without it while none runs.
     private readonly Lock _lock = new();
     private readonly Queue<byte> _received = new(FifoSize);
     private SerialPortState _state = SerialPortState.Initial;
@@ -63,14 +64,8 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
         }
     }
 
-    /// <summary>Takes the registers and what is in the FIFO.</summary>
-    internal SerialPortState Save()
-    {
-        lock (_lock)
-        {
-            return _state with { Received = _received.ToArray() };
-        }
-    }
+    /// <summary>Takes the registers and what is in the FIFO while no vCPU runs, which are all that change it: without the lock, which others may hold.</summary>
+    internal void Save(SerialPortCut cut) => cut.Take(in _state, _received);
 
     /// <summary>Puts back what was taken.</summary>
     internal void Restore(SerialPortState state)
@@ -220,9 +215,12 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
         }
     }
 
+    /// <summary>Whether the guest can read something, in the FIFO or behind it.</summary>
+    private bool HasInput => _received.Count > 0 || ((_state.ModemControl & Loopback) == 0 && input.IsAnyWaiting);
+
     private byte Identify()
     {
-        if (_received.Count > 0 && (_state.InterruptEnable & DataAvailableEnabled) != 0)
+        if (HasInput && (_state.InterruptEnable & DataAvailableEnabled) != 0)
         {
             return DataAvailableInterrupt;
         }
@@ -234,7 +232,6 @@ internal sealed class SerialPort(IInterruptLine line, ConsoleInput input, Serial
 
     private void Update()
     {
-        Fill();
         bool isHigh = Identify() != NoInterrupt;
         if (isHigh != _isHigh)
         {

@@ -9,7 +9,7 @@ namespace Unikraft.Platform.Kvm.Devices;
 /// <param name="HasFifos">Whether the FIFOs are enabled.</param>
 /// <param name="IsTransmitterEmptyPending">Whether the guest has not been told yet that it can send.</param>
 /// <param name="Received">What is in the receiving FIFO.</param>
-internal sealed record SerialPortState(
+internal readonly record struct SerialPortState(
     ushort Divisor,
     byte InterruptEnable,
     byte LineControl,

@@ -43,6 +43,14 @@ internal sealed unsafe class HostFileSystem : IFileSystem
     public int OpenRead(string path, out DescriptorHandle file) =>
         Open(Libc.Open(path, Libc.OpenReadOnly | Libc.OpenCloseOnExec, mode: 0), out file);
 
+    public int OpenDirect(string path, out DescriptorHandle file)
+    {
+        int result = Open(Libc.Open(path, Libc.OpenReadWrite | Libc.OpenDirect | Libc.OpenCloseOnExec, mode: 0), out file);
+
+        // Not every file system can.
+        return result == -Libc.ErrnoInvalid ? Open(Libc.Open(path, Libc.OpenReadWrite | Libc.OpenCloseOnExec, mode: 0), out file) : result;
+    }
+
     public int OpenLocked(string path, out DescriptorHandle file)
     {
         int result = Open(Libc.Open(path, Libc.OpenReadWrite | Libc.OpenCreate | Libc.OpenCloseOnExec, OwnerOnly), out file);
@@ -92,6 +100,8 @@ internal sealed unsafe class HostFileSystem : IFileSystem
         Libc.SyncFileRangeWrite | (isAwaited ? Libc.SyncFileRangeWaitBefore | Libc.SyncFileRangeWaitAfter : 0)));
 
     public int SyncData(SafeFileHandle file) => Result(Libc.SyncData(file));
+
+    public int SyncData(DescriptorHandle file) => Result(Libc.SyncData(file));
 
     public int Rename(string from, string to) => Result(Libc.Rename(from, to));
 

@@ -20,6 +20,7 @@ internal static class KvmConstants
     internal const nuint GetMsrIndexList = 0xC004AE02;
     internal const nuint GetIrqchip = 0xC208AE62;
     internal const nuint SetIrqchip = 0x8208AE63;
+    internal const uint IrqchipIoapic = 2;
     internal const nuint CreatePit2 = 0x4040AE77;
     internal const nuint GetPit2 = 0x8070AE9F;
     internal const nuint SetPit2 = 0x4070AEA0;

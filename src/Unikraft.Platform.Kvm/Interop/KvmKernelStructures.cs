@@ -36,6 +36,49 @@ internal struct KvmIrqchip
     }
 }
 
+/// <summary><c>struct kvm_ioapic_state</c>: what <see cref="KvmIrqchip.Chip"/> holds of the I/O APIC.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmIoapicState
+{
+    /// <summary>The number of the I/O APIC among the interrupt controllers.</summary>
+    internal const uint ChipId = KvmConstants.IrqchipIoapic;
+
+    private const ulong Masked = 1 << 16;
+
+    /// <summary>The bits of the delivery mode; with all of them set it is that of the older controllers.</summary>
+    private const ulong DeliveryMode = 7 << 8;
+
+    internal ulong BaseAddress;
+    internal uint Ioregsel;
+    internal uint Id;
+    internal uint Irr;
+    internal uint Pad;
+    internal Redirections Redirtbl;
+
+    /// <summary>Whether a device can interrupt. An input from the older controllers does not count: it is opened when a kernel hands over to the firmware.</summary>
+    internal readonly bool HasOpenInput
+    {
+        get
+        {
+            foreach (ulong entry in Redirtbl)
+            {
+                if ((entry & Masked) == 0 && (entry & DeliveryMode) != DeliveryMode)
+                {
+                    return true;
+                }
+            }
+
+            return false;
+        }
+    }
+
+    [InlineArray(24)]
+    internal struct Redirections
+    {
+        private ulong _first;
+    }
+}
+
 /// <summary><c>struct kvm_pit_config</c>.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmPitConfig

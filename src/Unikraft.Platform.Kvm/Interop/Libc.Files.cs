@@ -11,6 +11,9 @@ internal static partial class Libc
     internal const int OpenTruncate = 0x200;
     internal const int OpenDirectory = 0x10000;
 
+    /// <summary>Past the host's cache: places and lengths are multiples of its blocks.</summary>
+    internal const int OpenDirect = 0x4000;
+
     internal const int LockExclusive = 2;
     internal const int LockNonBlocking = 4;
 

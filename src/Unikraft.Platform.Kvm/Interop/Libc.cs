@@ -21,6 +21,7 @@ internal static partial class Libc
     internal const int MapNoReserve = 0x4000;
     internal const int MapPopulate = 0x8000;
 
+    internal const int AdviseHugePage = 14;
     internal const int AdviseDontDump = 16;
 
     internal const uint MemfdCloseOnExec = 0x1;
@@ -74,6 +75,9 @@ internal static partial class Libc
 
     [LibraryImport(Library, EntryPoint = "gettid")]
     internal static partial int GetThreadId();
+
+    [LibraryImport(Library, EntryPoint = "nanosleep")]
+    internal static partial int Sleep(in SleepDuration duration, nint remaining);
 
     [LibraryImport(Library, EntryPoint = "getpid")]
     internal static partial int GetProcessId();

@@ -18,12 +18,14 @@ internal sealed class KvmHypervisor : IHypervisor
     private readonly KvmHost _host;
     private readonly ILogger _logger;
     private readonly KvmSnapshotFiles _snapshotFiles;
-    private readonly DirectorySync _directorySync = new(HostFileSystem.Instance);
+    private readonly DirectorySync _directorySync;
 
     /// <param name="options">The options.</param>
     /// <param name="context">The clock and the log.</param>
     /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
-    internal KvmHypervisor(KvmOptions options, HypervisorContext context, int slotPages = int.MaxValue)
+    /// <param name="files">The file system of snapshots; that of the host when <see langword="null"/>.</param>
+    /// <param name="log">How snapshots are kept before they have files; as is usual when <see langword="null"/>.</param>
+    internal KvmHypervisor(KvmOptions options, HypervisorContext context, int slotPages = int.MaxValue, IFileSystem? files = null, PublicationLogOptions? log = null)
     {
         KvmSupport support = KvmProbe.Check();
         if (!support.IsUsable)
@@ -32,7 +34,9 @@ internal sealed class KvmHypervisor : IHypervisor
         }
 
         _logger = context.LoggerFactory.CreateLogger("Unikraft.Platform.Kvm");
-        _snapshotFiles = new KvmSnapshotFiles(HostFileSystem.Instance, _logger);
+        files ??= HostFileSystem.Instance;
+        _snapshotFiles = new KvmSnapshotFiles(files, _logger, log ?? new PublicationLogOptions(context.TimeProvider));
+        _directorySync = new DirectorySync(files);
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
         _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, options.RefillDelay, slotPages);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);

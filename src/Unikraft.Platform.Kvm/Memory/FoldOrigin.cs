@@ -6,7 +6,7 @@ namespace Unikraft.Platform.Kvm.Memory;
 internal sealed class FoldOrigin
 {
     /// <summary>From more layers than that a fold is worth its room: each costs something whenever a snapshot is saved or opened.</summary>
-    internal const int MaxLayers = 64;
+    internal const int MaxLayers = 128;
 
     private readonly Extent[] _extents;
 
@@ -19,7 +19,11 @@ internal sealed class FoldOrigin
     /// <returns><see langword="null"/> when that are too many layers, or some that nobody will save.</returns>
     internal static FoldOrigin? Of(PageMap map)
     {
-        Dictionary<Guid, Source> sources = [];
+        Dictionary<Guid, int> numbers = [];
+        List<Source> sources = [];
+
+        // Somebody may keep a layer meanwhile, which then is what the fold is made from the next time.
+        Dictionary<MemoryLayer, FoldOrigin?> origins = new(ReferenceEqualityComparer.Instance);
         foreach (MemoryLayer layer in map.Layers)
         {
             if (!layer.KnowsPages)
@@ -27,9 +31,14 @@ internal sealed class FoldOrigin
                 return null;
             }
 
-            foreach (Source source in layer.Origin?.Layers ?? [new Source(layer.Id, layer.GetIndex())])
+            FoldOrigin? known = layer.Origin;
+            origins[layer] = known;
+            foreach (Source source in known?.Layers ?? [new Source(layer.Id, layer.GetIndex())])
             {
-                sources.TryAdd(source.Id, source);
+                if (numbers.TryAdd(source.Id, sources.Count))
+                {
+                    sources.Add(source);
+                }
             }
         }
 
@@ -41,21 +50,27 @@ internal sealed class FoldOrigin
         List<Extent> extents = [];
         foreach (PageExtent extent in map.Extents)
         {
-            if (extent.Layer.Origin is { } origin)
+            if (origins[extent.Layer] is { } origin)
             {
-                extents.AddRange(origin.Find(extent.Start, extent.Length));
+                foreach (Extent found in origin.Find(extent.Start, extent.Length))
+                {
+                    extents.Add(found with { Layer = numbers[origin.Layers[found.Layer].Id] });
+                }
             }
             else
             {
-                extents.Add(new Extent(extent.Start, extent.Length, extent.Layer.Id));
+                extents.Add(new Extent(extent.Start, extent.Length, numbers[extent.Layer.Id]));
             }
         }
 
-        return new FoldOrigin([.. extents], [.. sources.Values]);
+        return new FoldOrigin([.. extents], [.. sources]);
     }
 
+    /// <summary>The extents, by ascending page.</summary>
+    internal ReadOnlySpan<Extent> Extents => _extents;
+
     /// <summary>Where a run of pages of the fold comes from, by ascending page.</summary>
-    internal IEnumerable<Extent> Find(int start, int length)
+    private IEnumerable<Extent> Find(int start, int length)
     {
         int end = start + length;
         int low = 0;
@@ -87,9 +102,9 @@ internal sealed class FoldOrigin
     /// <summary>A run of pages of one layer.</summary>
     /// <param name="Start">The first page.</param>
     /// <param name="Length">The number of pages.</param>
-    /// <param name="Layer">The layer.</param>
+    /// <param name="Layer">The number of the layer in <see cref="Layers"/>.</param>
     [StructLayout(LayoutKind.Auto)]
-    internal readonly record struct Extent(int Start, int Length, Guid Layer)
+    internal readonly record struct Extent(int Start, int Length, int Layer)
     {
         internal int End => Start + Length;
     }

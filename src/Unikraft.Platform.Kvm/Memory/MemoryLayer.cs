@@ -17,6 +17,7 @@ internal sealed class MemoryLayer
     private readonly LayerSheet? _sheet;
     private readonly long _contentOffset;
     private readonly Action<MemoryLayer>? _freed;
+    private PageIndex? _ascending;
     private int _references = 1;
 
     /// <summary>A memory file.</summary>
@@ -73,9 +74,9 @@ internal sealed class MemoryLayer
     /// <summary>Whether it can say which pages it holds.</summary>
     internal bool KnowsPages => _stored is not null || _packed is not null;
 
-    /// <summary>Makes a list of the pages that the layer holds, as they lie when packed by ascending address.</summary>
+    /// <summary>The pages that the layer holds, as they lie when packed by ascending address.</summary>
     internal PageIndex GetIndex() => _stored is not null
-        ? PageIndex.From(_stored)
+        ? _ascending ??= PageIndex.From(_stored)
         : _packed ?? throw new InvalidOperationException("The layer does not know its pages.");
 
     /// <summary>Counts the pages from one on that can be mapped with one call. The first one is held.</summary>

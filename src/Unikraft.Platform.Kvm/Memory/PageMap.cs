@@ -38,11 +38,14 @@ internal sealed class PageMap : IDisposable
         }
     }
 
-    /// <summary>The layers that pages come from.</summary>
-    internal IReadOnlyCollection<MemoryLayer> Layers => _content.Layers;
+    /// <summary>The layers that pages come from, each once.</summary>
+    internal IReadOnlyList<MemoryLayer> Layers => _content.Layers;
 
     /// <summary>The extents, by ascending page, without overlap. A page in none of them is zero.</summary>
     internal ReadOnlySpan<PageExtent> Extents => _content.Extents;
+
+    /// <summary>For each extent, the number of its layer in <see cref="Layers"/>.</summary>
+    internal ReadOnlySpan<int> LayerNumbers => _content.LayerNumbers;
 
     /// <summary>How to load it, with as many mappings as are worth it.</summary>
     internal LoadPlan Plan => _content.Plan;
@@ -63,8 +66,11 @@ internal sealed class PageMap : IDisposable
     /// <param name="extents">The extents, by ascending page, without overlap. The map takes its own references to their layers.</param>
     /// <param name="ownBytes">Bytes stored by the newest layer.</param>
     /// <param name="depth">The number of snapshots it builds on, itself included.</param>
-    internal static PageMap Load(PageExtent[] extents, long ownBytes, int depth) =>
-        new(new Content(extents), ownBytes, depth);
+    internal static PageMap Load(PageExtent[] extents, long ownBytes, int depth)
+    {
+        using PageMapBuilder built = PageMapBuilder.Of(extents);
+        return new PageMap(new Content(built), ownBytes, depth);
+    }
 
     /// <summary>Puts a layer on top of a map.</summary>
     /// <param name="parent">The map; <see langword="null"/> for memory that is all zero.</param>
@@ -73,31 +79,29 @@ internal sealed class PageMap : IDisposable
     /// <param name="zero">The pages that are zero from now on.</param>
     internal static PageMap Overlay(PageMap? parent, MemoryLayer layer, PageBitmap stored, PageBitmap zero)
     {
-        List<PageExtent> merged = [];
+        using PageMapBuilder merged = new(parent);
         int position = 0;
-        while (position < stored.Pages)
+        bool hasStored = stored.NextRun(position, out int storedStart, out int storedLength);
+        bool hasZero = zero.NextRun(position, out int zeroStart, out int zeroLength);
+        while (hasStored || hasZero)
         {
-            bool hasStored = stored.NextRun(position, out int storedStart, out int storedLength);
-            bool hasZero = zero.NextRun(position, out int zeroStart, out int zeroLength);
-            if (!hasStored && !hasZero)
+            if (hasStored && (!hasZero || storedStart < zeroStart))
             {
-                break;
+                merged.AddParent(position, storedStart);
+                merged.Add(storedStart, storedLength, layer);
+                position = storedStart + storedLength;
+                hasStored = stored.NextRun(position, out storedStart, out storedLength);
             }
-
-            (int start, int length, MemoryLayer? source) = hasStored && (!hasZero || storedStart < zeroStart)
-                ? (storedStart, storedLength, layer)
-                : (zeroStart, zeroLength, null);
-            AppendParent(merged, parent, position, start);
-            if (source is not null)
+            else
             {
-                Append(merged, start, length, source);
+                merged.AddParent(position, zeroStart);
+                position = zeroStart + zeroLength;
+                hasZero = zero.NextRun(position, out zeroStart, out zeroLength);
             }
-
-            position = start + length;
         }
 
-        AppendParent(merged, parent, position, stored.Pages);
-        Content content = parent is null ? new Content([.. merged]) : new Content([.. merged], parent, layer, zero);
+        merged.AddParent(position, stored.Pages);
+        Content content = parent is null ? new Content(merged) : new Content(merged, parent, layer, zero);
         return new PageMap(content, layer.StoredBytes, (parent?.Depth ?? 0) + 1);
     }
 
@@ -132,13 +136,15 @@ internal sealed class PageMap : IDisposable
         // A page that still comes from a layer of the ancestor is as the ancestor had it, and the fold has it at the same place.
         MemoryLayer layer = folded.Extents[0].Layer;
         HashSet<MemoryLayer> ancestors = [.. ancestor.Layers];
-        List<PageExtent> rebased = new(Extents.Length);
-        foreach (PageExtent extent in Extents)
+        MemoryLayer[] rebasedTo = [.. Layers.Select(own => ancestors.Contains(own) ? layer : own)];
+        using PageMapBuilder rebased = new(parent: null);
+        ReadOnlySpan<int> numbers = LayerNumbers;
+        for (int i = 0; i < numbers.Length; i++)
         {
-            Append(rebased, extent.Start, extent.Length, ancestors.Contains(extent.Layer) ? layer : extent.Layer);
+            rebased.Add(Extents[i].Start, Extents[i].Length, rebasedTo[numbers[i]]);
         }
 
-        return new PageMap(new Content([.. rebased]), OwnBytes, Depth);
+        return new PageMap(new Content(rebased), OwnBytes, Depth);
     }
 
     /// <summary>Another holder of the same map.</summary>
@@ -196,62 +202,6 @@ internal sealed class PageMap : IDisposable
         }
     }
 
-    private static void AppendParent(List<PageExtent> merged, PageMap? parent, int from, int to)
-    {
-        if (parent is null || from >= to)
-        {
-            return;
-        }
-
-        for (int i = parent.IndexOfFirstEndingAfter(from); i < parent.Extents.Length && parent.Extents[i].Start < to; i++)
-        {
-            PageExtent extent = parent.Extents[i];
-            int start = Math.Max(extent.Start, from);
-            Append(merged, start, Math.Min(extent.End, to) - start, extent.Layer);
-        }
-    }
-
-    private static void Append(List<PageExtent> merged, int start, int length, MemoryLayer layer)
-    {
-        while (length > 0)
-        {
-            int part = length;
-            if (merged.Count > 0 && merged[^1] is var last && last.End == start && last.Layer == layer && last.Length < PageExtent.MaxLength)
-            {
-                part = Math.Min(length, PageExtent.MaxLength - last.Length);
-                merged[^1] = last with { Length = last.Length + part };
-            }
-            else
-            {
-                part = Math.Min(length, PageExtent.MaxLength);
-                merged.Add(new PageExtent(start, part, layer));
-            }
-
-            start += part;
-            length -= part;
-        }
-    }
-
-    private int IndexOfFirstEndingAfter(int page)
-    {
-        int low = 0;
-        int high = Extents.Length;
-        while (low < high)
-        {
-            int middle = (low + high) >>> 1;
-            if (Extents[middle].End > page)
-            {
-                high = middle;
-            }
-            else
-            {
-                low = middle + 1;
-            }
-        }
-
-        return low;
-    }
-
     /// <summary>What all holders of a map share.</summary>
     private sealed class Content
     {
@@ -270,16 +220,17 @@ internal sealed class PageMap : IDisposable
         private PageMap? _kept;
         private int _uses;
 
-        internal Content(PageExtent[] extents)
+        internal Content(PageMapBuilder built)
         {
-            Extents = extents;
-            Layers = [.. extents.Select(static extent => extent.Layer).Distinct()];
+            PageExtent[] extents = Extents = [.. built.Extents];
+            LayerNumbers = [.. built.LayerNumbers];
+            Layers = [.. built.Layers];
             _plan = new Lazy<LoadPlan>(() => LoadPlan.Make(extents, GuestMemory.MapThreshold));
             _difference = new Lazy<MapDifference?>(FindDifference);
         }
 
-        internal Content(PageExtent[] extents, PageMap parent, MemoryLayer top, PageBitmap zero)
-            : this(extents)
+        internal Content(PageMapBuilder built, PageMap parent, MemoryLayer top, PageBitmap zero)
+            : this(built)
         {
             Content below = parent._content;
             _parent = new WeakReference(below);
@@ -292,6 +243,8 @@ internal sealed class PageMap : IDisposable
         }
 
         internal PageExtent[] Extents { get; }
+
+        internal int[] LayerNumbers { get; }
 
         internal MemoryLayer[] Layers { get; }
 

@@ -202,7 +202,7 @@ internal sealed class LiveCapture : IDisposable
                 hooks?.InCut?.Invoke();
             });
             _control.Request(cut);
-            await cut.Completion.ConfigureAwait(false);
+            await cut.WaitAsync().ConfigureAwait(false);
             holding = null;
             disks.Release();
             tracker.FlushResidue(writer);

@@ -1,3 +1,5 @@
+using Unikraft.Platform.Kvm.Interop;
+
 namespace Unikraft.Platform.Kvm.Vcpus;
 
 /// <summary>
@@ -8,14 +10,16 @@ namespace Unikraft.Platform.Kvm.Vcpus;
 /// <param name="work">What else is to be done in the moment. Must not block and should not allocate.</param>
 internal sealed class Cut(VcpuState[] states, Action work)
 {
+    private const int Glances = 30;
+
+    /// <summary>With what the host's timers add, about 70 us.</summary>
+    private static readonly TimeSpan s_glance = TimeSpan.FromMicroseconds(20);
+
     private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Exception? _error;
     private int _standing = states.Length;
     private long _resumedAt;
     private volatile bool _isOver;
-
-    /// <summary>Completes when the work is done and the vCPUs are told to go on.</summary>
-    internal Task Completion => _completion.Task;
 
     /// <summary>When the vCPUs were asked to stop, as a timestamp.</summary>
     internal long RequestedAt { get; set; }
@@ -25,6 +29,20 @@ internal sealed class Cut(VcpuState[] states, Action work)
 
     /// <summary>How many vCPUs have stored their state.</summary>
     internal int Saved { get; set; }
+
+    /// <summary>
+    /// Waits for it, at first by looking now and then, for as long as most cuts take: to wake somebody would cost the vCPU that ends the cut, whose processor
+    /// the one that is woken often gets.
+    /// </summary>
+    internal Task WaitAsync()
+    {
+        for (int i = 0; i < Glances && !_completion.Task.IsCompleted; i++)
+        {
+            SleepDuration.Sleep(s_glance);
+        }
+
+        return _completion.Task;
+    }
 
     /// <summary>Waits for the last vCPU to go on, which is a matter of microseconds once the cut is complete.</summary>
     /// <returns>When it did, as a timestamp.</returns>

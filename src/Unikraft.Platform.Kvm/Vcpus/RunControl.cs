@@ -227,6 +227,15 @@ internal sealed class RunControl : IMachineControl
 
     public void Lower(uint events) => ChangeEvents(set: 0, clear: events);
 
+    public void Follow(uint events, Func<bool> isPending)
+    {
+        lock (_gate)
+        {
+            bool set = isPending();
+            ChangeEvents(set ? events : 0, events);
+        }
+    }
+
     /// <summary>Lets sleeping vCPUs look at the clock.</summary>
     internal void OnTimer()
     {

@@ -24,7 +24,7 @@ internal sealed class VcpuThread
         _thread = new Thread(Main, StackSize) { IsBackground = true, Name = "vcpu" };
     }
 
-    internal void Start() => _thread.Start();
+    internal void Start() => _thread.UnsafeStart();
 
     /// <summary>Gives the thread its vCPU.</summary>
     internal void Assign(Vcpu vcpu) => _assignment.SetResult(vcpu);

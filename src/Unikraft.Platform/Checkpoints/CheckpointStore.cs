@@ -1,9 +1,9 @@
-using System.Diagnostics;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
 using Unikraft.Platform.Storage;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Checkpoints;
 
@@ -23,19 +23,22 @@ internal sealed class CheckpointStore(
 
         LicenseCheck.RequireCheckpointing(platform);
         InstanceController source = instances.Find(request.From);
-        RequireSpace();
+        await RequireSpaceAsync(cancellationToken).ConfigureAwait(false);
         ResourceIdentity identity = checkpoints.Reserve(request.Name, source.Identity.Name);
-        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.CheckpointActivity, identity);
+        Span? creating = null;
         CloneSource clone;
         try
         {
+            creating = platform.Telemetry.Begin(TelemetryNames.CheckpointActivity, identity);
             clone = await platform.CancelOnCloseAsync(
                 token => source.Snapshots.BeginCloneAsync(ClonePurpose.Checkpoint, onlyIn: null, request.Snapshot?.WaitForPending ?? false, token),
                 cancellationToken).ConfigureAwait(false);
         }
-        catch
+        catch (Exception error)
         {
             checkpoints.Remove(identity);
+            creating?.Fail(error);
+            creating?.Dispose();
             throw;
         }
 
@@ -45,11 +48,13 @@ internal sealed class CheckpointStore(
         {
             try
             {
-                await FinishAsync(checkpoint, source, clone.Snapshot, cancellationToken).ConfigureAwait(false);
+                await FinishAsync(checkpoint, source, clone.Snapshot, creating, cancellationToken).ConfigureAwait(false);
             }
             catch (Exception error)
             {
                 Remove(identity);
+                creating?.Fail(error);
+                creating?.Dispose();
                 Exception failure = ToFailure(error, identity);
                 checkpoint.Fail(failure);
                 checkpoint.Dispose();
@@ -59,8 +64,8 @@ internal sealed class CheckpointStore(
             return checkpoint.Describe();
         }
 
-        checkpoint.Capture = CaptureAsync(checkpoint, source, clone, request.Snapshot?.PauseBudget);
-        if (request.WaitTimeout is not { } timeout)
+        checkpoint.Capture = CaptureAsync(checkpoint, source, clone, request.Snapshot?.PauseBudget, creating);
+        if (Durations.ToWait(request.WaitTimeout) is not { } timeout)
         {
             return checkpoint.Describe();
         }
@@ -142,7 +147,12 @@ internal sealed class CheckpointStore(
         }
     }
 
-    private async Task CaptureAsync(StoredCheckpoint checkpoint, InstanceController source, CloneSource clone, TimeSpan? pauseBudget)
+    private async Task CaptureAsync(
+        StoredCheckpoint checkpoint,
+        InstanceController source,
+        CloneSource clone,
+        TimeSpan? pauseBudget,
+        Span? creating)
     {
         // The caller is told at once that the checkpoint is starting; the scope keeps disposal from overtaking the capture.
         using Rundown.Scope? scope = platform.Rundown.TryEnter();
@@ -153,11 +163,13 @@ internal sealed class CheckpointStore(
             SnapshotReference snapshot = await source.Snapshots
                 .CaptureAsync(clone, ClonePurpose.Checkpoint, pauseBudget, checkpoint.Abandoned)
                 .ConfigureAwait(false);
-            await FinishAsync(checkpoint, source, snapshot, checkpoint.Abandoned).ConfigureAwait(false);
+            await FinishAsync(checkpoint, source, snapshot, creating, checkpoint.Abandoned).ConfigureAwait(false);
         }
         catch (Exception error)
         {
             Remove(identity);
+            creating?.Fail(error);
+            creating?.Dispose();
             checkpoint.Fail(ToFailure(error, identity));
             checkpoint.GiveUp();
             if (error is not OperationCanceledException)
@@ -228,11 +240,11 @@ internal sealed class CheckpointStore(
     }
 
     // Before the source is bothered.
-    private void RequireSpace()
+    private async Task RequireSpaceAsync(CancellationToken cancellationToken)
     {
         try
         {
-            platform.Data?.RequireSpace();
+            await (platform.Data?.RequireSpaceAsync(cancellationToken) ?? Task.CompletedTask).ConfigureAwait(false);
         }
         catch (StorageException error)
         {
@@ -245,13 +257,14 @@ internal sealed class CheckpointStore(
         StoredCheckpoint checkpoint,
         InstanceController source,
         SnapshotReference? snapshot,
+        Span? creating,
         CancellationToken cancellationToken)
     {
         if (platform.Data is not { } data)
         {
             checkpoint.Prepare(snapshot);
             source.Snapshots.AddCheckpoint(checkpoint.Reference);
-            Announce(checkpoint);
+            Announce(checkpoint, creating);
             return;
         }
 
@@ -270,16 +283,14 @@ internal sealed class CheckpointStore(
             throw;
         }
 
-        lock (data.Gate)
-        {
-            checkpoint.Prepare(snapshot);
-            source.Snapshots.AddCheckpoint(checkpoint.Reference);
-            data.Changed(checkpoint);
-        }
-
         try
         {
-            await data.CommitAsync().ConfigureAwait(false);
+            await data.CommitAsync(() =>
+            {
+                checkpoint.Prepare(snapshot);
+                source.Snapshots.AddCheckpoint(checkpoint.Reference);
+                data.Changed(checkpoint);
+            }).ConfigureAwait(false);
         }
         catch
         {
@@ -287,7 +298,7 @@ internal sealed class CheckpointStore(
             throw;
         }
 
-        Announce(checkpoint);
+        Announce(checkpoint, creating);
     }
 
     private bool Remove(ResourceIdentity identity)
@@ -301,8 +312,10 @@ internal sealed class CheckpointStore(
         return checkpoints.Remove(identity);
     }
 
-    private void Announce(StoredCheckpoint checkpoint)
+    private void Announce(StoredCheckpoint checkpoint, Span? creating)
     {
+        // First: whoever hears that it is ready finds its trace complete.
+        creating?.Dispose();
         checkpoint.Complete();
         Checkpoint ready = checkpoint.Describe();
         platform.Logger.CheckpointReady(ready.Name, ready.Uuid, ready.SourceUuid.ToString(), ready.StoredBytes, ready.Pause);
@@ -316,6 +329,10 @@ internal sealed class CheckpointStore(
         WrongStateException or ResourceNotFoundException or ObjectDisposedException => error,
         StorageException full =>
             new StorageException(full.Path, $"Failed to allocate checkpoint: {full.Message}", full.IsFull),
+        BlockDeviceException disk =>
+            new BlockDeviceException(disk.Error, disk.Device, $"Failed to allocate checkpoint: {disk.Message}", disk),
+        DiskImageException image =>
+            new DiskImageException(image.Error, image.Path, $"Failed to allocate checkpoint: {image.Message}", image),
         PlatformException known =>
             new PlatformException(known.Code, $"Failed to allocate checkpoint: {known.Message}", known),
         _ => new HypervisorException($"Failed to allocate checkpoint: {error.Message}", error),

@@ -1,5 +1,6 @@
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Storage;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Checkpoints;
 
@@ -27,6 +28,12 @@ internal sealed class SnapshotReference : IDisposable
 
     /// <summary>Where it is kept and under what, if it is.</summary>
     public (DataDirectory Data, Guid Id)? Kept => _shared is { Data: { } data, KeptAs: { } id } ? (data, id) : null;
+
+    /// <summary>The volumes that belong to the snapshot, whether it is in memory or not.</summary>
+    public IReadOnlyList<AttachedVolume> Volumes => this is { Opened: null, Kept: { } kept } ? kept.Data.VolumesOf(kept.Id) : VolumeSnapshot.AttachedOf(Opened);
+
+    /// <summary>The ROMs of the snapshot, whether it is in memory or not.</summary>
+    public IReadOnlyList<InstanceRom> Roms => this is { Opened: null, Kept: { } kept } ? kept.Data.RomsOf(kept.Id) : VolumeSnapshot.RomsOf(Opened);
 
     /// <summary>A hold on a snapshot in a file.</summary>
     public static SnapshotReference Of(DataDirectory data, Guid keptAs)

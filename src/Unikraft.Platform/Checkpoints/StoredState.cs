@@ -1,7 +1,6 @@
 using System.Collections.Immutable;
 using System.Diagnostics.CodeAnalysis;
 using Unikraft.Platform.Instances;
-using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Checkpoints;
 
@@ -48,11 +47,19 @@ internal sealed class StoredState(CloneSource source, bool? wasRunning = null) :
         {
             lock (_lock)
             {
-                return _snapshot switch
-                {
-                    { Opened: null, Kept: { } kept } => kept.Data.VolumesOf(kept.Id),
-                    var snapshot => VolumeSnapshot.AttachedOf(snapshot?.Opened),
-                };
+                return _snapshot?.Volumes ?? [];
+            }
+        }
+    }
+
+    /// <summary>The ROMs that it has.</summary>
+    public IReadOnlyList<InstanceRom> Roms
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _snapshot?.Roms ?? [];
             }
         }
     }

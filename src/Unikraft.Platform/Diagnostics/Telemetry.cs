@@ -12,6 +12,7 @@ internal sealed class Telemetry : IDisposable
     // Shared by all platforms of the process: listeners select sources by name.
     private static readonly ActivitySource Activities = new(TelemetryNames.Source, Version);
 
+    private readonly TimeProvider _timeProvider;
     private readonly Histogram<double> _startDuration;
     private readonly Histogram<double> _wakeupDuration;
     private readonly Histogram<double> _checkpointPause;
@@ -19,8 +20,9 @@ internal sealed class Telemetry : IDisposable
     private readonly Counter<long> _restarts;
     private readonly Counter<long> _autokills;
 
-    public Telemetry()
+    public Telemetry(TimeProvider timeProvider)
     {
+        _timeProvider = timeProvider;
         Meter = new Meter(TelemetryNames.Source, Version);
         _startDuration = Meter.CreateHistogram<double>(
             TelemetryNames.InstanceStartDuration,
@@ -122,16 +124,47 @@ internal sealed class Telemetry : IDisposable
 
     public void Paused(TimeSpan pause) => _checkpointPause.Record(pause.TotalSeconds);
 
-    [System.Diagnostics.CodeAnalysis.SuppressMessage(
-        "Performance",
-        "CA1822:Mark members as static",
-        Justification = "Callers see one telemetry, whichever part of it is shared.")]
-    public Activity? Begin(string activity, ResourceIdentity identity)
+    /// <summary>Begins to trace an operation, if somebody listens.</summary>
+    public Span? Begin(string activity, ResourceIdentity identity)
     {
-        Activity? begun = Activities.StartActivity(activity);
+        Activity? begun = Activities.StartActivity(
+            activity,
+            ActivityKind.Internal,
+            parentContext: default,
+            startTime: _timeProvider.GetUtcNow());
         begun?.SetTag(TelemetryNames.NameTag, identity.Name);
         begun?.SetTag(TelemetryNames.UuidTag, identity.Uuid);
-        return begun;
+        return begun is null ? null : new Span(begun, _timeProvider);
+    }
+
+    /// <summary>Traces an operation from its beginning to its end.</summary>
+    public async Task TraceAsync(string activity, ResourceIdentity identity, Func<Task> operation)
+    {
+        using Span? span = Begin(activity, identity);
+        try
+        {
+            await operation().ConfigureAwait(false);
+        }
+        catch (Exception error)
+        {
+            span?.Fail(error);
+            throw;
+        }
+    }
+
+    /// <summary>Traces an operation from its beginning to its end.</summary>
+    public async Task<T> TraceAsync<T>(string activity, ResourceIdentity identity, Func<Task<T>> operation)
+    {
+        using Span? span = Begin(activity, identity);
+        try
+        {
+            return await operation().ConfigureAwait(false);
+        }
+        catch (Exception error)
+        {
+            span?.Fail(error);
+            throw;
+        }
     }
 
     public void Dispose() => Meter.Dispose();

@@ -24,6 +24,7 @@ internal static class TelemetryNames
     public const string BranchActivity = "instance.branch";
     public const string CheckpointActivity = "checkpoint.create";
     public const string LoadActivity = "checkpoint.load";
+    public const string ConvertActivity = "template.create";
     public const string CloneActivity = "template.clone";
 
     public const string StateTag = "unikraft.instance.state";
@@ -32,6 +33,7 @@ internal static class TelemetryNames
     public const string UuidTag = "unikraft.instance.uuid";
     public const string StartKindTag = "unikraft.instance.start.kind";
     public const string KindTag = "unikraft.resource.kind";
+    public const string ErrorTag = "error.type";
     public const string BootStart = "boot";
     public const string RestoreStart = "restore";
 }

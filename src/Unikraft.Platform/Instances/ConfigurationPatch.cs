@@ -23,7 +23,7 @@ internal static class ConfigurationPatch
 
     /// <summary>The policies after some operations; those that concern something else are passed over.</summary>
     /// <exception cref="InvalidRequestException">One of them is not allowed.</exception>
-    public static InstancePolicies Apply(this InstancePolicies policies, IEnumerable<PatchOperation> operations)
+    public static InstancePolicies Apply(this InstancePolicies policies, IReadOnlyList<PatchOperation> operations)
     {
         foreach (PatchOperation.SetScaleToZero set in operations.OfType<PatchOperation.SetScaleToZero>())
         {
@@ -34,6 +34,11 @@ internal static class ConfigurationPatch
             }
 
             policies = policies with { ScaleToZero = set.ScaleToZero };
+        }
+
+        foreach (PatchOperation.SetServices set in operations.OfType<PatchOperation.SetServices>())
+        {
+            policies = policies with { Services = ServiceRules.Resolve(Given(set.Services, "services")) };
         }
 
         return policies;

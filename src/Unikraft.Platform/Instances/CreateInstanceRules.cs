@@ -36,6 +36,7 @@ internal static class CreateInstanceRules
 
         RequireUnset(request.Snapshot is not null && request.BranchFrom is null, "Cannot specify 'snapshot' unless 'branch_from' is set");
         VolumeRules.Require(request.Volumes, request.Roms);
+        _ = ServiceRules.Resolve(request.Services);
         Durations.RequirePauseBudget(request.Snapshot?.PauseBudget);
         RequireBootable(request.MemoryMb, request.Vcpus, request.Args, request.Env, hypervisor);
         RequireUnset(!Enum.IsDefined(request.RestartPolicy), $"'{request.RestartPolicy}' is not a restart policy");

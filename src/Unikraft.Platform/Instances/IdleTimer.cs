@@ -16,7 +16,11 @@ internal sealed class IdleTimer(TimeProvider time, Action<InstanceRun> onIdle) :
         _timer = null;
         if (run is not null && cooldown is { } due)
         {
-            _timer = time.CreateTimer(_ => onIdle(run), state: null, Durations.ForTimer(due), Timeout.InfiniteTimeSpan);
+            // Not in the context of whoever used the instance last.
+            using (ExecutionContext.SuppressFlow())
+            {
+                _timer = time.CreateTimer(_ => onIdle(run), state: null, Durations.ForTimer(due), Timeout.InfiniteTimeSpan);
+            }
         }
     }
 

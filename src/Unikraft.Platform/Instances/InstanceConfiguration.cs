@@ -1,3 +1,4 @@
+using System.Collections.ObjectModel;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
 
@@ -11,6 +12,9 @@ internal sealed record InstanceConfiguration(
     IReadOnlyList<string> Args,
     IReadOnlyDictionary<string, string> Env)
 {
+    /// <summary>What callers have noted. Nothing that a machine knows of.</summary>
+    public IReadOnlyDictionary<string, string> Annotations { get; init; } = ReadOnlyDictionary<string, string>.Empty;
+
     public MachineConfiguration ForMachine(ResourceIdentity identity) => new()
     {
         Uuid = identity.Uuid,

@@ -69,7 +69,7 @@ internal sealed partial class InstanceController : IKeptResource
 
         if (record is { Run: null, Restart: { } restart })
         {
-            _restarts.Resume(restart.Attempt, restart.NextAt is { } next ? TimeSpan.FromTicks(next) - data.ServiceTime : TimeSpan.Zero);
+            _restarts.Resume(restart.Attempt, restart.NextAt is { } next ? TimeSpan.FromTicks(Math.Max(0, next - data.ServiceTime.Ticks)) : TimeSpan.Zero);
         }
         else if (record is { Run: null, UnusedSince: { } since })
         {
@@ -92,7 +92,7 @@ internal sealed partial class InstanceController : IKeptResource
             InstanceRun? run = _status.Run;
             PastRun? last = _status.Last;
             bool isRestarting = _status.Restart is not null && !(run is not null && _status.IsHealthy(run));
-            (IReadOnlyList<VolumeMountRecord> volumes, IReadOnlyList<RomMount> roms) = _platform.Volumes.Save(_identity.Uuid);
+            (IReadOnlyList<VolumeMountRecord> volumes, IReadOnlyList<RomMount> roms, IReadOnlyList<RomMount>? nextRoms) = _platform.Volumes.Save(_identity.Uuid);
             return new InstanceRecord
             {
                 Name = _identity.Name,
@@ -115,7 +115,7 @@ internal sealed partial class InstanceController : IKeptResource
                 Restart = isRestarting
                     ? new RestartRecord(
                         _status.Restart!.Attempt,
-                        _status.Restart.NextAt is { } next ? (data.ServiceTime + (next - Time.GetUtcNow())).Ticks : null)
+                        _status.Restart.NextAt is null ? null : (data.ServiceTimeAt(_status.Restart.ScheduledAt) + _status.Restart.Delay).Ticks)
                     : null,
                 Last = last is null
                     ? null
@@ -140,6 +140,8 @@ internal sealed partial class InstanceController : IKeptResource
                 LogEnd = data.Logs.RecordEnd(_identity.Uuid),
                 Volumes = volumes,
                 Roms = roms,
+                NextRoms = nextRoms,
+                Services = _status.Policies.Services,
                 Updates = _status.Updates.IsEmpty ? null : [.. _status.Updates.Select(update => UpdateRecord.Of(update, data))],
             };
         }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
@@ -41,10 +40,11 @@ internal sealed partial class InstanceController
         _restarts = new RestartScheduler(platform, _status, policies.Restart, sequence => StartAsync(sequence, onlyFromStandby: false, CancellationToken.None));
         _reports = new InstanceReports(platform, identity);
         _status.Volumes = () => platform.Volumes.ListOf(identity.Uuid);
+        _status.Roms = () => platform.Volumes.RomsOf(identity.Uuid);
         Snapshots = new InstanceSnapshots(platform, _status, blueprint);
         Connections = new ConnectionGate(platform, _status, this);
         Suspension = new InstanceSuspension(platform, _status, Snapshots, Connections, NoteStop, ApplyStop);
-        Updates = new InstanceUpdates(_status, Connections, platform.Hypervisor.Info);
+        Updates = new InstanceUpdates(_status, Connections, platform.Volumes, platform.Hypervisor.Info);
         Origin = blueprint.Origin;
         Log = new InstanceLog(platform.Settings.LogCapacityBytes);
         KeepChanges();
@@ -134,10 +134,12 @@ internal sealed partial class InstanceController
     public Task WakeAsync() => StartAsync(restart: null, onlyFromStandby: true, CancellationToken.None);
 
     /// <summary>Stops the instance and waits until it is stopped.</summary>
-    public async Task<Instance> StopAsync(StopInitiator initiator, StopPlan plan, CancellationToken cancellationToken)
+    public Task<Instance> StopAsync(StopInitiator initiator, StopPlan plan, CancellationToken cancellationToken) =>
+        _platform.Telemetry.TraceAsync(TelemetryNames.StopActivity, _identity, () => StopTracedAsync(initiator, plan, cancellationToken));
+
+    private async Task<Instance> StopTracedAsync(StopInitiator initiator, StopPlan plan, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.StopActivity, _identity);
         InstanceRun? run;
         bool drains, isIdle, wasStandby;
         lock (_status.Sync)
@@ -244,7 +246,7 @@ internal sealed partial class InstanceController
         }
     }
 
-    /// <summary>Waits until the instance is in a state.</summary>
+    /// <summary>Waits until the instance is in a state, or has been in it since its last start.</summary>
     public Task<Instance> WaitAsync(InstanceState state, TimeSpan? timeout, CancellationToken cancellationToken) =>
         _status.WaitAsync(state, timeout, cancellationToken);
 
@@ -359,10 +361,15 @@ internal sealed partial class InstanceController
         }
     }
 
-    private async Task StartAsync(RestartSequence? restart, bool onlyFromStandby, CancellationToken cancellationToken)
+    private Task StartAsync(RestartSequence? restart, bool onlyFromStandby, CancellationToken cancellationToken) =>
+        _platform.Telemetry.TraceAsync(
+            TelemetryNames.StartActivity,
+            _identity,
+            () => StartTracedAsync(restart, onlyFromStandby, cancellationToken));
+
+    private async Task StartTracedAsync(RestartSequence? restart, bool onlyFromStandby, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.StartActivity, _identity);
         InstanceRun run;
         SnapshotReference? snapshot;
         lock (_status.Sync)
@@ -473,7 +480,11 @@ internal sealed partial class InstanceController
             ApplyStop(run, plan);
         }
 
-        _ = AwaitEndAsync(run);
+        // What follows an end, a restart for one, is not part of what has started the instance: whoever did that may be long gone.
+        using (ExecutionContext.SuppressFlow())
+        {
+            _ = AwaitEndAsync(run);
+        }
     }
 
     private async Task FailStartAsync(InstanceRun run, bool isRestart)

@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Resources;
@@ -18,7 +17,7 @@ internal sealed class InstanceManager(
     TemplateStore templateStore,
     VolumeStore volumes) : IInstanceManager, IGuestRequests
 {
-    private readonly TransitionLog _transitions = new(TransitionLog.OfAllInstances);
+    private readonly TransitionLog _transitions = new();
 
     public async Task<Instance> CreateAsync(CreateInstanceRequest request, CancellationToken cancellationToken = default) =>
         (await CreateAsync(request, replicas: 0, onlyIn: null, cancellationToken).ConfigureAwait(false))[0];
@@ -151,6 +150,7 @@ internal sealed class InstanceManager(
         ArgumentNullException.ThrowIfNull(operations);
         cancellationToken.ThrowIfCancellationRequested();
         InstanceController found = Find(instance);
+        operations = RomPatch.Resolve(operations);
         if (platform.Data is { } data)
         {
             // What it is to boot outlives the host, as what it was created with does.
@@ -267,14 +267,18 @@ internal sealed class InstanceManager(
         using Retention.Use? scopeOfLoad = load;
         List<Creation> creations = [];
         bool isPublished = false;
-        Activity? activity = null;
+        Span? creating = null;
+        Span? continuing = null;
         try
         {
             Reserve(creations, request.Name, replicas, source?.Identity.Name ?? stored?.Identity.Name ?? ResourceName.OfImage(request.Image!));
-            activity = platform.Telemetry.Begin(TelemetryNames.CreateActivity, creations[0].Identity);
+            creating = platform.Telemetry.Begin(TelemetryNames.CreateActivity, creations[0].Identity);
+            continuing = BeginToContinue(request, source, stored);
             Blueprint blueprint = await BlueprintAsync(request, source, onlyIn, stored, cancellationToken).ConfigureAwait(false);
             using (blueprint.Snapshot)
             {
+                InstanceConfiguration configuration = blueprint.Configuration;
+                blueprint = blueprint with { Configuration = configuration with { Annotations = configuration.Annotations.With(request.Annotations) } };
                 foreach (Creation creation in creations)
                 {
                     await platform.Volumes.PrepareAsync(
@@ -298,13 +302,17 @@ internal sealed class InstanceManager(
                 await Task.WhenAll(creations.Select(creation => creation.Instance!.StartAsync(cancellationToken))).ConfigureAwait(false);
             }
 
+            continuing?.Dispose();
             cancellationToken.ThrowIfCancellationRequested();
             Publish(creations, stored, load);
             isPublished = true;
             await platform.CommitAsync().ConfigureAwait(false);
         }
-        catch
+        catch (Exception error)
         {
+            continuing?.Fail(error);
+            creating?.Fail(error);
+            creating?.Dispose();
             if (isPublished)
             {
                 RevokeLoad(stored, load, creations.Count);
@@ -315,9 +323,10 @@ internal sealed class InstanceManager(
         }
         finally
         {
-            activity?.Dispose();
+            continuing?.Dispose();
         }
 
+        using Span? untilItRuns = creating;
         foreach (Creation creation in creations)
         {
             platform.Logger.InstanceCreated(
@@ -335,8 +344,9 @@ internal sealed class InstanceManager(
         {
             return await Task.WhenAll(creations.Select(creation => creation.Running!(timeout, cancellationToken))).ConfigureAwait(false);
         }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        catch (OperationCanceledException error) when (cancellationToken.IsCancellationRequested)
         {
+            untilItRuns?.Fail(error);
             RevokeLoad(stored, load, creations.Count);
             await UndoAsync(creations).ConfigureAwait(false);
             await platform.TryCommitAsync().ConfigureAwait(false);
@@ -365,11 +375,13 @@ internal sealed class InstanceManager(
         InstancePolicies policies = new(
             record.RestartPolicy,
             record.Features,
-            record.ScaleToZero is { } scale ? new ScaleToZero(scale.Stateful, TimeSpan.FromTicks(scale.CooldownTime)) : null);
+            record.ScaleToZero is { } scale ? new ScaleToZero(scale.Stateful, TimeSpan.FromTicks(scale.CooldownTime)) : null,
+            ServiceRules.Resolve(record.Services));
         InstanceController instance = Make(identity, blueprint, policies, record.ToMetadata());
         if (data.Logs.Restore(uuid, instance.Log, record.LogEnd) is { } damage)
         {
             platform.Logger.DamageFound(KeptLogs.NameOf(uuid), damage);
+            data.NoteDamage(new DataDamage(Path.Combine(data.Root, KeptLogs.NameOf(uuid)), damage, [uuid]));
         }
 
         instances.Recover(identity, instance);
@@ -483,20 +495,21 @@ internal sealed class InstanceManager(
     {
         if (source is not null)
         {
-            using Activity? branching = platform.Telemetry.Begin(TelemetryNames.BranchActivity, source.Identity);
             return await BranchAsync(source, onlyIn, request.Snapshot, cancellationToken).ConfigureAwait(false);
         }
 
-        if (stored is not null)
-        {
-            using Activity? loading = platform.Telemetry.Begin(
-                request.Template is null ? TelemetryNames.LoadActivity : TelemetryNames.CloneActivity,
-                stored.Identity);
-            return stored.Load();
-        }
-
-        return new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []);
+        return stored?.Load() ?? new Blueprint(ConfigurationOf(request), Snapshot: null, Origin: null, History: []);
     }
+
+    // From the snapshot, which is taken, opened and restored, to vCPUs that run, if they are to.
+    private Span? BeginToContinue(CreateInstanceRequest request, InstanceController? source, IInstanceSource? stored) => (source, stored) switch
+    {
+        ({ } branched, _) => platform.Telemetry.Begin(TelemetryNames.BranchActivity, branched.Identity),
+        (_, { } loaded) => platform.Telemetry.Begin(
+            request.Template is null ? TelemetryNames.LoadActivity : TelemetryNames.CloneActivity,
+            loaded.Identity),
+        _ => null,
+    };
 
     private InstanceController Make(
         ResourceIdentity identity,
@@ -510,7 +523,7 @@ internal sealed class InstanceManager(
             metadata = metadata with { Autokill = stored.InheritedAutokill };
         }
 
-        return Make(identity, blueprint, new InstancePolicies(request.RestartPolicy, request.Features, request.ScaleToZero), metadata);
+        return Make(identity, blueprint, new InstancePolicies(request.RestartPolicy, request.Features, request.ScaleToZero, ServiceRules.Resolve(request.Services)), metadata);
     }
 
     private InstanceController Make(ResourceIdentity identity, Blueprint blueprint, InstancePolicies policies, ResourceMetadata metadata)

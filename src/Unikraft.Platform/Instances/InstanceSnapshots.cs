@@ -45,7 +45,9 @@ internal sealed class InstanceSnapshots
     {
         lock (_status.Sync)
         {
-            _history = _history.Insert(0, checkpoint);
+            ImmutableList<CheckpointReference> before = _history;
+            _history = before.Insert(0, checkpoint);
+            _platform.Data?.Extended(before, _history);
             _status.Changed?.Invoke();
         }
     }
@@ -138,16 +140,44 @@ internal sealed class InstanceSnapshots
     {
         _platform.Volumes.RequireBlocks(_status.Identity.Uuid, purpose);
         CloneSource clone = await BeginInTurnAsync(purpose, onlyIn, waitForPending, cancellationToken).ConfigureAwait(false);
-        if (clone is not { Machine: null, Snapshot: null })
+        if (clone.Machine is not null || purpose == ClonePurpose.Suspension)
         {
             return clone;
         }
 
-        // An instance that does not run has no memory to clone, but it may have volumes.
-        IMachineSnapshot? volumes = await _platform.Volumes
-            .CaptureStoppedAsync(clone.Identity, purpose, cancellationToken)
-            .ConfigureAwait(false);
-        return clone with { Snapshot = volumes is null ? null : new SnapshotReference(volumes) };
+        if (clone.Snapshot is not { } held)
+        {
+            // An instance that does not run has no memory to clone, but it may have volumes.
+            IMachineSnapshot? volumes = await _platform.Volumes
+                .CaptureStoppedAsync(clone.Identity, purpose, memory: null, cancellationToken)
+                .ConfigureAwait(false);
+            return clone with { Snapshot = volumes is null ? null : new SnapshotReference(volumes) };
+        }
+
+        return await ExtendAsync(clone, held, purpose, cancellationToken).ConfigureAwait(false);
+    }
+
+    // An instance that was made from a snapshot may have been given volumes and ROMs besides, and has not run since.
+    private async Task<CloneSource> ExtendAsync(CloneSource clone, SnapshotReference held, ClonePurpose purpose, CancellationToken cancellationToken)
+    {
+        try
+        {
+            if (!_platform.Volumes.HasMore(clone.Identity.Uuid, held.Volumes.Count, held.Roms.Count))
+            {
+                return clone;
+            }
+
+            IMachineSnapshot memory = await held.OpenAsync(cancellationToken).ConfigureAwait(false);
+            IMachineSnapshot? extended = await _platform.Volumes
+                .CaptureStoppedAsync(clone.Identity, purpose, (held, memory), cancellationToken)
+                .ConfigureAwait(false);
+            return extended is null ? clone : clone with { Snapshot = new SnapshotReference(extended) };
+        }
+        catch
+        {
+            held.Dispose();
+            throw;
+        }
     }
 
     private async Task<CloneSource> BeginInTurnAsync(
@@ -204,11 +234,13 @@ internal sealed class InstanceSnapshots
         try
         {
             // Whatever a listener of the host does, the turn is passed on.
-            using Activity? activity = _platform.Telemetry.Begin(TelemetryNames.CaptureActivity, _status.Identity);
             CaptureOptions options = new() { PauseBudget = pauseBudget ?? _platform.Settings.SnapshotPauseBudget };
-            return new SnapshotReference(purpose.Freezes()
-                ? await FreezeAsync(source.Machine!, purpose, cancellationToken).ConfigureAwait(false)
-                : await CaptureRunningAsync(source.Machine!, options, cancellationToken).ConfigureAwait(false));
+            return new SnapshotReference(await _platform.Telemetry.TraceAsync(
+                TelemetryNames.CaptureActivity,
+                _status.Identity,
+                () => purpose.Freezes()
+                    ? FreezeAsync(source.Machine!, purpose, cancellationToken)
+                    : CaptureRunningAsync(source.Machine!, options, cancellationToken)).ConfigureAwait(false));
         }
         catch (Exception error) when (error is MachineExitedException or ObjectDisposedException)
         {

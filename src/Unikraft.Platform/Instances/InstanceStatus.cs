@@ -18,6 +18,7 @@ internal sealed class InstanceStatus
     private readonly List<Waiter> _waiters = [];
     private readonly TaskCompletionSource _published = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Func<Exception>? _refusal;
+    private InstanceStates _passed;
 
     public InstanceStatus(
         TimeProvider time,
@@ -34,6 +35,7 @@ internal sealed class InstanceStatus
         Policies = policies;
         Retention = retention;
         _transitions = transitions;
+        _passed = InstanceStates.None.With(State);
         _transitions.Add(from: null, State, stopReason: null);
     }
 
@@ -69,7 +71,11 @@ internal sealed class InstanceStatus
     public InstancePolicies Policies { get; set; }
 
     /// <summary>Goes on in standby, where a platform before has left off. Before it can be found.</summary>
-    public void RestoreStandby() => State = InstanceState.Standby;
+    public void RestoreStandby()
+    {
+        State = InstanceState.Standby;
+        _passed = InstanceStates.None.With(State);
+    }
 
     /// <summary>The run under way, from its start to the end of its machine.</summary>
     public InstanceRun? Run { get; set; }
@@ -84,6 +90,9 @@ internal sealed class InstanceStatus
 
     /// <summary>Lists the volumes.</summary>
     public Func<IReadOnlyList<AttachedVolume>>? Volumes { get; set; }
+
+    /// <summary>Lists the ROMs.</summary>
+    public Func<IReadOnlyList<InstanceRom>>? Roms { get; set; }
 
     public int StartCount { get; set; }
 
@@ -135,6 +144,8 @@ internal sealed class InstanceStatus
         InstanceState before = State;
         State = InstanceLifecycle.Next(State, trigger)
             ?? throw new InvalidOperationException($"The trigger {trigger} is not allowed in the state {State}.");
+        // A start begins anew: who starts an instance and then waits does not see the run before.
+        _passed = (trigger == InstanceTrigger.Start ? InstanceStates.None : _passed).With(State);
         _transitions.Add(before, State, StopReason());
         NoteUse();
         Changed?.Invoke();
@@ -166,14 +177,14 @@ internal sealed class InstanceStatus
         return waiter;
     }
 
-    /// <summary>Waits until the instance is in a state. Not under the lock.</summary>
+    /// <summary>Waits until the instance is in a state, or has been in it since its last start. Not under the lock.</summary>
     public Task<Instance> WaitAsync(InstanceState state, TimeSpan? timeout, CancellationToken cancellationToken)
     {
         Waiter waiter;
         lock (Sync)
         {
             ThrowIfClosed();
-            if (State == state)
+            if (_passed.Has(state))
             {
                 return Task.FromResult(Describe());
             }
@@ -231,6 +242,7 @@ internal sealed class InstanceStatus
             MemoryMb = Configuration.MemoryMb,
             Args = Configuration.Args,
             Env = Configuration.Env,
+            Annotations = Configuration.Annotations,
             RestartPolicy = Policies.Restart,
             Origin = _origin,
             StartCount = StartCount,
@@ -249,6 +261,8 @@ internal sealed class InstanceStatus
             Updates = Updates,
             HasSnapshot = run is null && HasSnapshot,
             Volumes = Volumes?.Invoke() ?? [],
+            Roms = Roms?.Invoke() ?? [],
+            Services = Policies.Services,
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill,

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
@@ -22,15 +21,17 @@ internal sealed class InstanceSuspension(
     Action<InstanceRun, StopPlan> applyStop)
 {
     /// <summary>Keeps the memory of the instance in a snapshot, and gives its machine back.</summary>
-    public async Task SuspendAsync(CancellationToken cancellationToken)
+    public Task SuspendAsync(CancellationToken cancellationToken)
     {
         if (status.Policies.Features.HasFlag(InstanceFeatures.DeleteOnStop))
         {
             throw new InvalidRequestException($"Cannot suspend instance '{status.Identity.Name}': it has the feature 'delete-on-stop'");
         }
 
-        using Activity? activity = platform.Telemetry.Begin(TelemetryNames.SuspendActivity, status.Identity);
-        await SuspendAsync(StopInitiator.User, onlyIn: null, cancellationToken).ConfigureAwait(false);
+        return platform.Telemetry.TraceAsync(
+            TelemetryNames.SuspendActivity,
+            status.Identity,
+            () => SuspendAsync(StopInitiator.User, onlyIn: null, cancellationToken));
     }
 
     /// <summary>A run has had no connection for the cooldown time.</summary>

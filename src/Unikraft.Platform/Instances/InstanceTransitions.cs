@@ -9,7 +9,7 @@ namespace Unikraft.Platform.Instances;
 /// <param name="all">The transitions of all instances.</param>
 internal sealed class InstanceTransitions(ResourceIdentity identity, TimeProvider timeProvider, TransitionLog all)
 {
-    private readonly TransitionLog _own = new(TransitionLog.OfOneInstance);
+    private readonly TransitionLog _own = new();
     private List<InstanceTransition>? _untold = [];
     private long _lastNumber;
 

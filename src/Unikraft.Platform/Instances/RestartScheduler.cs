@@ -46,6 +46,8 @@ internal sealed class RestartScheduler(
         else
         {
             sequence.NextAt = platform.TimeProvider.GetUtcNow() + delay;
+            sequence.ScheduledAt = platform.TimeProvider.GetTimestamp();
+            sequence.Delay = delay;
             sequence.Timer = platform.TimeProvider.CreateTimer(
                 _ => _ = RestartAsync(sequence),
                 state: null,

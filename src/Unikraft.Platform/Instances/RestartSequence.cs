@@ -9,6 +9,12 @@ internal sealed class RestartSequence(int attempt)
     /// <summary>When the next restart occurs; <see langword="null"/> when it is not being waited for.</summary>
     public DateTimeOffset? NextAt { get; set; }
 
+    /// <summary>When it was decided to wait until <see cref="NextAt"/>, as a timestamp: the clock of the host may jump meanwhile.</summary>
+    public long ScheduledAt { get; set; }
+
+    /// <summary>How long the next restart is waited for, from <see cref="ScheduledAt"/> on.</summary>
+    public TimeSpan Delay { get; set; }
+
     /// <summary>Whether the restart is due or waited for, and has not begun.</summary>
     public bool IsPending { get; set; } = true;
 

@@ -1,41 +1,23 @@
-using System.Runtime.CompilerServices;
-
 namespace Unikraft.Platform.Instances;
 
-/// <summary>The latest transitions of one instance or of all, in order, for any number of readers that each go on at their own pace.</summary>
+/// <summary>The transitions of one instance or of all, in order, for any number of readers that each go on at their own pace and miss nothing.</summary>
 /// <remarks>
-/// Readers are not known to it, only what they wait for: a reader that is slow or forgotten costs nothing, and one for which the log no longer holds the next
-/// transition gets an error. Appending never waits, and may be done under the lock of an instance.
+/// Each transition leads to the next one, and the log has only the last: what all readers have read, or nobody asks for, is nobody's any more, and its memory is
+/// free. A reader that is slow keeps what it has not read, and one that is forgotten costs nothing. Appending never waits, and may be done under the lock of an
+/// instance.
 /// </remarks>
-/// <param name="capacity">How many transitions are kept.</param>
-internal sealed class TransitionLog(int capacity)
+internal sealed class TransitionLog
 {
-    /// <summary>How many transitions are kept of one instance.</summary>
-    public const int OfOneInstance = 256;
-
-    /// <summary>How many transitions are kept of all instances together.</summary>
-    public const int OfAllInstances = 8192;
-
-    private const int InitialLength = 8;
-
     private readonly Lock _lock = new();
-    private InstanceTransition[] _ring = new InstanceTransition[Math.Min(capacity, InitialLength)];
+    private Entry _last = new(transition: null);
     private TaskCompletionSource? _news;
-    private long _next;
     private bool _isComplete;
-
-    private long First => Math.Max(0, _next - _ring.Length);
 
     public void Append(InstanceTransition transition)
     {
         lock (_lock)
         {
-            if (_next == _ring.Length && _ring.Length < capacity)
-            {
-                Array.Resize(ref _ring, Math.Min(capacity, _ring.Length * 2));
-            }
-
-            _ring[_next++ % _ring.Length] = transition;
+            _last = _last.Next = new Entry(transition);
             Wake();
         }
     }
@@ -51,52 +33,11 @@ internal sealed class TransitionLog(int capacity)
     }
 
     /// <summary>All transitions from now on, that is, from the moment of this call and not of the first reading.</summary>
-    /// <exception cref="TransitionsMissedException">When read: the reader is more than the capacity behind.</exception>
     public IAsyncEnumerable<InstanceTransition> ReadAsync(CancellationToken cancellationToken)
     {
         lock (_lock)
         {
-            return ReadAsync(_next, cancellationToken);
-        }
-    }
-
-    private async IAsyncEnumerable<InstanceTransition> ReadAsync(long position, [EnumeratorCancellation] CancellationToken cancellationToken)
-    {
-        while (true)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-            InstanceTransition? transition = null;
-            Task news = Task.CompletedTask;
-            lock (_lock)
-            {
-                if (position < First)
-                {
-                    throw new TransitionsMissedException(First - position);
-                }
-
-                if (position < _next)
-                {
-                    transition = _ring[position % _ring.Length];
-                }
-                else if (_isComplete)
-                {
-                    yield break;
-                }
-                else
-                {
-                    _news ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-                    news = _news.Task;
-                }
-            }
-
-            if (transition is null)
-            {
-                await news.WaitAsync(cancellationToken).ConfigureAwait(false);
-                continue;
-            }
-
-            position++;
-            yield return transition;
+            return new Reading(this, _last, cancellationToken);
         }
     }
 
@@ -105,5 +46,63 @@ internal sealed class TransitionLog(int capacity)
     {
         _news?.TrySetResult();
         _news = null;
+    }
+
+    private sealed class Entry(InstanceTransition? transition)
+    {
+        public InstanceTransition? Transition => transition;
+
+        public Entry? Next { get; set; }
+    }
+
+    // Not an iterator: that would keep the entry that it began with for as long as it is read, and with it everything since.
+    private sealed class Reading(TransitionLog log, Entry start, CancellationToken cancellationToken) : IAsyncEnumerable<InstanceTransition>
+    {
+        public IAsyncEnumerator<InstanceTransition> GetAsyncEnumerator(CancellationToken enumeration = default) =>
+            new Reader(log, start, cancellationToken, enumeration);
+    }
+
+    private sealed class Reader(TransitionLog log, Entry start, CancellationToken watching, CancellationToken enumeration)
+        : IAsyncEnumerator<InstanceTransition>
+    {
+        private readonly CancellationTokenSource _either = CancellationTokenSource.CreateLinkedTokenSource(watching, enumeration);
+        private Entry _position = start;
+
+        public InstanceTransition Current { get; private set; } = null!;
+
+        public async ValueTask<bool> MoveNextAsync()
+        {
+            while (true)
+            {
+                watching.ThrowIfCancellationRequested();
+                enumeration.ThrowIfCancellationRequested();
+                Task news;
+                lock (log._lock)
+                {
+                    if (_position.Next is { } next)
+                    {
+                        _position = next;
+                        Current = next.Transition!;
+                        return true;
+                    }
+
+                    if (log._isComplete)
+                    {
+                        return false;
+                    }
+
+                    log._news ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+                    news = log._news.Task;
+                }
+
+                await news.WaitAsync(_either.Token).ConfigureAwait(false);
+            }
+        }
+
+        public ValueTask DisposeAsync()
+        {
+            _either.Dispose();
+            return ValueTask.CompletedTask;
+        }
     }
 }

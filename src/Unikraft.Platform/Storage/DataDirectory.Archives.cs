@@ -10,11 +10,6 @@ internal sealed partial class DataDirectory
     private const string ImportFolder = "import";
     private const int ReadSize = 1 << 20;
 
-    internal IReadOnlyDictionary<string, string> Machine => _hypervisor.GetFeature<ISnapshotFiles>()!.Machine;
-
-    internal string? FindIncompatibility(IReadOnlyDictionary<string, string> machine) =>
-        _hypervisor.GetFeature<ISnapshotFiles>()!.FindIncompatibility(machine);
-
     /// <summary>The files that hold the state of a checkpoint: of its snapshot, and its image.</summary>
     internal IEnumerable<string> FilesOf(CheckpointRecord record)
     {
@@ -36,9 +31,14 @@ internal sealed partial class DataDirectory
     internal IReadOnlyList<ArchivedVolume> ArchivedVolumesOf(CheckpointRecord record) =>
         record.Snapshot is { } snapshot ? (_snapshots as VolumeSnapshotDirectory)?.DescribeArchived(snapshot) ?? [] : [];
 
-    /// <summary>Whether volumes of a checkpoint are based on files outside the directory.</summary>
-    internal bool AreVolumesBasedElsewhere(CheckpointRecord record) =>
-        record.Snapshot is { } snapshot && (_snapshots as VolumeSnapshotDirectory)?.AreBasedElsewhere(snapshot) is true;
+    /// <summary>What an archive of a checkpoint has of its volumes.</summary>
+    internal async Task<ArchivedVolumes?> ArchiveVolumesAsync(CheckpointRecord record, CancellationToken cancellationToken) =>
+        record.Snapshot is { } snapshot && _snapshots is VolumeSnapshotDirectory directory
+            ? await directory.ArchiveAsync(snapshot, cancellationToken).ConfigureAwait(false)
+            : null;
+
+    /// <summary>Whether a checkpoint has ROMs.</summary>
+    internal bool HasRoms(CheckpointRecord record) => record.Snapshot is { } snapshot && RomsOf(snapshot).Count > 0;
 
     /// <summary>Keeps the files of a checkpoint, though it may be deleted meanwhile.</summary>
     internal IDisposable? HoldFiles(CheckpointRecord record)
@@ -51,9 +51,6 @@ internal sealed partial class DataDirectory
         Hold(snapshot);
         return new HeldSnapshot(this, snapshot);
     }
-
-    /// <summary>Opens an image of a volume, to read it as a file.</summary>
-    internal Stream OpenVolumeImage(string name) => ((VolumeSnapshotDirectory)_snapshots).OpenImage(name);
 
     /// <summary>The digest of a file.</summary>
     internal string DigestOf(string file, CancellationToken cancellationToken)
@@ -83,8 +80,7 @@ internal sealed partial class DataDirectory
         Dictionary<string, string> found = new(StringComparer.Ordinal);
         foreach ((string name, string digest) in archived.Files.Where(file => present.Contains(file.Key)))
         {
-            string here = DigestOf(Path.Combine(SnapshotFolder, name), cancellationToken);
-            if (string.Equals(here, digest, StringComparison.Ordinal))
+            if (HasDigest(Path.Combine(SnapshotFolder, name), digest, cancellationToken))
             {
                 found.Add(name, digest);
             }
@@ -92,7 +88,12 @@ internal sealed partial class DataDirectory
 
         foreach (string image in archived.Checkpoint.Configuration.Image.Digests.Intersect(_files.List(KeptImages.Folder), StringComparer.Ordinal))
         {
-            found.Add(KeptImages.NameOf(image), $"sha256:{image}");
+            // A name proves nothing: one that is not as it should be is taken from the archive.
+            string digest = $"sha256:{image}";
+            if (HasDigest(KeptImages.NameOf(image), digest, cancellationToken))
+            {
+                found.Add(KeptImages.NameOf(image), digest);
+            }
         }
 
         foreach (ImageChecksum image in archived.VolumeImages)
@@ -106,14 +107,45 @@ internal sealed partial class DataDirectory
         return found;
     }
 
+    private bool HasDigest(string file, string digest, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return string.Equals(DigestOf(file, cancellationToken), digest, StringComparison.Ordinal);
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            return false;
+        }
+        catch (DataDamageException)
+        {
+            // It was listed, and is gone.
+            return false;
+        }
+    }
+
     /// <summary>Takes in the files of an archive that was verified.</summary>
     /// <returns>What to do when the checkpoint that they are for comes to nothing.</returns>
     internal async Task<IDisposable?> ImportAsync(CheckpointArchive archive, Dictionary<string, string> present, CancellationToken cancellationToken)
     {
         ArchivedCheckpoint archived = archive.Checkpoint;
-        foreach (string image in archived.Checkpoint.Configuration.Image.Digests.Where(image => !present.ContainsKey(KeptImages.NameOf(image))))
+        string[] images = [.. archived.Checkpoint.Configuration.Image.Digests.Where(image => !present.ContainsKey(KeptImages.NameOf(image)))];
+        KeyValuePair<string, string>[] files = [.. archived.Files.Where(file => !present.ContainsKey(file.Key))];
+
+        // Of what is copied alone: the archive lists what it leaves out as well.
+        long size = files.Sum(file => archive.SizeOf(file.Value))
+            + images.Sum(image => archive.SizeOf($"sha256:{image}"))
+            + archived.VolumeImages.DistinctBy(static image => image.Name, StringComparer.Ordinal).Where(image => !present.ContainsKey(image.Name)).Sum(image => archive.SizeOf(CheckpointArchive.DigestOf(image)));
+        using IDisposable reservation = _space.Reserve(size + _metadata.NextGrowth + SnapshotOverhead);
+        foreach (string image in images)
         {
             CopyOut(archive, $"sha256:{image}", KeptImages.NameOf(image), cancellationToken);
+        }
+
+        if (images.Length < archived.Checkpoint.Configuration.Image.Digests.Count())
+        {
+            // A name that was here may be one whose way to the disk failed.
+            _files.SyncDirectory(_files.PathOf(KeptImages.Folder));
         }
 
         if (archived.Checkpoint.Snapshot is not { } snapshot)
@@ -124,14 +156,13 @@ internal sealed partial class DataDirectory
         await _keeping.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            long bytes = archive.Manifest.Layers.Sum(static layer => layer.Size);
-            using IDisposable reservation = Reserve(bytes + SnapshotOverhead);
-            if (archived.Files.Count > 0 && !_snapshots.List().Contains(snapshot))
+            bool isNew = archived.Files.Count > 0 && !_snapshots.List().Contains(snapshot);
+            if (isNew)
             {
                 _files.MakeDirectory(ImportFolder);
                 try
                 {
-                    foreach ((string name, string digest) in archived.Files.Where(file => !present.ContainsKey(file.Key)))
+                    foreach ((string name, string digest) in files)
                     {
                         CopyOut(archive, digest, Path.Combine(ImportFolder, name), cancellationToken);
                     }
@@ -148,6 +179,11 @@ internal sealed partial class DataDirectory
             HeldSnapshot held = new(this, snapshot);
             try
             {
+                if (isNew)
+                {
+                    NoteMachine(snapshot, archived.Machine);
+                }
+
                 if (archived.Volumes is { } volumes && ArchivedVolumesOf(archived.Checkpoint).Count == 0)
                 {
                     ImportVolumes(archive, snapshot, volumes, cancellationToken);
@@ -218,57 +254,5 @@ internal sealed partial class DataDirectory
     private sealed class AppendingStream(DataFiles.Appender file) : MemoryStream
     {
         public override void Write(byte[] buffer, int offset, int count) => file.Append(buffer.AsMemory(offset, count));
-    }
-
-    private sealed class StoredStream(DataFiles files, string name, IFile file) : Stream
-    {
-        private long _position;
-
-        public override bool CanRead => true;
-
-        public override bool CanSeek => true;
-
-        public override bool CanWrite => false;
-
-        public override long Length => file.Length;
-
-        public override long Position
-        {
-            get => _position;
-            set => _position = value;
-        }
-
-        public override int Read(byte[] buffer, int offset, int count)
-        {
-            int read = files.Read(name, file, _position, buffer.AsMemory(offset, count));
-            _position += read;
-            return read;
-        }
-
-        public override void Flush()
-        {
-            // Nothing is written.
-        }
-
-        public override long Seek(long offset, SeekOrigin origin) => _position = origin switch
-        {
-            SeekOrigin.Begin => offset,
-            SeekOrigin.Current => _position + offset,
-            _ => Length + offset,
-        };
-
-        public override void SetLength(long value) => throw new NotSupportedException();
-
-        public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-        protected override void Dispose(bool disposing)
-        {
-            if (disposing)
-            {
-                file.Dispose();
-            }
-
-            base.Dispose(disposing);
-        }
     }
 }

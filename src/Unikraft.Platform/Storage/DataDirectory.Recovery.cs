@@ -7,10 +7,11 @@ namespace Unikraft.Platform.Storage;
 internal sealed partial class DataDirectory
 {
     private readonly Dictionary<Guid, SnapshotReference> _recoveredSnapshots = [];
+    private readonly List<DataDamage> _damageFound = [];
     private bool _isRecovered;
 
     /// <summary>What was found damaged when the directory was opened.</summary>
-    internal IReadOnlyList<DataDamage> DamageFound => _metadata.Damage;
+    internal IReadOnlyList<DataDamage> DamageFound => [.. _metadata.Damage, .. _damageFound];
 
     internal long TornBytes => _metadata.TornBytes;
 
@@ -46,6 +47,10 @@ internal sealed partial class DataDirectory
                 if (record.Snapshot is { } snapshot)
                 {
                     NoteSnapshot(key, snapshot);
+                    if (record.Machine is { } machine)
+                    {
+                        NoteMachine(snapshot, machine);
+                    }
                 }
             }
             catch (MetadataDamageException error)
@@ -73,6 +78,9 @@ internal sealed partial class DataDirectory
         CollectAtStart(sound);
         return (sound, damaged);
     }
+
+    /// <summary>Notes what is found while resources are recovered.</summary>
+    internal void NoteDamage(DataDamage damage) => _damageFound.Add(damage);
 
     internal ImmutableList<CheckpointReference> ReadLineage(Guid? head) => _lineages.Read(head);
 

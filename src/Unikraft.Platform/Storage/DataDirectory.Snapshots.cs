@@ -6,12 +6,19 @@ namespace Unikraft.Platform.Storage;
 
 internal sealed partial class DataDirectory
 {
-    // State, index and metadata of a snapshot, beside its pages.
+    // What a record, a log and directories take beside the files of a snapshot, for which the backend reserves what they take.
     private const long SnapshotOverhead = 64 << 10;
 
     /// <summary>Fails when there is not so much room that anything new may be kept.</summary>
     /// <exception cref="StorageException">The disk is full.</exception>
-    internal void RequireSpace() => Reserve(SnapshotOverhead).Dispose();
+    internal Task RequireSpaceAsync(CancellationToken cancellationToken) =>
+        AfterDeletionsAsync(
+            () =>
+            {
+                ReserveMetadata().Dispose();
+                return Task.FromResult(true);
+            },
+            cancellationToken);
 
     /// <summary>Saves a snapshot, which is held until <see cref="Release"/>.</summary>
     /// <returns>Under what it is kept.</returns>
@@ -21,19 +28,7 @@ internal sealed partial class DataDirectory
         await _keeping.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            Guid id = Guid.NewGuid();
-            using IDisposable reservation = Reserve(snapshot.StoredBytes + SnapshotOverhead);
-            try
-            {
-                await _snapshots.SaveAsync(id, snapshot, progress: null, cancellationToken).ConfigureAwait(false);
-            }
-            catch (ArgumentException error)
-            {
-                throw new HypervisorException($"The snapshot cannot be kept in the data directory '{Root}': {error.Message} Take it while the instance runs.", error);
-            }
-
-            Hold(id);
-            return id;
+            return await KeepNewAsync(snapshot, cancellationToken).ConfigureAwait(false);
         }
         finally
         {
@@ -41,8 +36,55 @@ internal sealed partial class DataDirectory
         }
     }
 
+    /// <summary>Does what needs room; once more if the disk is full while something is being removed: what was deleted before has left, but may not have made its room yet.</summary>
+    private async Task<T> AfterDeletionsAsync<T>(Func<Task<T>> action, CancellationToken cancellationToken)
+    {
+        Task collecting = Collecting;
+        bool isMakingRoom = !collecting.IsCompleted;
+        try
+        {
+            return await action().ConfigureAwait(false);
+        }
+        catch (StorageException error) when (error.IsFull && isMakingRoom)
+        {
+            await collecting.WaitAsync(cancellationToken).ConfigureAwait(false);
+            return await action().ConfigureAwait(false);
+        }
+    }
+
+    private async Task<Guid> KeepNewAsync(IMachineSnapshot snapshot, CancellationToken cancellationToken)
+    {
+        Guid id = Guid.NewGuid();
+        using IDisposable metadata = await AfterDeletionsAsync(() => Task.FromResult(ReserveMetadata()), cancellationToken).ConfigureAwait(false);
+        try
+        {
+            // Each part alone: what is kept of volumes already need not be kept, and taken back, once more.
+            Task<long> saving = _snapshots is VolumeSnapshotDirectory withVolumes
+                ? withVolumes.SaveAsync(id, snapshot, save => AfterDeletionsAsync(save, cancellationToken), cancellationToken)
+                : AfterDeletionsAsync(() => _snapshots.SaveAsync(id, snapshot, progress: null, cancellationToken), cancellationToken);
+            await saving.ConfigureAwait(false);
+        }
+        catch (ArgumentException error)
+        {
+            throw new HypervisorException($"The snapshot cannot be kept in the data directory '{Root}': {error.Message} Take it while the instance runs.", error);
+        }
+
+        if (snapshot is not VolumeSnapshot { Machine: null })
+        {
+            NoteMachine(id, _machine.Value);
+        }
+
+        Hold(id);
+        return id;
+    }
+
+    private IDisposable ReserveMetadata() => _space.Reserve(_metadata.NextGrowth + SnapshotOverhead);
+
     /// <summary>The volume templates that belong to a snapshot.</summary>
     internal IReadOnlyList<AttachedVolume> VolumesOf(Guid id) => (_snapshots as VolumeSnapshotDirectory)?.DescribeVolumes(id) ?? [];
+
+    /// <summary>The ROMs of a snapshot.</summary>
+    internal IReadOnlyList<InstanceRom> RomsOf(Guid id) => (_snapshots as VolumeSnapshotDirectory)?.DescribeRoms(id) ?? [];
 
     /// <summary>Keeps the file of a snapshot as long as somebody may open it.</summary>
     internal void Hold(Guid id)
@@ -107,16 +149,21 @@ internal sealed partial class DataDirectory
         }
     }
 
+    private Task Collecting
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _collecting;
+            }
+        }
+    }
+
     /// <summary>Waits for the removals under way.</summary>
     internal async Task CollectedAsync()
     {
-        Task collecting;
-        lock (_lock)
-        {
-            collecting = _collecting;
-        }
-
-        await collecting.ConfigureAwait(false);
+        await Collecting.ConfigureAwait(false);
         if (_snapshots is VolumeSnapshotDirectory volumes)
         {
             await volumes.WhenIdleAsync().ConfigureAwait(false);
@@ -133,6 +180,8 @@ internal sealed partial class DataDirectory
                 // Wanted again.
                 return;
             }
+
+            _machines.TryRemove(id, out _);
         }
 
         try
@@ -143,36 +192,6 @@ internal sealed partial class DataDirectory
         {
             // It goes at the next start.
             _logger.SnapshotNotDeleted(error, id, Root);
-        }
-    }
-
-    private Reservation Reserve(long bytes)
-    {
-        long free = _files.FreeBytes();
-        lock (_lock)
-        {
-            if (free - _reserved < bytes + _settings.MinFreeDiskBytes)
-            {
-                throw new StorageException(
-                    Root,
-                    FormattableString.Invariant(
-                        $"The disk of '{Root}' has {free} bytes left, of which {_reserved} are reserved and {_settings.MinFreeDiskBytes} are to stay free; {bytes} more are needed. Free some space and try again."),
-                    isFull: true);
-            }
-
-            _reserved += bytes;
-            return new Reservation(this, bytes);
-        }
-    }
-
-    private sealed class Reservation(DataDirectory data, long bytes) : IDisposable
-    {
-        public void Dispose()
-        {
-            lock (data._lock)
-            {
-                data._reserved -= bytes;
-            }
         }
     }
 }

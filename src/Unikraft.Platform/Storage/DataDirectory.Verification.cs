@@ -7,11 +7,13 @@ internal sealed partial class DataDirectory
 {
     /// <summary>Opens a snapshot, which is verified unless it was before.</summary>
     /// <exception cref="DataDamageException">A file of it is damaged.</exception>
+    /// <exception cref="IncompatibleMachineException">It was taken on a machine that has more than this one.</exception>
     internal async Task<IMachineSnapshot> OpenSnapshotAsync(Guid id, CancellationToken cancellationToken)
     {
+        RequireMachine(id);
         try
         {
-            await VerifyVolumesAsync(id, isTrusting: true, cancellationToken).ConfigureAwait(false);
+            await VerifyVolumesAsync(id, isTrusting: true, progress: null, cancellationToken).ConfigureAwait(false);
             return await _snapshots.OpenAsync(id, progress: null, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception error) when (error is SnapshotFileException or ResourceNotFoundException)
@@ -26,9 +28,10 @@ internal sealed partial class DataDirectory
     {
         int total = (record.Snapshot is null ? 0 : 1) + record.Configuration.Image.Digests.Count();
         int completed = 0;
+        progress?.Report(new VerificationProgress(completed, total));
         if (record.Snapshot is { } snapshot)
         {
-            if (await VerifySnapshotAsync(snapshot, cancellationToken).ConfigureAwait(false) is { } damage)
+            if (await VerifySnapshotAsync(snapshot, Within(progress, completed, total), cancellationToken).ConfigureAwait(false) is { } damage)
             {
                 throw damage;
             }
@@ -47,6 +50,7 @@ internal sealed partial class DataDirectory
     internal async Task<IReadOnlyList<DataDamage>> VerifyAllAsync(IProgress<VerificationProgress>? progress, CancellationToken cancellationToken)
     {
         List<DataDamage> found = [];
+        List<DataDamage> doubtful = [];
         Guid[] snapshots;
         Dictionary<string, List<Guid>> images = new(StringComparer.Ordinal);
         List<(Guid Uuid, long LogEnd)> instances = [];
@@ -67,7 +71,17 @@ internal sealed partial class DataDirectory
                     continue;
                 }
 
-                ResourceRecord record = RecordSerializer.Decode(key.Kind, state.Payload.Span);
+                ResourceRecord record;
+                try
+                {
+                    record = RecordSerializer.Decode(key.Kind, state.Payload.Span);
+                }
+                catch (MetadataDamageException error)
+                {
+                    found.Add(new DataDamage(_files.PathOf(MetadataStore.Folder), error.Message, [key.Uuid]));
+                    continue;
+                }
+
                 foreach (string digest in record.ImageDigests)
                 {
                     (images.TryGetValue(digest, out List<Guid>? users) ? users : images[digest] = []).Add(key.Uuid);
@@ -89,13 +103,15 @@ internal sealed partial class DataDirectory
             snapshots = [.. _snapshotRecords.Where(static entry => entry.Value > 0).Select(static entry => entry.Key)];
         }
 
-        int total = 1 + snapshots.Length + images.Count + instances.Count;
+        VolumeSnapshotDirectory? volumes = _snapshots as VolumeSnapshotDirectory;
+        IReadOnlyList<StoredVolume> others = volumes?.ListOthers() ?? [];
+        int total = 1 + snapshots.Length + images.Count + instances.Count + others.Count;
         int completed = 0;
         Report();
         foreach (Guid snapshot in snapshots)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            if (await VerifySnapshotAsync(snapshot, cancellationToken).ConfigureAwait(false) is { } damage)
+            if (await VerifySnapshotAsync(snapshot, Within(progress, completed, total), cancellationToken).ConfigureAwait(false) is { } damage && IsWanted(snapshot))
             {
                 found.Add(new DataDamage(damage.Path, damage.InnerException!.Message, damage.Dependents));
             }
@@ -110,9 +126,13 @@ internal sealed partial class DataDirectory
             {
                 Images.Read(digest, users);
             }
-            catch (DataDamageException damage)
+            catch (Exception error) when (error is DataDamageException or StorageException)
             {
-                found.Add(new DataDamage(damage.Path, "is missing or not as it was written", users));
+                StorageException? refused = error as StorageException ?? error.InnerException as StorageException;
+                doubtful.Add(new DataDamage(
+                    _files.PathOf(KeptImages.NameOf(digest)),
+                    refused is null ? "is missing or not as it was written" : $"cannot be read: {refused.Message}",
+                    users));
             }
 
             Report();
@@ -122,24 +142,65 @@ internal sealed partial class DataDirectory
         {
             if (Logs.Verify(instance, logEnd) is { } damage)
             {
-                found.Add(new DataDamage(_files.PathOf(KeptLogs.NameOf(instance)), damage, [instance]));
+                doubtful.Add(new DataDamage(_files.PathOf(KeptLogs.NameOf(instance)), damage, [instance]));
             }
 
             Report();
         }
 
-        found.AddRange((_snapshots as VolumeSnapshotDirectory)?.ListUnusable().Select(static volume => new DataDamage(volume.Path, volume.Message, [volume.Volume])) ?? []);
-        return found;
+        // What was deleted meanwhile has no files any more, and needs none.
+        await _metadataAccess.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            HashSet<Guid> present = [.. _metadata.States.Keys.Select(static key => key.Uuid)];
+            found.AddRange(doubtful.Where(damage => damage.Dependents.Any(present.Contains)));
+        }
+        finally
+        {
+            _metadataAccess.Release();
+        }
+
+        if (volumes is not null)
+        {
+            PartialProgress? within = Within(progress, completed, total);
+            found.AddRange(await volumes.VerifyOthersAsync(
+                others,
+                within,
+                () =>
+                {
+                    Report();
+                    within?.Next();
+                },
+                cancellationToken).ConfigureAwait(false));
+        }
+
+        // Several things may need one file: it is one damage.
+        return
+        [
+            .. found.GroupBy(static damage => damage.Path, StringComparer.Ordinal)
+                .Select(static group => group.First() with { Dependents = [.. group.SelectMany(static damage => damage.Dependents).Distinct()] }),
+        ];
 
         void Report() => progress?.Report(new VerificationProgress(++completed, total));
     }
 
-    private async Task<DataDamageException?> VerifySnapshotAsync(Guid id, CancellationToken cancellationToken)
+    private bool IsWanted(Guid snapshot)
+    {
+        lock (_lock)
+        {
+            return _snapshotRecords.GetValueOrDefault(snapshot) > 0;
+        }
+    }
+
+    private static PartialProgress? Within(IProgress<VerificationProgress>? progress, int completed, int total) =>
+        progress is null ? null : new PartialProgress(progress, completed, total);
+
+    private async Task<DataDamageException?> VerifySnapshotAsync(Guid id, IProgress<SnapshotProgress>? progress, CancellationToken cancellationToken)
     {
         try
         {
-            await _snapshots.VerifyAsync(id, progress: null, cancellationToken).ConfigureAwait(false);
-            await VerifyVolumesAsync(id, isTrusting: false, cancellationToken).ConfigureAwait(false);
+            await _snapshots.VerifyAsync(id, progress, cancellationToken).ConfigureAwait(false);
+            await VerifyVolumesAsync(id, isTrusting: false, progress, cancellationToken).ConfigureAwait(false);
             return null;
         }
         catch (Exception error) when (error is SnapshotFileException or ResourceNotFoundException)
@@ -148,8 +209,8 @@ internal sealed partial class DataDirectory
         }
     }
 
-    private Task VerifyVolumesAsync(Guid id, bool isTrusting, CancellationToken cancellationToken) =>
-        (_snapshots as VolumeSnapshotDirectory)?.VerifyVolumesAsync(id, isTrusting, cancellationToken) ?? Task.CompletedTask;
+    private Task VerifyVolumesAsync(Guid id, bool isTrusting, IProgress<SnapshotProgress>? progress, CancellationToken cancellationToken) =>
+        (_snapshots as VolumeSnapshotDirectory)?.VerifyVolumesAsync(id, isTrusting, progress, cancellationToken) ?? Task.CompletedTask;
 
     private DataDamageException Damaged(Guid id, Exception error)
     {
@@ -169,5 +230,15 @@ internal sealed partial class DataDirectory
             dependents,
             $"The file '{path}' cannot be used: {error.Message} Resources that need it: {(names.Length == 0 ? "none" : string.Join(", ", names))}.",
             error);
+    }
+    /// <summary>How far a verification has come within one of its parts.</summary>
+    private sealed class PartialProgress(IProgress<VerificationProgress> progress, int completed, int total) : IProgress<SnapshotProgress>
+    {
+        private int _completed = completed;
+
+        public void Next() => _completed++;
+
+        public void Report(SnapshotProgress value) =>
+            progress.Report(new VerificationProgress(_completed, total) { CurrentBytes = value.CompletedBytes, CurrentTotalBytes = value.TotalBytes });
     }
 }

@@ -23,10 +23,10 @@ internal sealed partial class DataDirectory : IAsyncDisposable
     private readonly MetadataStore _metadata;
     private readonly IDisposable _held;
     private readonly ISnapshotDirectory _snapshots;
+    private readonly DiskSpace _space;
     private readonly IHypervisor _hypervisor;
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
-    private readonly PlatformSettings _settings;
     private readonly Lineages _lineages = new();
     private readonly SemaphoreSlim _keeping = new(1, 1);
     private readonly SemaphoreSlim _metadataAccess = new(1, 1);
@@ -49,21 +49,22 @@ internal sealed partial class DataDirectory : IAsyncDisposable
     private bool _isHeldBack;
     private bool _isDisposed;
     private long _lastFrame;
-    private long _reserved;
 
     private DataDirectory(
         DataFiles files,
         MetadataStore metadata,
         IDisposable held,
         ISnapshotDirectory snapshots,
+        DiskSpace space,
         IHypervisor hypervisor,
         PlatformSettings settings,
         TimeProvider time,
         ILogger logger)
     {
-        (_files, _metadata, _held, _snapshots, _hypervisor, _settings, _time, _logger) =
-            (files, metadata, held, snapshots, hypervisor, settings, time, logger);
+        (_files, _metadata, _held, _snapshots, _space, _hypervisor, _time, _logger) =
+            (files, metadata, held, snapshots, space, hypervisor, time, logger);
         Images = new KeptImages(files);
+        _machine = new Lazy<IReadOnlyDictionary<string, string>>(() => hypervisor.GetFeature<ISnapshotFiles>()!.Machine);
         Logs = new KeptLogs(files, settings.LogCapacityBytes);
         _openedAt = time.GetTimestamp();
         _serviceStart = metadata.ServiceTime;
@@ -89,7 +90,10 @@ internal sealed partial class DataDirectory : IAsyncDisposable
     /// For how long platforms have been up on this directory, all together. Clocks of the host may jump; while no platform is up nobody can use anything, so that is
     /// no time without use.
     /// </summary>
-    internal TimeSpan ServiceTime => TimeSpan.FromTicks(_serviceStart) + _time.GetElapsedTime(_openedAt);
+    internal TimeSpan ServiceTime => ServiceTimeAt(_time.GetTimestamp());
+
+    /// <summary>The same at a timestamp.</summary>
+    internal TimeSpan ServiceTimeAt(long timestamp) => TimeSpan.FromTicks(_serviceStart) + _time.GetElapsedTime(_openedAt, timestamp);
 
     private static TaskCompletionSource NewCommit() => new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -121,8 +125,9 @@ internal sealed partial class DataDirectory : IAsyncDisposable
             files.MakeDirectory(KeptLogs.Folder);
             files.MakeDirectory(KeptImages.Folder);
             files.MakeDirectory(ImportFolder);
-            ISnapshotDirectory snapshots = snapshotFiles.OpenDirectoryAsync(files.PathOf(SnapshotFolder)).GetAwaiter().GetResult();
-            return new DataDirectory(files, metadata, held, snapshots, hypervisor, settings, time, logger);
+            DiskSpace space = new(files, settings.MinFreeDiskBytes);
+            ISnapshotDirectory snapshots = snapshotFiles.OpenDirectoryAsync(files.PathOf(SnapshotFolder), space, settings.Durability == Durability.Synced).GetAwaiter().GetResult();
+            return new DataDirectory(files, metadata, held, snapshots, space, hypervisor, settings, time, logger);
         }
         catch
         {
@@ -135,6 +140,11 @@ internal sealed partial class DataDirectory : IAsyncDisposable
     internal long ToServiceTime(TimeSpan ago) => Math.Max(0, (ServiceTime - ago).Ticks);
 
     internal TimeSpan SinceServiceTime(long ticks) => TimeSpan.FromTicks(Math.Max(0, ServiceTime.Ticks - ticks));
+
+    /// <inheritdoc cref="Lineages.Extended"/>
+    internal void Extended(
+        System.Collections.Immutable.ImmutableList<CheckpointReference> before,
+        System.Collections.Immutable.ImmutableList<CheckpointReference> history) => _lineages.Extended(before, history);
 
     internal Guid? KeepLineage(System.Collections.Immutable.ImmutableList<CheckpointReference> history) => _lineages.Keep(history);
 
@@ -173,6 +183,43 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         {
             _gone.Remove(key);
         }
+    }
+
+    /// <summary>Makes changes that belong together and waits until they are on the disk. If nobody else writes it is done here, without a change of threads.</summary>
+    /// <param name="change">Makes the changes, under the <see cref="Gate"/>.</param>
+    /// <exception cref="StorageException">They could not be written. They will be with the next change, or in a while.</exception>
+    internal Task CommitAsync(Action change)
+    {
+        Task<Task>? writing = null;
+        Task committed;
+        lock (Gate)
+        {
+            lock (_lock)
+            {
+                if (!_isWriting && !_isDisposed)
+                {
+                    _isWriting = true;
+                    writing = new Task<Task>(WriteAsync);
+                    _writing = writing.Unwrap();
+                }
+            }
+
+            try
+            {
+                change();
+            }
+            catch
+            {
+                // Of what others have changed meanwhile.
+                writing?.Start(TaskScheduler.Default);
+                throw;
+            }
+
+            committed = CommitAsync();
+        }
+
+        writing?.RunSynchronously(TaskScheduler.Default);
+        return committed;
     }
 
     /// <summary>Waits until everything that has changed so far is on the disk.</summary>
@@ -279,8 +326,14 @@ internal sealed partial class DataDirectory : IAsyncDisposable
 
     private async Task WriteAsync()
     {
-        while (true)
+        for (bool isFirst = true; ; isFirst = false)
         {
+            if (!isFirst && IsAnythingLeft())
+            {
+                // Whoever has written his own changes on his own thread does not write those of others there.
+                await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+            }
+
             Dictionary<StateKey, IKeptResource?> batch;
             List<StateChange> changes = [];
             TaskCompletionSource committed;
@@ -353,7 +406,20 @@ internal sealed partial class DataDirectory : IAsyncDisposable
             return _metadata.States.ContainsKey(key) ? new StateChange(key, StateChangeKind.Remove, default) : null;
         }
 
+        if (record.Snapshot is { } snapshot)
+        {
+            record = record with { Machine = _machines.GetValueOrDefault(snapshot) };
+        }
+
         return new StateChange(key, StateChangeKind.Put, RecordSerializer.Encode(record)) { Snapshot = record.Snapshot };
+    }
+
+    private bool IsAnythingLeft()
+    {
+        lock (_lock)
+        {
+            return _dirty.Count > 0 || _isTicking;
+        }
     }
 
     private bool IsTicking()

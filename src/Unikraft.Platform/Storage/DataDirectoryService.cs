@@ -15,7 +15,8 @@ internal sealed class DataDirectoryService(
     ResourceRegistry<StoredCheckpoint> checkpoints,
     ResourceRegistry<InstanceController> instances,
     ResourceRegistry<StoredTemplate> templates,
-    CheckpointStore checkpointStore) : IDataDirectory
+    CheckpointStore checkpointStore,
+    IFileLayer archiveLayer) : IDataDirectory
 {
     public string Path => data.Root;
 
@@ -85,27 +86,39 @@ internal sealed class DataDirectoryService(
         using Rundown.Scope scope = platform.Rundown.Enter();
         StoredCheckpoint found = checkpoints.Find(checkpoint);
         CheckpointRecord record = RecordOf(checkpoint);
-        string full = System.IO.Path.GetFullPath(path);
-        if (data.AreVolumesBasedElsewhere(record))
+        string full = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(path));
+        if (data.HasRoms(record))
         {
             throw new CheckpointArchiveException(
                 full,
                 isIncompatible: false,
-                $"The checkpoint '{found.Identity.Name}' has a volume that is based on a file outside the data directory, which no archive can hold. Make the volume a copy of that file.");
+                $"The checkpoint '{found.Identity.Name}' has ROMs, which are files of this host that no archive can hold.");
         }
 
         using IDisposable? held = data.HoldFiles(record);
 
         // What is exported is what was verified: files do not change once they have their name.
         await Task.Run(() => data.VerifyAsync(record, progress: null, cancellationToken), cancellationToken).ConfigureAwait(false);
-        await Task.Run(() => Export(found, record, full, known, cancellationToken), cancellationToken).ConfigureAwait(false);
+        try
+        {
+            using ArchivedVolumes? volumes = await data.ArchiveVolumesAsync(record, cancellationToken).ConfigureAwait(false);
+            await Task.Run(() => Export(found, record, volumes, full, known, cancellationToken), cancellationToken).ConfigureAwait(false);
+        }
+        catch (BlockDeviceException error)
+        {
+            throw new StorageException(full, $"The archive '{full}' was not written. {error.Message}", error.Error == BlockDeviceError.NoSpace);
+        }
+        catch (DiskImageException error)
+        {
+            throw new StorageException(full, $"The archive '{full}' was not written. {error.Message}");
+        }
     }
 
     public async Task<Checkpoint> ImportAsync(string path, string? name = null, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(path);
         using Rundown.Scope scope = platform.Rundown.Enter();
-        string full = System.IO.Path.GetFullPath(path);
+        string full = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(path));
         return await Task.Run(() => ImportCoreAsync(full, name, cancellationToken), cancellationToken).ConfigureAwait(false);
     }
 
@@ -116,11 +129,12 @@ internal sealed class DataDirectoryService(
     private void Export(
         StoredCheckpoint checkpoint,
         CheckpointRecord record,
+        ArchivedVolumes? archivedVolumes,
         string path,
         IReadOnlySet<string>? known,
         CancellationToken cancellationToken)
     {
-        using ArchiveWriter archive = new(path);
+        using ArchiveWriter archive = new(path, archiveLayer, cancellationToken);
         archive.Add("oci-layout", Encode(new OciLayout(CheckpointArchive.LayoutVersion)));
         List<OciDescriptor> layers = [];
         Dictionary<string, string> files = new(StringComparer.Ordinal);
@@ -146,7 +160,7 @@ internal sealed class DataDirectoryService(
             }
         }
 
-        IReadOnlyList<ArchivedVolume> volumes = data.ArchivedVolumesOf(record);
+        IReadOnlyList<ArchivedVolume> volumes = archivedVolumes?.Volumes ?? [];
         foreach (ImageChecksum image in volumes.SelectMany(static volume => volume.Images).DistinctBy(static image => image.Name, StringComparer.Ordinal))
         {
             string digest = CheckpointArchive.DigestOf(image);
@@ -158,7 +172,7 @@ internal sealed class DataDirectoryService(
             if (known?.Contains(digest) != true)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                using Stream content = data.OpenVolumeImage(image.Name);
+                using Stream content = archivedVolumes!.Open(image.Name);
                 archive.Add(CheckpointArchive.NameOf(digest), content);
             }
         }
@@ -167,9 +181,9 @@ internal sealed class DataDirectoryService(
             new ArchivedCheckpoint(
                 volumes.Count == 0 ? CheckpointArchive.VersionWithoutVolumes : CheckpointArchive.Version,
                 checkpoint.Identity.Uuid,
-                record with { Order = 0, Lineage = null, UnusedSince = null },
+                record with { Order = 0, Lineage = null, UnusedSince = null, Machine = null },
                 checkpoint.Ancestors,
-                data.Machine,
+                data.MachineOf(record.Snapshot),
                 files)
             {
                 Volumes = volumes.Count == 0 ? null : volumes,
@@ -204,7 +218,7 @@ internal sealed class DataDirectoryService(
 
     private async Task<Checkpoint> ImportCoreAsync(string path, string? name, CancellationToken cancellationToken)
     {
-        using CheckpointArchive archive = CheckpointArchive.Open(path);
+        using CheckpointArchive archive = CheckpointArchive.Open(path, archiveLayer);
         ArchivedCheckpoint archived = archive.Checkpoint;
         if (archived.Files.Count > 0 && data.FindIncompatibility(archived.Machine) is { } missing)
         {

@@ -11,11 +11,23 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
 
     // Linux' numbers, which .NET passes on as HResult.
     private const int Interrupted = 4;
+    private const int InputOutput = 5;
     private const int NoSpaceLeft = 28;
     private const int FileTooBig = 27;
     private const int QuotaExceeded = 122;
 
     internal string Root => root;
+
+    /// <summary>Whether it is not left to the host when something is on the disk.</summary>
+    internal bool IsSynced => isSynced;
+
+    /// <summary>The same files, for what has to survive a crash of the host however durable the rest is.</summary>
+    internal DataFiles Durable => isSynced ? this : new DataFiles(layer, root, isSynced: true);
+
+    /// <summary>Whether the disk has lost what was to be read, which is damage; other errors are the host's, and may be over at the next attempt.</summary>
+    internal static bool IsUnreadable(StorageException error) => error.HResult == InputOutput;
+
+    internal IFileLayer Layer => layer;
 
     internal string PathOf(string name) => Path.Combine(root, name);
 
@@ -43,7 +55,13 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
             return null;
         }
 
-        byte[] content = new byte[Run("Reading", name, _ => file.Length)];
+        long length = Run("Reading", name, _ => file.Length);
+        if (length > Array.MaxLength)
+        {
+            throw new StorageException(PathOf(name), $"'{PathOf(name)}' cannot be read: {length} bytes are more than it can have. Put a sound copy of it there.");
+        }
+
+        byte[] content = new byte[length];
         return content.AsSpan(0, Read(name, file, 0, content)).ToArray();
     }
 
@@ -52,6 +70,16 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
     internal IFile? TryOpen(string name) => Run("Opening", name, layer.Open);
 
     internal IFile Create(string name) => Run("Making", name, layer.Create);
+
+    /// <summary>Makes a file that is not there yet.</summary>
+    internal IFile CreateNew(string name) => Run("Making", name, layer.CreateNew);
+
+    /// <summary>Opens a file that others may read meanwhile and nobody may write, to read it.</summary>
+    /// <returns><see langword="null"/> when it is not there.</returns>
+    internal IFile? TryOpenToRead(string name) => Run("Opening", name, path => layer.OpenShared(path, isReadOnly: true));
+
+    /// <summary>What there is of a name.</summary>
+    internal FileStatus? Stat(string name) => Run("Looking at", name, layer.Stat);
 
     /// <returns>How many bytes were read: fewer than asked for only at the end of the file.</returns>
     internal int Read(string name, IFile file, long offset, Memory<byte> buffer)
@@ -87,6 +115,8 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
         }
     }
 
+    internal void SetLength(string name, IFile file, long length) => Run("Resizing", name, _ => file.SetLength(length));
+
     internal void Sync(string name, IFile file)
     {
         if (isSynced)
@@ -95,7 +125,7 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
         }
     }
 
-    /// <summary>Writes a file under another name, and gives it its own when it is on the disk. After a failure it is not there.</summary>
+    /// <summary>Writes a file under another name, and gives it its own when it is on the disk. After a failure it has that or not, and nobody knows whether it keeps it.</summary>
     /// <param name="name">The name. A file that has it is replaced.</param>
     /// <param name="write">Writes the file.</param>
     /// <exception cref="StorageException">The disk is full, or the host refused.</exception>
@@ -125,6 +155,8 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
     internal void Rename(string from, string to) => Run("Renaming", from, path => layer.Rename(path, PathOf(to)));
 
     internal void Delete(string name) => Run("Deleting", name, layer.Delete);
+
+    internal void DeleteDirectory(string name) => Run("Deleting", name, layer.DeleteDirectory);
 
     /// <summary>Removes what can be collected at the next start as well.</summary>
     internal void DeleteIfPossible(string name)
@@ -170,7 +202,7 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
             {
                 bool isFull = error.HResult is NoSpaceLeft or QuotaExceeded or FileTooBig;
                 string advice = isFull ? " Free some space and try again." : "";
-                throw new StorageException(path, $"{operation} '{path}' failed: {error.Message}{advice}", isFull);
+                throw new StorageException(path, $"{operation} '{path}' failed: {error.Message}{advice}", isFull) { HResult = error.HResult };
             }
         }
     }

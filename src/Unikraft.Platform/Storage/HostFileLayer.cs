@@ -15,6 +15,9 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
     // Linux' number for a lock that somebody else has.
     private const int WouldBlock = 11;
 
+    /// <summary>One that does not sync directories.</summary>
+    internal static readonly HostFileLayer Default = new(directories: null);
+
     private readonly ConcurrentDictionary<string, string> _renamed = new(StringComparer.Ordinal);
 
     public void MakeDirectory(string path)
@@ -40,14 +43,16 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
             options.UnixCreateMode = OwnerOnly;
         }
 
-        return new HostFile(path, options, directories);
+        FileStream file = new(path, options);
+        return new HostFile(file.SafeFileHandle, file, directories);
     }
 
     public IFile? Open(string path)
     {
         try
         {
-            return new HostFile(path, new() { Mode = FileMode.Open, Access = FileAccess.ReadWrite, Share = Sharing, BufferSize = 0 }, directories);
+            SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, Sharing);
+            return new HostFile(file, file, directories);
         }
         catch (FileNotFoundException)
         {
@@ -55,20 +60,75 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
         }
     }
 
-    public IDisposable? Lock(string path)
+    public IFile? OpenShared(string path, bool isReadOnly)
     {
         try
         {
-            return File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+            SafeFileHandle file = File.OpenHandle(
+                path,
+                FileMode.Open,
+                isReadOnly ? FileAccess.Read : FileAccess.ReadWrite,
+                isReadOnly ? FileShare.Read : FileShare.None);
+
+            // These grow, and are synced with their length.
+            return new HostFile(file, file, syncs: null);
         }
-        catch (IOException error) when (error.HResult == WouldBlock)
+        catch (IOException error) when (error is FileNotFoundException or DirectoryNotFoundException)
         {
             return null;
         }
     }
 
+    public IFile CreateNew(string path)
+    {
+        SafeFileHandle file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None);
+        return new HostFile(file, file, syncs: null);
+    }
+
+    public FileStatus? Stat(string path)
+    {
+        FileInfo file = new(path);
+        return file.Exists
+            ? new FileStatus(IsDirectory: false, file.LinkTarget is null && !file.Attributes.HasFlag(FileAttributes.Device), file.Length, file.LastWriteTimeUtc)
+            : Directory.Exists(path) ? new FileStatus(IsDirectory: true, IsPlain: false, Length: 0, default)
+            : null;
+    }
+
+    public IDisposable? Lock(string path)
+    {
+        SafeFileHandle held;
+        try
+        {
+            held = File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException error) when (error.HResult == WouldBlock)
+        {
+            return null;
+        }
+
+        try
+        {
+            // .NET takes no lock where that is switched off, or where the file system has none, and says nothing.
+            File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None).Dispose();
+        }
+        catch (IOException)
+        {
+            return held;
+        }
+
+        held.Dispose();
+        throw new IOException(
+            "files are not locked here, so two platforms could write to one directory. Choose a file system that has locks, or unset DOTNET_SYSTEM_IO_DISABLEFILELOCKING if that is set.");
+    }
+
     public void Rename(string from, string to)
     {
+        if (Directory.Exists(from))
+        {
+            Directory.Move(from, to);
+            return;
+        }
+
         File.Move(from, to, overwrite: true);
         if (directories is null)
         {
@@ -77,6 +137,8 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
     }
 
     public void Delete(string path) => File.Delete(path);
+
+    public void DeleteDirectory(string path) => Directory.Delete(path, recursive: true);
 
     public void SyncDirectory(string path)
     {
@@ -102,33 +164,33 @@ internal sealed class HostFileLayer(IDirectorySync? directories) : IFileLayer
 
     private const FileShare Sharing = FileShare.ReadWrite | FileShare.Delete;
 
-    private sealed class HostFile(string path, FileStreamOptions options, IDirectorySync? syncs) : IFile
+    private sealed class HostFile(SafeFileHandle file, IDisposable owner, IDirectorySync? syncs) : IFile
     {
-        private readonly FileStream _file = new(path, options);
+        public long Length => RandomAccess.GetLength(file);
 
-        public long Length => RandomAccess.GetLength(_file.SafeFileHandle);
-
-        public int Read(long offset, Span<byte> buffer) => RandomAccess.Read(_file.SafeFileHandle, buffer, offset);
+        public int Read(long offset, Span<byte> buffer) => RandomAccess.Read(file, buffer, offset);
 
         public int Write(long offset, ReadOnlySpan<byte> data)
         {
-            RandomAccess.Write(_file.SafeFileHandle, data, offset);
+            RandomAccess.Write(file, data, offset);
             return data.Length;
         }
+
+        public void SetLength(long length) => RandomAccess.SetLength(file, length);
 
         public void Sync()
         {
             if (syncs is null)
             {
-                RandomAccess.FlushToDisk(_file.SafeFileHandle);
+                RandomAccess.FlushToDisk(file);
             }
             else
             {
                 // The journal of the metadata is written over: nothing of the file system changes but a time, for which it would write a journal of its own.
-                syncs.SyncContent(_file.SafeFileHandle);
+                syncs.SyncContent(file);
             }
         }
 
-        public void Dispose() => _file.Dispose();
+        public void Dispose() => owner.Dispose();
     }
 }

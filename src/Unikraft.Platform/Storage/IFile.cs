@@ -11,6 +11,9 @@ internal interface IFile : IDisposable
     /// <returns>The number of bytes written, possibly fewer than asked for.</returns>
     int Write(long offset, ReadOnlySpan<byte> data);
 
+    /// <summary>Cuts the file off, or makes it longer: what is added is zeroes.</summary>
+    void SetLength(long length);
+
     /// <summary>Returns when the file is on the disk.</summary>
     void Sync();
 }

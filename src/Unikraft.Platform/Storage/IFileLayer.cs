@@ -1,7 +1,7 @@
 namespace Unikraft.Platform.Storage;
 
 /// <summary>
-/// Every call by which a data directory touches the disk, so that tests can make each of them fail, record them, or lose what was not synced. Errors are
+/// Every call by which a data directory, the volumes and archives touch the disk, so that tests can make each of them fail, record them, or lose what was not synced. Errors are
 /// <see cref="IOException"/> with the number of the host's error as <see cref="Exception.HResult"/>.
 /// </summary>
 internal interface IFileLayer
@@ -19,15 +19,29 @@ internal interface IFileLayer
     /// <returns><see langword="null"/> when it is not there.</returns>
     IFile? Open(string path);
 
+    /// <summary>Opens a file for one that writes, or for any number that only read. Others are refused meanwhile, in other processes too.</summary>
+    /// <returns><see langword="null"/> when it is not there.</returns>
+    IFile? OpenShared(string path, bool isReadOnly);
+
+    /// <summary>Makes a file that is not there yet, to read and write. Others are refused meanwhile.</summary>
+    IFile CreateNew(string path);
+
+    /// <summary>What there is of a name.</summary>
+    /// <returns><see langword="null"/> when there is nothing.</returns>
+    FileStatus? Stat(string path);
+
     /// <summary>Opens a file, which is made if need be, and locks it until it is disposed of or the process ends.</summary>
     /// <returns><see langword="null"/> when somebody else has the lock.</returns>
     IDisposable? Lock(string path);
 
-    /// <summary>Renames a file, in place of one that has the name already.</summary>
+    /// <summary>Renames a file, in place of one that has the name already; or a directory, whose new name nothing has.</summary>
     void Rename(string from, string to);
 
     /// <summary>Removes a file, if it is there.</summary>
     void Delete(string path);
+
+    /// <summary>Removes a directory and what is in it.</summary>
+    void DeleteDirectory(string path);
 
     /// <summary>Returns when the names in a directory are on the disk.</summary>
     void SyncDirectory(string path);

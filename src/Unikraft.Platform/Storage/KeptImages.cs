@@ -12,6 +12,9 @@ internal sealed class KeptImages(DataFiles files) : IDisposable
     private readonly ConditionalWeakTable<GuestImage, ImageRecord> _records = [];
     private readonly SemaphoreSlim _publishing = new(1, 1);
 
+    // Names that this process knows to be on the disk.
+    private readonly HashSet<string> _synced = new(StringComparer.Ordinal);
+
     internal static string NameOf(string digest) => Path.Combine(Folder, digest);
 
     /// <summary>Keeps the content of an image. One that cannot be read yet is read from where it is.</summary>
@@ -70,7 +73,20 @@ internal sealed class KeptImages(DataFiles files) : IDisposable
     internal byte[] Read(string digest, IReadOnlyList<Guid> dependents)
     {
         string path = files.PathOf(NameOf(digest));
-        byte[]? content = files.TryRead(NameOf(digest));
+        byte[]? content;
+        try
+        {
+            content = files.TryRead(NameOf(digest));
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            throw new DataDamageException(
+                path,
+                dependents,
+                $"The image '{path}' cannot be read: {error.Message} Put a sound copy of it there; what was booted from it cannot boot without.",
+                error);
+        }
+
         return content is not null && string.Equals(Convert.ToHexStringLower(SHA256.HashData(content)), digest, StringComparison.Ordinal)
             ? content
             : throw new DataDamageException(
@@ -101,6 +117,13 @@ internal sealed class KeptImages(DataFiles files) : IDisposable
             if (!files.List(Folder).Contains(digest, StringComparer.Ordinal))
             {
                 files.Publish(NameOf(digest), content);
+                _synced.Add(digest);
+            }
+            else if (!_synced.Contains(digest))
+            {
+                // A name that is there may be one whose way to the disk failed: nobody may be told of an image before it is there for good.
+                files.SyncDirectory(files.PathOf(Folder));
+                _synced.Add(digest);
             }
 
             return digest;

@@ -61,7 +61,18 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
     internal string? Restore(Guid instance, InstanceLog log, long end)
     {
         Kept kept = _logs.GetOrAdd(instance, id => new Kept(owner: null, NameOf(id), log));
-        byte[]? content = files.TryRead(kept.Name);
+        byte[]? content;
+        try
+        {
+            content = files.TryRead(kept.Name);
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            // What is logged from now on goes into a new file.
+            kept.Length = long.MaxValue;
+            return $"cannot be read: {error.Message}";
+        }
+
         if (content is null)
         {
             return end > 0 ? "is missing" : null;
@@ -83,7 +94,17 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
     /// <summary>Says what is wrong with the file of a log.</summary>
     internal string? Verify(Guid instance, long end)
     {
-        if (files.TryRead(NameOf(instance)) is not { } content)
+        byte[]? content;
+        try
+        {
+            content = files.TryRead(NameOf(instance));
+        }
+        catch (StorageException error)
+        {
+            return $"cannot be read: {error.Message}";
+        }
+
+        if (content is null)
         {
             return end > 0 ? "is missing" : null;
         }
@@ -143,19 +164,41 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
 
     private void Flush(Kept kept)
     {
-        if (kept.Length > (2L * capacity) + Slack)
+        try
         {
-            files.Publish(kept.Name, file =>
+            if (kept.Length > (2L * capacity) + Slack)
             {
-                long offset = 0;
-                Copy(kept, ref offset, (_, frame) => file.Append(frame));
-                kept.Length = file.Length;
-                kept.Written = offset;
-            });
-            return;
+                Rewrite(kept);
+            }
+            else
+            {
+                Append(kept);
+            }
         }
+        catch (StorageException)
+        {
+            // Nobody knows what of it is in the file, and a second sync would not tell.
+            kept.Length = long.MaxValue;
+            throw;
+        }
+    }
 
-        using IFile opened = files.TryOpen(kept.Name) ?? files.Create(kept.Name);
+    private void Rewrite(Kept kept)
+    {
+        long offset = 0;
+        long length = 0;
+        files.Publish(kept.Name, file =>
+        {
+            Copy(kept, ref offset, (_, frame) => file.Append(frame));
+            length = file.Length;
+        });
+        (kept.Length, kept.Written) = (length, offset);
+    }
+
+    private void Append(Kept kept)
+    {
+        IFile? found = files.TryOpen(kept.Name);
+        using IFile opened = found ?? files.Create(kept.Name);
         long written = kept.Written;
         Copy(kept, ref written, (_, frame) =>
         {
@@ -163,6 +206,12 @@ internal sealed class KeptLogs(DataFiles files, int capacity)
             kept.Length += frame.Length;
         });
         files.Sync(kept.Name, opened);
+        if (found is null)
+        {
+            // Else its end is recorded, and it may be missing after a power cut.
+            files.SyncDirectory(files.PathOf(Folder));
+        }
+
         kept.Written = written;
     }
 

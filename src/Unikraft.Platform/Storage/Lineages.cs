@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Collections.Immutable;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
@@ -15,6 +16,13 @@ internal sealed class Lineages
     private readonly ConditionalWeakTable<ImmutableList<CheckpointReference>, object> _known = [];
     private readonly List<StateChange> _untold = [];
 
+    // What a history was made from by putting one checkpoint in front, until it is kept itself.
+    private readonly ConditionalWeakTable<ImmutableList<CheckpointReference>, ImmutableList<CheckpointReference>> _before = [];
+
+    /// <summary>A history was made from another one by putting one checkpoint in front.</summary>
+    /// <remarks>May be called by anybody at any time.</remarks>
+    internal void Extended(ImmutableList<CheckpointReference> before, ImmutableList<CheckpointReference> history) => _before.AddOrUpdate(history, before);
+
     /// <summary>The record of a history.</summary>
     internal Guid? Keep(ImmutableList<CheckpointReference> history)
     {
@@ -28,11 +36,26 @@ internal sealed class Lineages
             return (Guid)known;
         }
 
-        Guid? id = null;
-        foreach (CheckpointReference checkpoint in history.Reverse())
+        if (_before.TryGetValue(history, out ImmutableList<CheckpointReference>? before))
         {
-            id = Keep(checkpoint, id);
+            // Of a lineage of any length only what is new.
+            _before.Remove(history);
+            Guid head = Keep(history[0], Keep(before));
+            _known.AddOrUpdate(history, head);
+            return head;
         }
+
+        Guid? id = null;
+
+        // A list that is turned around is made anew, node by node, and this happens with every checkpoint of a lineage of any length.
+        CheckpointReference[] newestFirst = ArrayPool<CheckpointReference>.Shared.Rent(history.Count);
+        history.CopyTo(newestFirst);
+        for (int i = history.Count - 1; i >= 0; i--)
+        {
+            id = Keep(newestFirst[i], id);
+        }
+
+        ArrayPool<CheckpointReference>.Shared.Return(newestFirst, clearArray: true);
 
         _known.AddOrUpdate(history, id!.Value);
         return id;

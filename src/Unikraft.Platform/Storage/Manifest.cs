@@ -11,8 +11,8 @@ internal sealed record Manifest(int Version, long Generation, Checksum Root)
 {
     internal const string Name = "manifest";
 
-    /// <summary>The version that this version of the platform writes.</summary>
-    internal const int CurrentVersion = 1;
+    /// <summary>The version that this version of the platform writes. From 2 on there may be snapshots in a log of the backend, which it makes files of when it is opened.</summary>
+    internal const int CurrentVersion = 3;
 
     private const string Magic = "unikraft-platform-data ";
     private const string ChecksumLine = "checksum ";

@@ -29,8 +29,13 @@ internal sealed record MetadataFile(
     }
 
     /// <summary>Reads a journal as far as it was written.</summary>
+    /// <param name="content">The file.</param>
+    /// <param name="generation">The generation that it is of.</param>
+    /// <param name="sequence">The number of the last change that its snapshot has.</param>
+    /// <param name="snapshot">The root of that snapshot.</param>
+    /// <param name="endsAtHole">Whether it ends at what is lost, with damage, although frames follow: without syncs the host writes them in any order.</param>
     /// <exception cref="MetadataDamageException">It is not as it was written, and nobody can tell what has become of whom.</exception>
-    internal static MetadataFile ReadJournal(ReadOnlyMemory<byte> content, long generation, long sequence, Checksum snapshot)
+    internal static MetadataFile ReadJournal(ReadOnlyMemory<byte> content, long generation, long sequence, Checksum snapshot, bool endsAtHole = false)
     {
         List<string> damage = [];
         try
@@ -47,7 +52,7 @@ internal sealed record MetadataFile(
             damage.Add(error.Message);
         }
 
-        (MetadataFile file, _) = ReadFrames(content, sequence, snapshot);
+        (MetadataFile file, _) = ReadFrames(content, sequence, snapshot, endsAtHole);
         // A header alone proves nothing: a journal that is another one has to fail here.
         Require(damage.Count == 0 || file.Frames.Count > 0 || IsZero(content.Span[MetadataFormat.HeaderSize..]), damage.FirstOrDefault() ?? "");
         return file with { Damage = [.. damage, .. file.Damage] };
@@ -61,7 +66,7 @@ internal sealed record MetadataFile(
         }
     }
 
-    private static (MetadataFile File, FrameHeader? Last) ReadFrames(ReadOnlyMemory<byte> content, long sequence, Checksum start)
+    private static (MetadataFile File, FrameHeader? Last) ReadFrames(ReadOnlyMemory<byte> content, long sequence, Checksum start, bool endsAtHole = false)
     {
         List<IReadOnlyList<StateChange>> frames = [];
         List<string> damage = [];
@@ -81,7 +86,7 @@ internal sealed record MetadataFile(
             if (header is null)
             {
                 // The end, or a frame that was being written, unless frames follow.
-                Require(!HasFrames(rest.Span, sequence + 1), $"is damaged at byte {offset}, and what was written there is lost");
+                EndAt(offset, HasFrames(rest.Span, sequence + 1));
                 break;
             }
 
@@ -92,7 +97,7 @@ internal sealed record MetadataFile(
             Checksum computed = MetadataFormat.ChainOf(chain, isSound ? rest.Span : HeaderOf(header), body.Span);
             if ((computed != written || !hasTrailer || !isSound) && IsTorn(content.Span, offset, header, isGuess: computed != written && !hasTrailer))
             {
-                Require(!HasFrames(rest.Span[header.Length..], header.Sequence), $"is damaged at byte {offset}, and what was written there is lost");
+                EndAt(offset, HasFrames(rest.Span[header.Length..], header.Sequence));
                 break;
             }
 
@@ -110,6 +115,16 @@ internal sealed record MetadataFile(
         }
 
         return (new MetadataFile(frames, chain, sequence, last?.ServiceTime ?? 0, offset, damage), last);
+
+        void EndAt(int position, bool isFollowed)
+        {
+            string what = $"is damaged at byte {position}, and what was written there is lost";
+            Require(!isFollowed || endsAtHole, what);
+            if (isFollowed)
+            {
+                damage.Add($"{what}, with all changes after it");
+            }
+        }
     }
 
     // The checksum that the next frame was chained to: that which is written, unless the damage is in there.

@@ -19,7 +19,14 @@ internal sealed class MetadataStore : IDisposable
     private const int SnapshotFrameSize = 1 << 20;
     private const long MinCompactionSize = 4 << 20;
 
+    // Version 2 has files that version 1 has not, and 3 has in its records what a snapshot needs of a machine. What there was is as it was: the numbers keep those away who
+    // would not look for the files, and who would take the records for damaged.
+    private static readonly Dictionary<int, Action<DataFiles>> Upgrades = new() { [1] = static _ => { }, [2] = static _ => { } };
+
     private readonly DataFiles _files;
+
+    // Generations are rare and replace each other: left to the host, none of them might be on the disk when the power goes out.
+    private readonly DataFiles _generations;
     private readonly int _version;
     private readonly Dictionary<StateKey, StateChange> _states = [];
     private readonly List<DataDamage> _damage = [];
@@ -34,7 +41,7 @@ internal sealed class MetadataStore : IDisposable
     private Checksum _chain;
     private bool _mustCompact;
 
-    private MetadataStore(DataFiles files, int version) => (_files, _version) = (files, version);
+    private MetadataStore(DataFiles files, int version) => (_files, _generations, _version) = (files, files.Durable, version);
 
     /// <summary>The states, those lost to damage included.</summary>
     internal IReadOnlyDictionary<StateKey, StateChange> States => _states;
@@ -47,6 +54,9 @@ internal sealed class MetadataStore : IDisposable
 
     /// <summary>The time of the newest frame, in units of 100 ns.</summary>
     internal long ServiceTime { get; private set; }
+
+    /// <summary>The most of the disk that the next change takes: room ahead, and before long a new generation.</summary>
+    internal long NextGrowth => Step + (_mustCompact || _end > MinCompactionSize + (2 * _snapshotSize) - Step ? _snapshotSize + _end + Step : 0);
 
     internal long Generation => _generation;
 
@@ -70,7 +80,7 @@ internal sealed class MetadataStore : IDisposable
         MetadataStore store = new(files, version);
         try
         {
-            store.Open(upgrades ?? new Dictionary<int, Action<DataFiles>>());
+            store.Open(upgrades ?? Upgrades);
             return store;
         }
         catch
@@ -146,7 +156,7 @@ internal sealed class MetadataStore : IDisposable
                 found.Add(new DataDamage(_files.PathOf(Manifest.Name), "is not the file that should be there", []));
             }
         }
-        catch (Exception error) when (error is MetadataDamageException or DataVersionException)
+        catch (Exception error) when (error is MetadataDamageException or DataVersionException or StorageException)
         {
             found.Add(new DataDamage(_files.PathOf(Manifest.Name), error.Message, []));
         }
@@ -164,7 +174,7 @@ internal sealed class MetadataStore : IDisposable
                 found.Add(new DataDamage(_files.PathOf(current), "does not hold what was written to it", []));
             }
         }
-        catch (MetadataDamageException error)
+        catch (Exception error) when (error is MetadataDamageException or StorageException)
         {
             found.Add(new DataDamage(_files.PathOf(current), error.Message, []));
         }
@@ -197,7 +207,7 @@ internal sealed class MetadataStore : IDisposable
 
     private void Open(IReadOnlyDictionary<int, Action<DataFiles>> upgrades)
     {
-        _files.MakeDirectory(Folder);
+        _generations.MakeDirectory(Folder);
         Manifest? manifest = ReadManifest();
         List<long> generations = [.. ListGenerations()];
         if (manifest is not null)
@@ -231,7 +241,7 @@ internal sealed class MetadataStore : IDisposable
     {
         try
         {
-            byte[]? content = _files.TryRead(Manifest.Name);
+            byte[]? content = TryRead(Manifest.Name);
             if (content is null)
             {
                 if (!IsUnborn())
@@ -252,10 +262,20 @@ internal sealed class MetadataStore : IDisposable
     }
 
     /// <summary>Whether nothing was ever written: what is there was being made when the process or the host ended.</summary>
-    private bool IsUnborn() =>
-        ListGenerations().All(static generation => generation == 1)
-        && (_files.TryRead(NameOf(1, isSnapshot: false)) is not { Length: > MetadataFormat.HeaderSize } journal
-            || !journal.AsSpan(MetadataFormat.HeaderSize).ContainsAnyExcept((byte)0));
+    private bool IsUnborn()
+    {
+        try
+        {
+            return ListGenerations().All(static generation => generation == 1)
+                && (TryRead(NameOf(1, isSnapshot: false)) is not { Length: > MetadataFormat.HeaderSize } journal
+                    || !journal.AsSpan(MetadataFormat.HeaderSize).ContainsAnyExcept((byte)0));
+        }
+        catch (MetadataDamageException)
+        {
+            // What is in there is not known. Whoever loads it says so.
+            return false;
+        }
+    }
 
     private IEnumerable<long> ListGenerations() => _files.List(Folder)
         .Select(static name => MetadataFormat.TryParseName(name, out long generation, out _) ? generation : 0)
@@ -306,7 +326,7 @@ internal sealed class MetadataStore : IDisposable
             MetadataFile since = ReadJournal(before, previous.LastSequence, previous.Root);
 
             // The journal of the damaged generation names the snapshot that it builds on, and its frames prove it.
-            byte[]? content = _files.TryRead(NameOf(generation, isSnapshot: false));
+            byte[]? content = TryRead(NameOf(generation, isSnapshot: false));
             return content is null
                 ? since
                 : ReadJournal(generation, since.LastSequence, MetadataFormat.DecodeHeader(content).Base);
@@ -324,17 +344,18 @@ internal sealed class MetadataStore : IDisposable
     private MetadataFile ReadJournal(long generation, long sequence, Checksum snapshot)
     {
         string name = NameOf(generation, isSnapshot: false);
-        byte[]? content = _files.TryRead(name);
-        if (content is null)
-        {
-            _damage.Add(new DataDamage(_files.PathOf(name), "is missing", []));
-            return new MetadataFile([], snapshot, sequence, 0, 0, []);
-        }
-
+        byte[]? content;
         MetadataFile journal;
         try
         {
-            journal = MetadataFile.ReadJournal(content, generation, sequence, snapshot);
+            content = TryRead(name);
+            if (content is null)
+            {
+                _damage.Add(new DataDamage(_files.PathOf(name), "is missing", []));
+                return new MetadataFile([], snapshot, sequence, 0, 0, []);
+            }
+
+            journal = MetadataFile.ReadJournal(content, generation, sequence, snapshot, endsAtHole: !_files.IsSynced);
         }
         catch (MetadataDamageException error)
         {
@@ -371,7 +392,20 @@ internal sealed class MetadataStore : IDisposable
         ServiceTime = Math.Max(ServiceTime, file.ServiceTime);
     }
 
-    private byte[] Read(string name) => _files.TryRead(name) ?? throw new MetadataDamageException("is missing");
+    private byte[] Read(string name) => TryRead(name) ?? throw new MetadataDamageException("is missing");
+
+    /// <exception cref="MetadataDamageException">The disk has lost it.</exception>
+    private byte[]? TryRead(string name)
+    {
+        try
+        {
+            return _files.TryRead(name);
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            throw new MetadataDamageException($"cannot be read: {error.Message}");
+        }
+    }
 
     /// <returns>False when the disk is full and the present generation can still be used.</returns>
     private bool TryCompact(IReadOnlyDictionary<StateKey, StateChange> states, bool isRequired)
@@ -382,7 +416,7 @@ internal sealed class MetadataStore : IDisposable
         {
             Checksum root = default;
             long size = 0;
-            _files.Publish(NameOf(generation, isSnapshot: true), file =>
+            _generations.Publish(NameOf(generation, isSnapshot: true), file =>
             {
                 byte[] header = MetadataFormat.EncodeHeader(new MetadataHeader(IsSnapshot: true, generation, _sequence, _chain));
                 root = Checksum.Of(header);
@@ -391,7 +425,7 @@ internal sealed class MetadataStore : IDisposable
                 size = file.Length;
             });
             string journal = NameOf(generation, isSnapshot: false);
-            _files.Publish(journal, file =>
+            _generations.Publish(journal, file =>
             {
                 file.Append(MetadataFormat.EncodeHeader(new MetadataHeader(IsSnapshot: false, generation, _sequence, root)));
                 file.Append(new byte[Step]);
@@ -400,7 +434,7 @@ internal sealed class MetadataStore : IDisposable
             try
             {
                 isCommitting = true;
-                _files.Publish(Manifest.Name, new Manifest(_version, generation, root).Encode());
+                _generations.Publish(Manifest.Name, new Manifest(_version, generation, root).Encode());
             }
             catch
             {

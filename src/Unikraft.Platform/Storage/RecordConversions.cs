@@ -1,3 +1,4 @@
+using System.Collections.ObjectModel;
 using Unikraft.Platform.Instances;
 using Unikraft.Platform.Resources;
 
@@ -11,14 +12,22 @@ internal static class RecordConversions
         configuration.Vcpus,
         configuration.MemoryMb,
         configuration.Args,
-        configuration.Env);
+        configuration.Env)
+    {
+        Annotations = configuration.Annotations.Count == 0 ? null : configuration.Annotations,
+    };
 
     internal static InstanceConfiguration ToConfiguration(this ConfigurationRecord record, DataDirectory data) => new(
         data.Images.Load(record.Image),
         record.Vcpus,
         record.MemoryMb,
         record.Args,
-        new Dictionary<string, string>(record.Env, StringComparer.Ordinal).AsReadOnly());
+        new Dictionary<string, string>(record.Env, StringComparer.Ordinal).AsReadOnly())
+    {
+        Annotations = record.Annotations is { } annotations
+            ? new Dictionary<string, string>(annotations, StringComparer.Ordinal).AsReadOnly()
+            : ReadOnlyDictionary<string, string>.Empty,
+    };
 
     internal static OriginRecord ToRecord(this InstanceOrigin origin) => new(origin.Kind, origin.Uuid, origin.Name);
 

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Instances;
 using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage;
@@ -19,7 +20,7 @@ internal abstract record ResourceRecord
     /// <summary>The head of the lineage: a record of its own, so that a long one is not written again with each resource.</summary>
     public Guid? Lineage { get; init; }
 
-    public IReadOnlyList<string> Tags { get; init; } = [];
+    public IReadOnlyList<string> Tags { get; init => field = value ?? []; } = [];
 
     public bool DeleteLock { get; init; }
 
@@ -31,6 +32,9 @@ internal abstract record ResourceRecord
     /// <summary>The snapshot that it continues from.</summary>
     public Guid? Snapshot { get; init; }
 
+    /// <summary>What that needs of a machine; <see langword="null"/> when it has no memory, or was kept before this was. In archives it is beside the record.</summary>
+    public IReadOnlyDictionary<string, string>? Machine { get; init; }
+
     public OriginRecord? Origin { get; init; }
 
     /// <summary>The contents of images that are kept for it.</summary>
@@ -38,7 +42,11 @@ internal abstract record ResourceRecord
     public virtual IEnumerable<string> ImageDigests => Configuration.Image.Digests;
 }
 
-internal sealed record ConfigurationRecord(ImageRecord Image, int Vcpus, int MemoryMb, IReadOnlyList<string> Args, IReadOnlyDictionary<string, string> Env);
+internal sealed record ConfigurationRecord(ImageRecord Image, int Vcpus, int MemoryMb, IReadOnlyList<string> Args, IReadOnlyDictionary<string, string> Env)
+{
+    /// <summary>What callers have noted; <see langword="null"/> for nothing.</summary>
+    public IReadOnlyDictionary<string, string>? Annotations { get; init; }
+}
 
 /// <param name="Name">The name shown.</param>
 /// <param name="Digest">The SHA-256 of the content, under which it is kept; <see langword="null"/> when it could not be read yet.</param>
@@ -88,9 +96,15 @@ internal sealed record InstanceRecord : ResourceRecord
     /// <summary>Up to which offset the console output was in its file.</summary>
     public long LogEnd { get; init; }
 
-    public IReadOnlyList<VolumeMountRecord> Volumes { get; init; } = [];
+    // A record of an earlier version has no such member, and then this is given null.
+    public IReadOnlyList<VolumeMountRecord> Volumes { get; init => field = value ?? []; } = [];
 
-    public IReadOnlyList<RomMount> Roms { get; init; } = [];
+    public IReadOnlyList<RomMount> Roms { get; init => field = value ?? []; } = [];
+
+    /// <summary>The ROMs that it has when it has booted its image; <see langword="null"/> when they are the same.</summary>
+    public IReadOnlyList<RomMount>? NextRoms { get; init; }
+
+    public IReadOnlyList<InstanceService> Services { get; init => field = value ?? []; } = [];
 
     /// <summary>What waits for it to boot its image; <see langword="null"/> when nothing does.</summary>
     public IReadOnlyList<UpdateRecord>? Updates { get; init; }
@@ -214,15 +228,27 @@ internal sealed partial class RecordSerializer : JsonSerializerContext
 
     private static bool AreUsable(InstanceRecord record) =>
         record.Volumes.All(static mount => mount is { At: not null, Slot: >= 0 and < MachineDisk.VolumeSlots, Pending: null or Platform.VolumeUpdate.Attach or Platform.VolumeUpdate.Detach })
-        && record.Roms.All(static rom => rom is { Name: not null, Path: not null, At: not null, Slot: >= MachineDisk.VolumeSlots and < MachineDisk.Slots })
-        && record.Volumes.Select(static mount => mount.Slot).Concat(record.Roms.Select(static rom => rom.Slot)).Distinct().Count() == record.Volumes.Count + record.Roms.Count
+        && record.Volumes.Select(static mount => mount.Slot).Distinct().Count() == record.Volumes.Count
+        && AreUsable(record.Roms)
+        && AreUsable(record.NextRoms ?? [])
+        && record.Services is not null
+        && ServiceRules.FindProblem(record.Services) is null
         && record.Updates?.All(static update => update is { IsUsable: true }) != false;
+
+    private static bool AreUsable(IReadOnlyList<RomMount> roms) =>
+        roms.All(static rom => rom is { Name: not null, Path: not null, At: not null, Slot: >= MachineDisk.VolumeSlots and < MachineDisk.Slots })
+        && roms.Select(static rom => rom.Slot).Distinct().Count() == roms.Count;
+
+    // It becomes the name of a file.
+    private static bool IsHexDigest(string digest) => digest.Length == 2 * Checksum.Size && digest.All(char.IsAsciiHexDigitLower);
 
     private static bool IsUsable(ResourceRecord? record) =>
         record is { Name.Length: > 0, Configuration: { Image.Name.Length: > 0, Vcpus: > 0, MemoryMb: > 0, Args: not null, Env: not null }, Tags: not null }
         && record.Configuration.Args.All(static arg => arg is not null)
+        && record.Configuration.Annotations?.Values.All(static value => value is not null) != false
         && record.Tags.All(static tag => tag is not null)
-        && record.Configuration.Image.Digests.All(static digest => digest.Length == 2 * Checksum.Size)
+        && record.Machine?.Values.All(static value => value is not null) != false
+        && record.Configuration.Image.Digests.All(IsHexDigest)
         && record is not CheckpointRecord { Source: null or { Name: null } }
         && record is not InstanceRecord { Volumes: null } and not InstanceRecord { Roms: null }
         && (record is not InstanceRecord instance || AreUsable(instance))

@@ -13,4 +13,7 @@ internal enum UpdateKind
     DelEnv = 7,
     SetMemoryMb = 8,
     SetVcpus = 9,
+    SetRoms = 10,
+    AddRoms = 11,
+    DelRoms = 12,
 }

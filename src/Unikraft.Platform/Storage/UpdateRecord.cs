@@ -13,13 +13,16 @@ internal sealed record UpdateRecord(UpdateKind Kind)
 
     public int Number { get; init; }
 
+    public IReadOnlyList<InstanceRom>? Roms { get; init; }
+
     /// <summary>Whether it has what its kind needs.</summary>
     internal bool IsUsable => Kind switch
     {
         UpdateKind.SetImage => Image is { Name.Length: > 0 } && Image.Digests.All(static digest => digest.Length == 2 * Checksum.Size),
-        UpdateKind.SetArgs or UpdateKind.AddArgs or UpdateKind.DelArgs or UpdateKind.DelEnv => Values?.All(static value => value is not null) == true,
+        UpdateKind.SetArgs or UpdateKind.AddArgs or UpdateKind.DelArgs or UpdateKind.DelEnv or UpdateKind.DelRoms => Values?.All(static value => value is not null) == true,
         UpdateKind.SetEnv or UpdateKind.AddEnv => Env?.Values.All(static value => value is not null) == true,
         UpdateKind.SetMemoryMb or UpdateKind.SetVcpus => Number > 0,
+        UpdateKind.SetRoms or UpdateKind.AddRoms => Roms?.All(static rom => rom is { Name: not null, Path: not null }) == true,
         _ => false,
     };
 
@@ -34,6 +37,9 @@ internal sealed record UpdateRecord(UpdateKind Kind)
         PatchOperation.DelEnv del => new UpdateRecord(UpdateKind.DelEnv) { Values = del.Names },
         PatchOperation.SetMemoryMb set => new UpdateRecord(UpdateKind.SetMemoryMb) { Number = set.MemoryMb },
         PatchOperation.SetVcpus set => new UpdateRecord(UpdateKind.SetVcpus) { Number = set.Vcpus },
+        PatchOperation.SetRoms set => new UpdateRecord(UpdateKind.SetRoms) { Roms = set.Roms },
+        PatchOperation.AddRoms add => new UpdateRecord(UpdateKind.AddRoms) { Roms = add.Roms },
+        PatchOperation.DelRoms del => new UpdateRecord(UpdateKind.DelRoms) { Values = del.Names },
         _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, "It takes effect at once."),
     };
 
@@ -47,6 +53,9 @@ internal sealed record UpdateRecord(UpdateKind Kind)
         UpdateKind.AddEnv => new PatchOperation.AddEnv(Env!),
         UpdateKind.DelEnv => new PatchOperation.DelEnv(Values!),
         UpdateKind.SetMemoryMb => new PatchOperation.SetMemoryMb(Number),
+        UpdateKind.SetRoms => new PatchOperation.SetRoms(Roms!),
+        UpdateKind.AddRoms => new PatchOperation.AddRoms(Roms!),
+        UpdateKind.DelRoms => new PatchOperation.DelRoms(Values!),
         _ => new PatchOperation.SetVcpus(Number),
     };
 }

@@ -33,13 +33,22 @@ internal sealed class TemplateStore(
     /// <param name="onlyIn">The run whose guest has asked for it; <see langword="null"/> when the caller has.</param>
     /// <param name="autokill">The policy of the template; that of the instance when <see langword="null"/>.</param>
     /// <param name="cancellationToken">Cancels the conversion as long as it is not done.</param>
-    public async Task<Template> ConvertAsync(
+    public Task<Template> ConvertAsync(
+        InstanceController instance,
+        InstanceRun? onlyIn,
+        AutokillPolicy? autokill,
+        CancellationToken cancellationToken) => platform.Telemetry.TraceAsync(
+            TelemetryNames.ConvertActivity,
+            instance.Identity,
+            () => ConvertTracedAsync(instance, onlyIn, autokill, cancellationToken));
+
+    private async Task<Template> ConvertTracedAsync(
         InstanceController instance,
         InstanceRun? onlyIn,
         AutokillPolicy? autokill,
         CancellationToken cancellationToken)
     {
-        platform.Data?.RequireSpace();
+        await (platform.Data?.RequireSpaceAsync(cancellationToken) ?? Task.CompletedTask).ConfigureAwait(false);
         CloneSource clone = await instance.Snapshots
             .BeginCloneAsync(ClonePurpose.Template, onlyIn, waitForPending: false, cancellationToken)
             .ConfigureAwait(false);
@@ -53,7 +62,7 @@ internal sealed class TemplateStore(
 
         if (platform.Data is { } data && snapshot is not null)
         {
-            await KeepAsync(data, clone, snapshot, cancellationToken).ConfigureAwait(false);
+            await KeepAsync(data, clone, snapshot, instance.Identity.Uuid, cancellationToken).ConfigureAwait(false);
         }
 
         StoredTemplate template = new(clone, snapshot, instance.Origin, platform, Remove);
@@ -65,8 +74,8 @@ internal sealed class TemplateStore(
         }
 
         // While it is not on the disk that there is a template, the volumes are those of the instance there.
-        await platform.TryCommitAsync().ConfigureAwait(false);
-        platform.Volumes.Adopt(snapshot?.Opened, instance.Identity.Uuid);
+        bool isWritten = await platform.TryCommitAsync().ConfigureAwait(false);
+        platform.Volumes.Adopt(snapshot?.Opened, instance.Identity.Uuid, isWritten);
         NameOrUuid uuid = instance.Identity.Uuid;
         await live.CloseAsync(instance, StopInitiator.Platform, () => instances.NotFound(uuid)).ConfigureAwait(false);
         await platform.CommitAsync().ConfigureAwait(false);
@@ -136,11 +145,12 @@ internal sealed class TemplateStore(
         instances.RecoverMoved(templates, template.Identity);
     }
 
-    private static async Task KeepAsync(DataDirectory data, CloneSource clone, SnapshotReference snapshot, CancellationToken cancellationToken)
+    private async Task KeepAsync(DataDirectory data, CloneSource clone, SnapshotReference snapshot, Guid instance, CancellationToken cancellationToken)
     {
         try
         {
             await snapshot.KeepAsync(data, cancellationToken).ConfigureAwait(false);
+            await Task.Run(() => platform.Volumes.PlanAdoption(snapshot.Opened, instance), cancellationToken).ConfigureAwait(false);
         }
         catch
         {

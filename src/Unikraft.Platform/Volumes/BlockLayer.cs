@@ -1,3 +1,5 @@
+using Unikraft.Platform.Storage;
+
 namespace Unikraft.Platform.Volumes;
 
 /// <summary>One image of a chain: what is not in it is in the layer beneath it. Counted by its users; the last one closes it.</summary>
@@ -16,6 +18,9 @@ internal abstract class BlockLayer
 
     /// <summary>Where it is noted that it is open, if anywhere.</summary>
     internal OpenLayers? Registry { get; private set; }
+
+    /// <summary>The file system that it is in.</summary>
+    internal IFileLayer Files => Registry?.Files ?? HostFileLayer.Default;
 
     /// <summary>The name of its format, as qcow2 images name that of their backing file.</summary>
     internal abstract string Format { get; }

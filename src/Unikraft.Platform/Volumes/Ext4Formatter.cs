@@ -9,6 +9,9 @@ internal static class Ext4Formatter
 {
     private const string Tool = "mkfs.ext4";
 
+    /// <summary>What it says in the language that it is told to speak.</summary>
+    private const string NoSpace = "No space left on device";
+
     // Where the tool is on systems whose users do not have it in their path.
     private static readonly string[] Directories = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
@@ -18,6 +21,7 @@ internal static class Ext4Formatter
     /// <param name="size">The size in bytes.</param>
     /// <param name="cancellationToken">Cancels; the file may be there then.</param>
     /// <exception cref="PlatformException">The tool is missing or failed.</exception>
+    /// <exception cref="StorageException">There is no room.</exception>
     internal static async Task FormatAsync(string? tool, string path, long size, CancellationToken cancellationToken)
     {
         string program = tool ?? Find() ?? throw Missing("there is none on this host");
@@ -39,6 +43,8 @@ internal static class Ext4Formatter
             start.ArgumentList.Add(argument);
         }
 
+        start.Environment["LC_ALL"] = "C";
+
         using Process process = Start(start);
         Task<string> said = process.StandardError.ReadToEndAsync(cancellationToken);
         Task<string> printed = process.StandardOutput.ReadToEndAsync(cancellationToken);
@@ -58,6 +64,11 @@ internal static class Ext4Formatter
         if (process.ExitCode != 0)
         {
             string why = (await said.ConfigureAwait(false)).Trim();
+            if (why.Contains(NoSpace, StringComparison.Ordinal))
+            {
+                throw new StorageException(path, $"There is no room to make a file system in '{path}'. Free some space on its file system and try again.", isFull: true);
+            }
+
             throw new PlatformException(
                 PlatformErrorCode.ToolMissing,
                 string.Create(CultureInfo.InvariantCulture, $"'{program}' could not make a file system of {size} bytes, exit code {process.ExitCode}: {why}"));

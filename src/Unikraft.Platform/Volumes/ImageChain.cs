@@ -101,7 +101,7 @@ internal static class ImageChain
                 throw Refused(path, $"is open as {open.Format} and cannot be opened as {format} as well");
             }
 
-            ImageFile file = ImageFile.Open(path, isReadOnly);
+            ImageFile file = ImageFile.Open(path, isReadOnly, layers.Files);
             BlockLayer? backing = null;
             try
             {

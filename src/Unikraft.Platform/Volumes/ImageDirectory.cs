@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -17,6 +18,9 @@ internal sealed class ImageDirectory : IDisposable
 
     private const string LockName = "lock";
 
+    // Linux' number, which .NET passes on as HResult.
+    private const int Interrupted = 4;
+
     /// <summary>Fewer images are not worth copying them.</summary>
     private const int MinFolded = 8;
     private const int LongChain = 64;
@@ -28,49 +32,56 @@ internal sealed class ImageDirectory : IDisposable
     // Held from when an image is forgotten until its file is gone. Taken before the other.
     private readonly Lock _files = new();
     private readonly Dictionary<string, Image> _images = new(StringComparer.Ordinal);
+    private readonly HashSet<string> _unchecked = new(StringComparer.Ordinal);
     private readonly ILogger _logger;
-    private readonly FileStream _held;
+    private readonly IDisposable _held;
     private readonly bool _isTemporary;
     private IDirectorySync? _directories;
 
-    private ImageDirectory(string path, FileStream held, bool isTemporary, ILogger logger)
+    private ImageDirectory(DataFiles files, IDisposable held, bool isTemporary, ILogger logger)
     {
-        Path = path;
+        Files = files;
+        Layers = new OpenLayers(files.Layer);
         _held = held;
         _isTemporary = isTemporary;
         _logger = logger;
     }
 
-    internal string Path { get; }
+    internal string Path => Files.Root;
+
+    /// <summary>The files in it.</summary>
+    internal DataFiles Files { get; }
 
     /// <summary>The images that are open.</summary>
-    internal OpenLayers Layers { get; } = new();
+    internal OpenLayers Layers { get; }
 
     /// <summary>Opens a directory and holds it for this caller alone.</summary>
     /// <param name="path">The directory, which is made if it does not exist; <see langword="null"/> for one that is deleted in the end.</param>
     /// <param name="logger">Where to log.</param>
+    /// <param name="layer">The file system; that of the host when <see langword="null"/>, as it is for a directory that is deleted in the end.</param>
     /// <exception cref="StorageException">It is open elsewhere, or the host refused.</exception>
-    internal static ImageDirectory Open(string? path, ILogger logger)
+    internal static ImageDirectory Open(string? path, ILogger logger, IFileLayer? layer = null)
     {
-        string shown = path ?? System.IO.Path.GetTempPath();
+        if (path is null)
+        {
+            return OpenTemporary(logger);
+        }
+
+        DataFiles files = new(layer ?? HostFileLayer.Default, System.IO.Path.GetFullPath(path), isSynced: true);
+        IDisposable? held;
         try
         {
-            string full = path is null
-                ? Directory.CreateTempSubdirectory("unikraft-volumes-").FullName
-                : Directory.CreateDirectory(System.IO.Path.GetFullPath(path)).FullName;
-            FileStream held = new(System.IO.Path.Combine(full, LockName), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            return new ImageDirectory(full, held, path is null, logger);
+            files.MakeDirectory("");
+            held = files.TryLock(LockName);
         }
-        catch (IOException error)
+        catch (StorageException error)
         {
-            throw new StorageException(
-                shown,
-                $"The directory of volumes '{shown}' cannot be used: {error.Message} Close it where it is open, or choose another one.");
+            throw new StorageException(path, $"The directory of volumes '{path}' cannot be used: {error.Message}", error.IsFull);
         }
-        catch (UnauthorizedAccessException error)
-        {
-            throw new StorageException(shown, $"The directory of volumes '{shown}' cannot be used: {error.Message}");
-        }
+
+        return held is null
+            ? throw new StorageException(path, $"The directory of volumes '{path}' cannot be used: it is open already. Close it where it is open, or choose another one.")
+            : new ImageDirectory(files, held, isTemporary: false, logger);
     }
 
     public void Dispose()
@@ -83,9 +94,9 @@ internal sealed class ImageDirectory : IDisposable
 
         try
         {
-            Directory.Delete(Path, recursive: true);
+            Files.DeleteDirectory("");
         }
-        catch (IOException error)
+        catch (StorageException error)
         {
             _logger.ImageNotDeleted(error, Path);
         }
@@ -105,6 +116,11 @@ internal sealed class ImageDirectory : IDisposable
         try
         {
             _directories?.Sync(Path);
+        }
+        catch (IOException error) when (error.HResult == Interrupted)
+        {
+            // A signal came in between.
+            SyncNames();
         }
         catch (IOException error)
         {
@@ -131,7 +147,22 @@ internal sealed class ImageDirectory : IDisposable
         }
     }
 
+    /// <summary>The size of the disk that an image holds, as it says itself.</summary>
+    /// <exception cref="DiskImageException">It is missing or unreadable.</exception>
+    internal long SizeOf(string name)
+    {
+        using ImageFile file = ImageFile.Open(PathOf(name), isReadOnly: true, Files.Layer);
+        return Qcow2Header.Read(file).Size;
+    }
+
     internal static string NewName(string suffix = OverlaySuffix) => $"{Guid.NewGuid():D}{suffix}";
+
+    /// <summary>Whether a file is an image that was made here, by its name.</summary>
+    internal static bool IsImage(string name) => IsImage(name, OverlaySuffix) || IsImage(name, RawSuffix);
+
+    /// <summary>Whether a file is an image of a kind that was made here, by its name.</summary>
+    internal static bool IsImage(string name, string suffix) =>
+        name.EndsWith(suffix, StringComparison.Ordinal) && Guid.TryParseExact(name.AsSpan(0, name.Length - suffix.Length), "D", out _);
 
     internal string PathOf(string name) => System.IO.Path.Combine(Path, name);
 
@@ -140,7 +171,7 @@ internal sealed class ImageDirectory : IDisposable
     {
         lock (_lock)
         {
-            _images.Add(name, new Image(backing) { IsCounted = true });
+            _images.Add(name, new Image(backing) { IsCounted = true, IsWhole = true });
             if (backing is not null && _images.TryGetValue(backing, out Image? below))
             {
                 below.Holds++;
@@ -154,12 +185,30 @@ internal sealed class ImageDirectory : IDisposable
     {
         lock (_lock)
         {
-            for (string? next = name; next is not null && !_images.ContainsKey(next);)
+            List<Image> found = [];
+            for (string? next = name; next is not null;)
             {
-                string? backing = BackingOf(next);
-                _images.Add(next, new Image(backing));
-                next = backing;
+                // One that is there may be above another that was not: whoever needs that is told as well.
+                if (_images.TryGetValue(next, out Image? image))
+                {
+                    if (image.IsWhole)
+                    {
+                        break;
+                    }
+                }
+                else
+                {
+                    (string? backing, bool isDirty) = ReadHeader(next);
+                    image = new Image(backing) { IsDirty = isDirty };
+                    _images.Add(next, image);
+                    _unchecked.Add(next);
+                }
+
+                found.Add(image);
+                next = image.Backing;
             }
+
+            found.ForEach(static image => image.IsWhole = true);
         }
 
         // Counted once all are known: whoever is new is based on whoever is beneath.
@@ -208,7 +257,7 @@ internal sealed class ImageDirectory : IDisposable
         }
     }
 
-    /// <summary>Completes what a crash has left incomplete of images that nobody writes to any more.</summary>
+    /// <summary>Completes what a crash, or an error of the host, has left incomplete of images that nobody writes to any more. Those that somebody has open are left alone.</summary>
     /// <exception cref="DiskImageException">One of them is corrupt.</exception>
     /// <exception cref="BlockDeviceException">The host cannot read or write one of them.</exception>
     internal void Repair(string name, IReadOnlyCollection<string> outside)
@@ -216,14 +265,14 @@ internal sealed class ImageDirectory : IDisposable
         for (string? next = name; next?.EndsWith(OverlaySuffix, StringComparison.Ordinal) is true;)
         {
             bool isDirty;
-            using (ImageFile file = ImageFile.Open(PathOf(next), isReadOnly: true))
+            using (ImageFile? file = TryOpenClosed(next))
             {
-                isDirty = Qcow2Header.Read(file).IsDirty;
+                isDirty = file is not null && Qcow2Header.Read(file).IsDirty;
             }
 
             if (isDirty)
             {
-                ImageChain.Open(PathOf(next), isReadOnly: false, Path, outside: outside).Release();
+                Complete(next, outside);
             }
 
             lock (_lock)
@@ -232,6 +281,44 @@ internal sealed class ImageDirectory : IDisposable
             }
         }
     }
+
+    /// <summary>
+    /// The same of images that were found and that nobody has opened since, so that they are what their headers said then: none is read again, and each is looked at once,
+    /// however many chains it is part of.
+    /// </summary>
+    /// <exception cref="DiskImageException">One of them is corrupt.</exception>
+    /// <exception cref="BlockDeviceException">The host cannot read or write one of them.</exception>
+    internal void RepairFound(string name, IReadOnlyCollection<string> outside)
+    {
+        List<Image> seen = [];
+        for (string? next = name; next is not null;)
+        {
+            Image image;
+            lock (_lock)
+            {
+                image = _images[next];
+            }
+
+            if (image.IsSettled)
+            {
+                break;
+            }
+
+            if (image.IsDirty)
+            {
+                Complete(next, outside);
+                image.IsDirty = false;
+            }
+
+            seen.Add(image);
+            next = image.Backing;
+        }
+
+        seen.ForEach(static image => image.IsSettled = true);
+    }
+
+    /// <summary>Whether an image of a chain was closed and could not be completed.</summary>
+    internal bool IsIncomplete(string name) => Layers.IsAnyIncomplete(ChainOf(name).Select(PathOf));
 
     /// <summary>An image and those beneath it in the directory, itself first.</summary>
     internal IReadOnlyList<string> ChainOf(string name)
@@ -259,8 +346,8 @@ internal sealed class ImageDirectory : IDisposable
 
     /// <summary>Somebody needs an image, which is there; or makes its file, which nobody knows until it is noted.</summary>
     /// <returns>The file; <see langword="null"/> when there is such an image.</returns>
-    /// <exception cref="IOException">The host refused.</exception>
-    internal FileStream? HoldOrCreate(string name)
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal StoredStream? HoldOrCreate(string name)
     {
         lock (_files)
         {
@@ -273,7 +360,7 @@ internal sealed class ImageDirectory : IDisposable
                 }
             }
 
-            return new FileStream(PathOf(name), FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 0);
+            return new StoredStream(Files, name, Files.CreateNew(name));
         }
     }
 
@@ -292,7 +379,34 @@ internal sealed class ImageDirectory : IDisposable
     {
         lock (Layers.Lock)
         {
-            return Layers.Find(PathOf(name)) is { } layer ? new ImageStream(layer) : new ImageStream(ImageFile.Open(PathOf(name), isReadOnly: true));
+            return Layers.Find(PathOf(name)) is { } layer ? new ImageStream(layer) : new ImageStream(ImageFile.Open(PathOf(name), isReadOnly: true, Files.Layer));
+        }
+    }
+
+    /// <summary>Whether an image was found on the disk, and nobody has looked into it yet.</summary>
+    internal bool IsUnchecked(string name)
+    {
+        lock (_lock)
+        {
+            return _unchecked.Contains(name);
+        }
+    }
+
+    internal void NoteChecked(string name)
+    {
+        lock (_lock)
+        {
+            _unchecked.Remove(name);
+        }
+    }
+
+    /// <summary>Opens an image to read it as a file, unless somebody has it open: what is in memory of it then may not be in the file.</summary>
+    /// <exception cref="DiskImageException">There is none.</exception>
+    internal ImageFile? TryOpenClosed(string name)
+    {
+        lock (Layers.Lock)
+        {
+            return Layers.Has(PathOf(name)) ? null : ImageFile.Open(PathOf(name), isReadOnly: true, Files.Layer);
         }
     }
 
@@ -328,8 +442,7 @@ internal sealed class ImageDirectory : IDisposable
                 && _images.TryGetValue(next, out Image? image)
                 && (image.Holds == 1 || isTooLong))
             {
-                FileInfo file = new(PathOf(next));
-                if (!file.Exists || (count > 0 && file.Length > (bytes * MuchLarger) + SmallBytes))
+                if (Files.Stat(next) is not { IsDirectory: false } file || (count > 0 && file.Length > (bytes * MuchLarger) + SmallBytes))
                 {
                     break;
                 }
@@ -365,13 +478,24 @@ internal sealed class ImageDirectory : IDisposable
         Release(first);
     }
 
-    /// <summary>Deletes the images that no volume needs, which a crash has left behind.</summary>
+    /// <summary>Deletes the images that no volume needs, which a crash has left behind. What others have put there stays.</summary>
     internal void DeleteUnknown()
     {
-        foreach (string path in Directory.EnumerateFiles(Path))
+        IReadOnlyList<string> names;
+        try
         {
-            string name = System.IO.Path.GetFileName(path);
-            bool isImage = name.EndsWith(OverlaySuffix, StringComparison.Ordinal) || name.EndsWith(RawSuffix, StringComparison.Ordinal);
+            names = Files.List("");
+        }
+        catch (StorageException error)
+        {
+            // They go at the next start.
+            _logger.ImageNotDeleted(error, Path);
+            return;
+        }
+
+        foreach (string name in names)
+        {
+            bool isImage = IsImage(name);
             lock (_lock)
             {
                 isImage &= !_images.ContainsKey(name);
@@ -384,18 +508,44 @@ internal sealed class ImageDirectory : IDisposable
         }
     }
 
-    private string? BackingOf(string name)
+    private static ImageDirectory OpenTemporary(ILogger logger)
+    {
+        try
+        {
+            DataFiles files = new(HostFileLayer.Default, Directory.CreateTempSubdirectory("unikraft-volumes-").FullName, isSynced: false);
+            return new ImageDirectory(files, files.TryLock(LockName)!, isTemporary: true, logger);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            string shown = System.IO.Path.GetTempPath();
+            throw new StorageException(shown, $"The directory of volumes '{shown}' cannot be used: {error.Message} Close it where it is open, or choose another one.");
+        }
+    }
+
+    private void Complete(string name, IReadOnlyCollection<string> outside) =>
+        ImageChain.Open(PathOf(name), isReadOnly: false, Path, Layers, outside: outside).Release();
+
+    private (string? Backing, bool IsDirty) ReadHeader(string name)
     {
         if (!name.EndsWith(OverlaySuffix, StringComparison.Ordinal))
         {
-            return File.Exists(PathOf(name)) ? null : throw Missing(name);
+            return Files.Stat(name) is { IsDirectory: false } ? (null, false) : throw Missing(name);
         }
 
-        using ImageFile file = ImageFile.Open(PathOf(name), isReadOnly: true);
-        string? backing = Qcow2Header.Read(file).BackingFile;
+        using ImageFile file = ImageFile.Open(PathOf(name), isReadOnly: true, Files.Layer);
+        Qcow2Header header = Qcow2Header.Read(file);
+        if (header.Identity is { } identity && !name.StartsWith(identity.ToString("D"), StringComparison.Ordinal))
+        {
+            throw new DiskImageException(
+                DiskImageError.Corrupt,
+                PathOf(name),
+                $"The disk image '{PathOf(name)}' is another one, which was made as '{identity:D}{OverlaySuffix}'. Put a sound copy of the right one there.");
+        }
+
+        string? backing = header.BackingFile;
 
         // What is elsewhere is not ours to delete.
-        return backing is null || backing.Contains('/', StringComparison.Ordinal) ? null : backing;
+        return (backing is null || backing.Contains('/', StringComparison.Ordinal) ? null : backing, header.IsDirty);
     }
 
     private DiskImageException Missing(string name) =>
@@ -405,9 +555,9 @@ internal sealed class ImageDirectory : IDisposable
     {
         try
         {
-            File.Delete(PathOf(name));
+            Files.Delete(name);
         }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        catch (StorageException error)
         {
             _logger.ImageNotDeleted(error, PathOf(name));
         }
@@ -422,5 +572,14 @@ internal sealed class ImageDirectory : IDisposable
 
         /// <summary>Whether the image beneath counts it.</summary>
         internal bool IsCounted { get; set; }
+
+        /// <summary>Whether it and all beneath are known.</summary>
+        internal bool IsWhole { get; set; }
+
+        /// <summary>Whether it was not closed, when it was found.</summary>
+        internal bool IsDirty { get; set; }
+
+        /// <summary>Whether it and all beneath were complete, or have been completed, after they were found.</summary>
+        internal bool IsSettled { get; set; }
     }
 }

@@ -1,5 +1,5 @@
 using System.Globalization;
-using Microsoft.Win32.SafeHandles;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Volumes;
 
@@ -7,17 +7,18 @@ namespace Unikraft.Platform.Volumes;
 internal sealed class ImageFile : IImageFile
 {
     // Linux' numbers, which .NET passes on as HResult.
+    private const int Interrupted = 4;
     private const int NoSpaceLeft = 28;
     private const int FileTooBig = 27;
     private const int QuotaExceeded = 122;
 
-    private readonly SafeFileHandle _handle;
+    private readonly IFile _file;
 
-    private ImageFile(string path, SafeFileHandle handle, bool isReadOnly)
+    private ImageFile(string path, IFile file, bool isReadOnly)
     {
         Path = path;
         IsReadOnly = isReadOnly;
-        _handle = handle;
+        _file = file;
     }
 
     public string Path { get; }
@@ -30,7 +31,7 @@ internal sealed class ImageFile : IImageFile
         {
             try
             {
-                return RandomAccess.GetLength(_handle);
+                return _file.Length;
             }
             catch (IOException error)
             {
@@ -39,16 +40,16 @@ internal sealed class ImageFile : IImageFile
         }
     }
 
-    public void Dispose() => _handle.Dispose();
+    public void Dispose() => _file.Dispose();
 
     public int Read(long offset, Span<byte> buffer)
     {
-        try
+        int done = 0;
+        while (done < buffer.Length)
         {
-            int done = 0;
-            while (done < buffer.Length)
+            try
             {
-                int count = RandomAccess.Read(_handle, buffer[done..], offset + done);
+                int count = _file.Read(offset + done, buffer[done..]);
                 if (count == 0)
                 {
                     break;
@@ -56,100 +57,150 @@ internal sealed class ImageFile : IImageFile
 
                 done += count;
             }
+            catch (IOException error) when (error.HResult == Interrupted)
+            {
+                // A signal came in between; nothing was done.
+            }
+            catch (IOException error)
+            {
+                throw Failure("read", error);
+            }
+        }
 
-            return done;
-        }
-        catch (IOException error)
-        {
-            throw Failure("read", error);
-        }
+        return done;
     }
 
     public void Write(long offset, ReadOnlySpan<byte> data)
     {
-        try
+        while (!data.IsEmpty)
         {
-            RandomAccess.Write(_handle, data, offset);
-        }
-        catch (IOException error)
-        {
-            throw Failure("write", error);
+            try
+            {
+                int count = _file.Write(offset, data);
+                if (count == 0)
+                {
+                    // A write of nothing would be tried for ever.
+                    throw Failure("write", new IOException("it wrote nothing."));
+                }
+
+                offset += count;
+                data = data[count..];
+            }
+            catch (IOException error) when (error.HResult == Interrupted)
+            {
+                // A signal came in between; nothing was done.
+            }
+            catch (IOException error)
+            {
+                throw Failure("write", error);
+            }
         }
     }
 
-    public void SetLength(long length)
-    {
-        try
-        {
-            RandomAccess.SetLength(_handle, length);
-        }
-        catch (IOException error)
-        {
-            throw Failure("resize", error);
-        }
-    }
+    public void SetLength(long length) => Repeat("resize", () => _file.SetLength(length));
 
-    public void Flush()
-    {
-        try
-        {
-            RandomAccess.FlushToDisk(_handle);
-        }
-        catch (IOException error)
-        {
-            throw Failure("flush", error);
-        }
-    }
+    public void Flush() => Repeat("flush", _file.Sync);
 
     /// <summary>Opens a file that exists. One writer excludes everybody else, other processes that use this library included.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="isReadOnly">Whether it is only read.</param>
+    /// <param name="files">The file system; that of the host when <see langword="null"/>.</param>
     /// <exception cref="DiskImageException">There is no such file, it is in use, or it may not be opened.</exception>
-    internal static ImageFile Open(string path, bool isReadOnly) => Open(path, isReadOnly, FileMode.Open);
+    internal static ImageFile Open(string path, bool isReadOnly, IFileLayer? files = null) =>
+        Open(path, isReadOnly, mustBeNew: false, files ?? HostFileLayer.Default);
 
     /// <summary>Creates a file that does not exist yet.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="files">The file system; that of the host when <see langword="null"/>.</param>
     /// <exception cref="DiskImageException">There is such a file, or it may not be created.</exception>
-    internal static ImageFile Create(string path) => Open(path, isReadOnly: false, FileMode.CreateNew);
+    internal static ImageFile Create(string path, IFileLayer? files = null) =>
+        Open(path, isReadOnly: false, mustBeNew: true, files ?? HostFileLayer.Default);
 
-    private static ImageFile Open(string path, bool isReadOnly, FileMode mode)
+    /// <summary>Removes a file that nobody knows of, which goes at the next start if that cannot be.</summary>
+    internal static void Discard(string path, IFileLayer files)
     {
         try
         {
-            SafeFileHandle handle = File.OpenHandle(
-                path,
-                mode,
-                isReadOnly ? FileAccess.Read : FileAccess.ReadWrite,
-                isReadOnly ? FileShare.Read : FileShare.None);
-            return new ImageFile(path, handle, isReadOnly);
+            files.Delete(path);
         }
-        catch (IOException error) when (error is FileNotFoundException or DirectoryNotFoundException)
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            throw new DiskImageException(DiskImageError.Unreadable, path, $"There is no disk image '{path}'.", error);
-        }
-        catch (IOException error) when (mode == FileMode.CreateNew && Exists(path))
-        {
-            throw new DiskImageException(
-                DiskImageError.InUse,
-                path,
-                $"The disk image '{path}' cannot be created: there is a file of that name. Choose another name or remove it.",
-                error);
-        }
-        catch (IOException error) when (mode == FileMode.Open && Exists(path))
-        {
-            throw new DiskImageException(
-                DiskImageError.InUse,
-                path,
-                $"The disk image '{path}' is in use, or cannot be opened: {error.Message} Close it elsewhere and try again.",
-                error);
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException or NotSupportedException or ArgumentException)
-        {
-            throw new DiskImageException(DiskImageError.Unreadable, path, $"The disk image '{path}' cannot be opened: {error.Message}", error);
+            // What led here is what matters.
         }
     }
+
+    private static ImageFile Open(string path, bool isReadOnly, bool mustBeNew, IFileLayer files)
+    {
+        while (true)
+        {
+            try
+            {
+                IFile? file = mustBeNew ? files.CreateNew(path) : files.OpenShared(path, isReadOnly);
+                return file is null
+                    ? throw new DiskImageException(DiskImageError.Unreadable, path, $"There is no disk image '{path}'.")
+                    : new ImageFile(path, file, isReadOnly);
+            }
+            catch (IOException error) when (error.HResult == Interrupted)
+            {
+                // A signal came in between; nothing was done.
+            }
+            catch (IOException error)
+            {
+                throw Exists(path, files)
+                    ? new DiskImageException(
+                        DiskImageError.InUse,
+                        path,
+                        mustBeNew
+                            ? $"The disk image '{path}' cannot be created: there is a file of that name. Choose another name or remove it."
+                            : $"The disk image '{path}' is in use, or cannot be opened: {error.Message} Close it elsewhere and try again.",
+                        error)
+                    : Unreadable(path, error);
+            }
+            catch (Exception error) when (error is UnauthorizedAccessException or NotSupportedException or ArgumentException)
+            {
+                throw Unreadable(path, error);
+            }
+        }
+    }
+
+    private static DiskImageException Unreadable(string path, Exception error) =>
+        new(DiskImageError.Unreadable, path, $"The disk image '{path}' cannot be opened: {error.Message}", error);
 
     /// <summary>Whether the host has failed because there is no room.</summary>
     internal static bool IsFull(Exception error) => error.HResult is NoSpaceLeft or QuotaExceeded or FileTooBig;
 
-    private static bool Exists(string path) => File.Exists(path) || Directory.Exists(path);
+    private static bool Exists(string path, IFileLayer files)
+    {
+        try
+        {
+            return files.Stat(path) is not null;
+        }
+        catch (IOException)
+        {
+            // It is as unreadable as it was.
+            return false;
+        }
+    }
+
+    private void Repeat(string what, Action call)
+    {
+        while (true)
+        {
+            try
+            {
+                call();
+                return;
+            }
+            catch (IOException error) when (error.HResult == Interrupted)
+            {
+                // A signal came in between; nothing was done.
+            }
+            catch (IOException error)
+            {
+                throw Failure(what, error);
+            }
+        }
+    }
 
     private BlockDeviceException Failure(string what, IOException error) => IsFull(error)
         ? new BlockDeviceException(

@@ -13,7 +13,22 @@ internal sealed class InstanceVolumes(ResourceIdentity identity)
     /// <summary>The attachments, also those to come, by the order in which they were made.</summary>
     public List<VolumeMount> Mounts { get; } = [];
 
-    public List<RomMount> Roms { get; } = [];
+    /// <summary>The ROMs, by their slots.</summary>
+    public IReadOnlyList<RomMount> Roms
+    {
+        get;
+        set
+        {
+            field = value;
+            DescribedRoms = RomMount.Describe(value);
+        }
+    } = [];
+
+    /// <summary>The ROMs that wait for a boot of the image; <see langword="null"/> when they are those that are there.</summary>
+    public IReadOnlyList<RomMount>? NextRoms { get; set; }
+
+    /// <summary>The ROMs as they are told. The same list as long as they are the same.</summary>
+    public IReadOnlyList<InstanceRom> DescribedRoms { get; private set; } = [];
 
     /// <summary>Tells the state of the instance, and whether it continues from a snapshot. Called without the lock.</summary>
     public Func<(InstanceState State, bool HasSnapshot)>? Status { get; set; }
@@ -44,7 +59,7 @@ internal sealed class InstanceVolumes(ResourceIdentity identity)
     /// <exception cref="InvalidRequestException">There is none, or another volume or ROM is mounted there.</exception>
     public int SlotFor(string at)
     {
-        RequirePlace(at);
+        RequirePlace(at, [.. Roms, .. NextRoms ?? []]);
         return Enumerable.Range(0, MachineDisk.VolumeSlots)
             .Except(Mounts.Select(static mount => mount.Slot))
             .DefaultIfEmpty(-1)
@@ -53,33 +68,62 @@ internal sealed class InstanceVolumes(ResourceIdentity identity)
             : throw new InvalidRequestException($"Instance '{Identity.Name}' has {MachineDisk.VolumeSlots} volumes: that is all it can have");
     }
 
-    /// <summary>A slot for another ROM.</summary>
-    /// <exception cref="InvalidRequestException">There is none, another one has the name, or something else is mounted there.</exception>
-    public int SlotFor(InstanceRom rom)
+    /// <summary>Adds a ROM to those that the instance begins with.</summary>
+    /// <exception cref="InvalidRequestException">There is no slot for it, another one has the name, or something else is mounted there.</exception>
+    public void Add(InstanceRom rom) => Roms = With(Roms, rom, FreeSlot(Roms));
+
+    /// <summary>The ROMs that the instance is to have after changes of them.</summary>
+    /// <exception cref="InvalidRequestException">One of the changes is not allowed.</exception>
+    public IReadOnlyList<RomMount> RomsAfter(IEnumerable<PatchOperation> operations) =>
+        operations.Aggregate(NextRoms ?? Roms, (roms, operation) => operation switch
+        {
+            PatchOperation.SetRoms set => After([], set.Roms),
+            PatchOperation.AddRoms add => After(roms, add.Roms),
+            PatchOperation.DelRoms del => [.. roms.Where(rom => !del.Names.Contains(rom.Name, StringComparer.Ordinal))],
+            _ => roms,
+        });
+
+    // Each in place of the one that had its name before.
+    private IReadOnlyList<RomMount> After(IReadOnlyList<RomMount> before, IReadOnlyList<InstanceRom> added)
+    {
+        IReadOnlyList<RomMount> roms = [.. before.Where(rom => !added.Any(other => string.Equals(other.Name, rom.Name, StringComparison.Ordinal)))];
+        foreach (InstanceRom rom in added)
+        {
+            // The slots of those that are replaced are not free.
+            int slot = before.FirstOrDefault(other => string.Equals(other.Name, rom.Name, StringComparison.Ordinal))?.Slot ?? FreeSlot(roms.Concat(before));
+            roms = With(roms, rom, slot);
+        }
+
+        return roms;
+    }
+
+    private static int FreeSlot(IEnumerable<RomMount> roms) => Enumerable.Range(MachineDisk.VolumeSlots, MachineDisk.Slots - MachineDisk.VolumeSlots)
+        .Except(roms.Select(static other => other.Slot))
+        .DefaultIfEmpty(-1)
+        .First();
+
+    private IReadOnlyList<RomMount> With(IReadOnlyList<RomMount> roms, InstanceRom rom, int slot)
     {
         if (rom.At is { } at)
         {
-            RequirePlace(at);
+            RequirePlace(at, roms);
         }
 
-        if (Roms.Exists(other => string.Equals(other.Name, rom.Name, StringComparison.Ordinal)))
+        if (roms.Any(other => string.Equals(other.Name, rom.Name, StringComparison.Ordinal)))
         {
             throw new InvalidRequestException($"Instance '{Identity.Name}' has a ROM '{rom.Name}' already");
         }
 
-        return Enumerable.Range(MachineDisk.VolumeSlots, MachineDisk.Slots - MachineDisk.VolumeSlots)
-            .Except(Roms.Select(static other => other.Slot))
-            .DefaultIfEmpty(-1)
-            .First() is var slot and >= 0
-            ? slot
-            : throw new InvalidRequestException(
-                $"Instance '{Identity.Name}' has {MachineDisk.Slots - MachineDisk.VolumeSlots} ROMs: that is all it can have");
+        return slot < 0
+            ? throw new InvalidRequestException(
+                $"Instance '{Identity.Name}' has {MachineDisk.Slots - MachineDisk.VolumeSlots} ROMs: that is all it can have")
+            : [.. roms.Append(new RomMount(slot, rom.Name, Path.GetFullPath(rom.Path), rom.At ?? "")).OrderBy(static other => other.Slot)];
     }
 
-    private void RequirePlace(string at)
+    private void RequirePlace(string at, IReadOnlyList<RomMount> roms)
     {
         if (Mounts.Exists(mount => string.Equals(mount.At, at, StringComparison.Ordinal))
-            || Roms.Exists(rom => string.Equals(rom.At, at, StringComparison.Ordinal)))
+            || roms.Any(rom => string.Equals(rom.At, at, StringComparison.Ordinal)))
         {
             throw new InvalidRequestException($"Instance '{Identity.Name}' has something else at '{at}' already");
         }

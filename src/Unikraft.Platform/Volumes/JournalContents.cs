@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -6,6 +7,8 @@ namespace Unikraft.Platform.Volumes;
 /// <summary>What a journal of volumes says, line by line. Lines that are damaged are told apart, so that the others can be used.</summary>
 internal sealed partial class JournalContents
 {
+    private const int SectorSize = 512;
+
     private readonly Dictionary<Guid, VolumeRecord> _records = [];
     private readonly HashSet<Guid> _removed = [];
 
@@ -16,18 +19,27 @@ internal sealed partial class JournalContents
 
     internal IReadOnlyDictionary<Guid, VolumeRecord> Records => _records;
 
+    /// <summary>Whether lines can be added behind <see cref="Length"/>, when nothing of it is damaged.</summary>
+    internal bool CanGrow { get; private set; }
+
+    /// <summary>The length in bytes of what it says, when nothing of it is damaged.</summary>
+    internal long Length { get; private set; }
+
     internal bool IsDamaged => _damaged.Count + _damagedInitially.Count > 0;
 
     /// <summary>Whether damage has taken something that nobody else knows.</summary>
     internal bool IsDoubtful => _damaged.Count > 0;
 
     /// <summary>Reads a journal.</summary>
-    /// <param name="lines">Its lines, behind the header.</param>
+    /// <param name="lines">Its lines, behind the header, a character for each byte. Behind the last end of line there is one more.</param>
     /// <param name="parse">Makes a change of a line; <see langword="null"/> of one that is damaged.</param>
     /// <param name="damagedHeader">The header, if that is damaged.</param>
-    internal static JournalContents Read(ReadOnlySpan<string> lines, Func<string, VolumeChange?> parse, string? damagedHeader)
+    /// <param name="headerLength">The length of the header in bytes, with its end of line.</param>
+    /// <param name="isWhole">Whether its end is there.</param>
+    /// <param name="canGrow">Whether it is of the present format.</param>
+    internal static JournalContents Read(ReadOnlySpan<string> lines, Func<string, VolumeChange?> parse, string? damagedHeader, int headerLength, bool isWhole, bool canGrow)
     {
-        JournalContents contents = new();
+        JournalContents contents = new() { CanGrow = canGrow, Length = headerLength };
         if (damagedHeader is not null)
         {
             contents._damagedInitially.Add(damagedHeader);
@@ -42,21 +54,36 @@ internal sealed partial class JournalContents
         int initial = Array.FindIndex(changes, static change => change is { Set.Count: 0, Removed.Count: 0 });
         for (int i = 0; i < lines.Length; i++)
         {
+            bool hasEnd = i < lines.Length - 1;
             if (changes[i] is { } change)
             {
+                // One that has no end, for a crash came before that or the end is damaged, is taken: it may have been acknowledged.
                 contents.Apply(change);
+                contents.CanGrow &= hasEnd;
             }
             else if (i < initial)
             {
                 contents._damagedInitially.Add(lines[i]);
             }
-            else if (i < lines.Length - 1)
+            else if (hasEnd ? !IsTorn(lines[i..], contents.Length) : IsWholeBeforeLast(lines[i], parse))
             {
                 contents._damaged.Add(lines[i]);
                 contents._certain.Clear();
             }
+            else
+            {
+                // What a crash has left of a line, or nothing.
+                continue;
+            }
 
-            // Else: behind the last end of line there is nothing, or what a crash has left of a line.
+            contents.Length += lines[i].Length + 1;
+        }
+
+        if (!isWhole || initial < 0)
+        {
+            // Nobody knows what it said.
+            contents._damaged.Add("");
+            contents._certain.Clear();
         }
 
         return contents;
@@ -82,12 +109,12 @@ internal sealed partial class JournalContents
     }
 
     /// <summary>Marks the volumes of which a damaged line may have said something else: those that it seems to name, and those whose image others were put on.</summary>
-    /// <param name="directory">The directory of the images.</param>
+    /// <param name="files">The directory of the images.</param>
     /// <param name="damage">What to write down of them.</param>
-    internal void MarkDoubtful(string directory, string damage)
+    internal void MarkDoubtful(DataFiles files, string damage)
     {
         HashSet<Guid> named = [.. _damaged.SelectMany(static line => UuidPattern().Matches(line)).Select(static match => Guid.Parse(match.ValueSpan))];
-        HashSet<string> covered = FindCovered(directory);
+        HashSet<string> covered = FindCovered(files);
         foreach (VolumeRecord record in _records.Values.ToArray())
         {
             bool isNamed = named.Contains(record.Uuid);
@@ -97,6 +124,42 @@ internal sealed partial class JournalContents
             }
         }
     }
+
+    // The last line that was being written when the power went out: of some sectors there is nothing yet.
+    private static bool IsTorn(ReadOnlySpan<string> last, long offset)
+    {
+        if (last.Length != 2 || last[1].Length > 0)
+        {
+            return false;
+        }
+
+        ReadOnlySpan<char> rest = last[0];
+        bool misses = false;
+        while (!rest.IsEmpty)
+        {
+            ReadOnlySpan<char> sector = rest[..(int)Math.Min(rest.Length, SectorSize - (offset % SectorSize))];
+            if (!sector.Contains('\0'))
+            {
+                // It is there.
+            }
+            else if (sector.ContainsAnyExcept('\0'))
+            {
+                return false;
+            }
+            else
+            {
+                misses = true;
+            }
+
+            offset += sector.Length;
+            rest = rest[sector.Length..];
+        }
+
+        return misses;
+    }
+
+    // A line whose end has become something else: a crash leaves no more than there was of it.
+    private static bool IsWholeBeforeLast(string line, Func<string, VolumeChange?> parse) => line.Length > 0 && parse(line[..^1]) is not null;
 
     [GeneratedRegex("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture, matchTimeoutMilliseconds: 10_000)]
     private static partial Regex UuidPattern();
@@ -118,20 +181,20 @@ internal sealed partial class JournalContents
     }
 
     /// <summary>The images that one is based on which no volume is known to need.</summary>
-    private HashSet<string> FindCovered(string directory)
+    private HashSet<string> FindCovered(DataFiles files)
     {
         Dictionary<string, string?> backings = new(StringComparer.Ordinal);
-        foreach (string path in Directory.EnumerateFiles(directory, "*" + ImageDirectory.OverlaySuffix))
+        foreach (string name in files.List("").Where(static name => name.EndsWith(ImageDirectory.OverlaySuffix, StringComparison.Ordinal)))
         {
             try
             {
-                using ImageFile file = ImageFile.Open(path, isReadOnly: true);
-                backings.Add(Path.GetFileName(path), Qcow2Header.Read(file).BackingFile);
+                using ImageFile file = ImageFile.Open(files.PathOf(name), isReadOnly: true, files.Layer);
+                backings.Add(name, Qcow2Header.Read(file).BackingFile);
             }
             catch (PlatformException)
             {
                 // A volume that needs it says so when it is looked at.
-                backings.Add(Path.GetFileName(path), null);
+                backings.Add(name, null);
             }
         }
 

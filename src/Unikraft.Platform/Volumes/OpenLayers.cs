@@ -1,3 +1,5 @@
+using Unikraft.Platform.Storage;
+
 namespace Unikraft.Platform.Volumes;
 
 /// <summary>
@@ -8,9 +10,14 @@ namespace Unikraft.Platform.Volumes;
 /// Safe for concurrent use. Opening and closing take turns, so that nobody finds an image that is just being closed. Frozen images are
 /// complete by then as a rule, and closing one costs nothing.
 /// </remarks>
-internal sealed class OpenLayers
+/// <param name="files">The file system; that of the host when <see langword="null"/>.</param>
+internal sealed class OpenLayers(IFileLayer? files = null)
 {
     private readonly Dictionary<string, BlockLayer> _layers = new(StringComparer.Ordinal);
+    private readonly HashSet<string> _incomplete = new(StringComparer.Ordinal);
+
+    /// <summary>The file system that they are in.</summary>
+    internal IFileLayer Files { get; } = files ?? HostFileLayer.Default;
 
     /// <summary>Takes the names of new images to the disk, before anything there refers to them.</summary>
     internal Action? SyncNames { get; set; }
@@ -36,6 +43,9 @@ internal sealed class OpenLayers
                 $"The disk image '{path}' is in use by a volume that writes to it. Cut the volume, or dispose of it first.");
     }
 
+    /// <summary>Whether an image is open. The caller holds the lock.</summary>
+    internal bool Has(string path) => _layers.ContainsKey(path);
+
     /// <summary>Notes an image that was opened. The caller holds the lock, or nobody knows the path yet.</summary>
     internal void Add(BlockLayer layer)
     {
@@ -43,6 +53,29 @@ internal sealed class OpenLayers
         {
             _layers.Add(layer.Path, layer);
             layer.Register(this);
+            if (!layer.IsFrozen)
+            {
+                // Opening it to write has repaired it.
+                _incomplete.Remove(layer.Path);
+            }
+        }
+    }
+
+    /// <summary>An image was closed and could not be completed: it is to be repaired before others are put on it, or it is taken for what it stays.</summary>
+    internal void NoteIncomplete(string path)
+    {
+        lock (Lock)
+        {
+            _incomplete.Add(path);
+        }
+    }
+
+    /// <summary>Whether one of these images is to be repaired.</summary>
+    internal bool IsAnyIncomplete(IEnumerable<string> paths)
+    {
+        lock (Lock)
+        {
+            return _incomplete.Count > 0 && paths.Any(_incomplete.Contains);
         }
     }
 

@@ -33,7 +33,7 @@ internal sealed class PreparedOverlay : IAsyncDisposable
                 }
                 finally
                 {
-                    File.Delete(unused.Path);
+                    ImageFile.Discard(unused.Path, unused.Files);
                 }
             }).ConfigureAwait(false);
         }

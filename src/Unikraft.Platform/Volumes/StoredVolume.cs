@@ -1,10 +1,8 @@
-using System.Diagnostics.CodeAnalysis;
 using Unikraft.Platform.Resources;
 
 namespace Unikraft.Platform.Volumes;
 
 /// <summary>One volume. What changes of it is guarded by the lock of the catalog.</summary>
-[SuppressMessage("Design", "CA1001:Types that own disposable fields should be disposable", Justification = "The semaphore has no wait handle.")]
 internal sealed class StoredVolume(ResourceIdentity identity, VolumeRecord record)
 {
     public ResourceIdentity Identity { get; } = identity;
@@ -19,7 +17,7 @@ internal sealed class StoredVolume(ResourceIdentity identity, VolumeRecord recor
     public List<VolumeMount> Mounts { get; } = [];
 
     /// <summary>One operation on its images at a time: opening, closing, cutting, cloning, resizing.</summary>
-    public SemaphoreSlim Turn { get; } = new(1, 1);
+    public VolumeTurn Turn { get; } = new();
 
     /// <summary>The disk, while an instance that may write to it has it open.</summary>
     public VolumeDisk? Writer { get; set; }
@@ -29,8 +27,8 @@ internal sealed class StoredVolume(ResourceIdentity identity, VolumeRecord recor
 
     public bool IsBusy { get; set; }
 
-    /// <summary>Whether an attempt to fold it failed half-way: its images are right, but are not what they are thought to be until they are opened again.</summary>
-    public bool IsFoldingBroken { get; set; }
+    /// <summary>A fold of it that failed half-way. Nothing else is folded until it is settled. Guarded by <see cref="Turn"/>.</summary>
+    public UnsettledFold? UnsettledFold { get; set; }
 
     /// <summary>Whether it can be found.</summary>
     public bool IsListed { get; set; }

@@ -1,5 +1,7 @@
+using System.Security.Cryptography;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -8,45 +10,57 @@ namespace Unikraft.Platform.Volumes;
 internal sealed partial class VolumeCatalog
 {
     private readonly Lazy<ImageChecksums> _checksums;
+    private readonly SemaphoreSlim _flattening = new(1, 1);
 
     // What is to be written down of the images of a template that is kept. Those of which it is known from earlier ones are not read again.
-    private IReadOnlyList<ImageChecksum> DescribeImages(string top, CancellationToken cancellationToken) => _checksums.Value.Describe(top, cancellationToken);
+    private IReadOnlyList<ImageChecksum> DescribeImages(VolumeRecord record, CancellationToken cancellationToken)
+    {
+        // First what is still to be written of them: they were frozen in use.
+        foreach (string image in Images.ChainOf(record.Top!))
+        {
+            Images.Seal(image);
+        }
+
+        Images.Repair(record.Top!, record.Bases);
+        return _checksums.Value.Describe(record.Top!, cancellationToken);
+    }
+
+    /// <summary>A volume becomes a template, whose images do not change any more. The caller has its turn.</summary>
+    /// <exception cref="DataDamageException">It is damaged.</exception>
+    /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
+    public void FreezeAsTemplate(StoredVolume volume, CancellationToken cancellationToken)
+    {
+        RequireUsable(volume);
+
+        // What is damaged must not get a checksum that says it is sound.
+        RequireSound(volume, cancellationToken);
+        IReadOnlyList<ImageChecksum> images = volume.Record.IsTemplate ? volume.Record.Images : DescribeImages(volume.Record, cancellationToken);
+        Update(volume, record => record with { IsTemplate = true, Images = images });
+    }
 
     /// <summary>Checks that the images of a snapshot that is kept are what they were.</summary>
     /// <param name="id">The snapshot.</param>
     /// <param name="isTrusting">Whether a file is taken for unchanged of which the host says so.</param>
+    /// <param name="progress">Told how much of each image has been read.</param>
     /// <param name="cancellationToken">Cancels the check.</param>
     /// <exception cref="SnapshotFileException">They are not.</exception>
-    public void VerifyKept(Guid id, bool isTrusting, CancellationToken cancellationToken)
+    public void VerifyKept(Guid id, bool isTrusting, IProgress<SnapshotProgress>? progress, CancellationToken cancellationToken)
     {
         HashSet<string> seen = new(StringComparer.Ordinal);
         foreach (StoredVolume volume in OwnedBy(id))
         {
+            if (volume.Record.Rom is not null)
+            {
+                VerifyRom(id, volume.Record);
+            }
+
             foreach (ImageChecksum expected in volume.Record.Images)
             {
                 if (seen.Add(expected.Name))
                 {
-                    Verify(expected, isTrusting, cancellationToken);
+                    Verify(expected, isTrusting, progress, cancellationToken);
                 }
             }
-        }
-    }
-
-    /// <summary>The volumes that cannot be used, and why.</summary>
-    public IReadOnlyList<(Guid Volume, string Path, string Message)> ListUnusable()
-    {
-        if (!_files.IsValueCreated)
-        {
-            return [];
-        }
-
-        lock (_lock)
-        {
-            return
-            [
-                .. _volumes.Values.Where(static volume => volume.Failure is not null)
-                    .Select(volume => (volume.Identity.Uuid, volume.Record.Top is { } top ? Images.PathOf(top) : Images.Path, volume.Failure!.Message)),
-            ];
         }
     }
 
@@ -57,15 +71,105 @@ internal sealed partial class VolumeCatalog
             .Select(static record => new ArchivedVolume(record.Slot, record.At, record.ReadOnly, record.Size, record.Filesystem, record.Images)),
     ];
 
-    /// <summary>Whether the volumes of a snapshot are based on files outside the directory, which no archive could name.</summary>
-    public bool AreBasedElsewhere(Guid id) => OwnedBy(id).Any(static volume => volume.Record.Bases.Count > 0);
+    /// <summary>
+    /// What is put into an archive of the volumes of a snapshot that is kept. Volumes that are based on files outside the directory, which nobody would have elsewhere, are one image there
+    /// with all that they hold, made for the archive and removed with what is returned.
+    /// </summary>
+    /// <exception cref="StorageException">The disk is full, or the host refused. Nothing remains.</exception>
+    /// <exception cref="DiskImageException">A base is missing, or not what it was.</exception>
+    public async Task<ArchivedVolumes> ArchiveAsync(Guid id, CancellationToken cancellationToken)
+    {
+        VolumeRecord[] records = [.. OwnedBy(id).Select(static volume => volume.Record).OrderBy(static record => record.Slot)];
+        IReadOnlyList<ArchivedVolume> volumes = DescribeArchived(id);
+        if (Array.TrueForAll(records, static record => record.Bases.Count == 0))
+        {
+            return new ArchivedVolumes(volumes, OpenImage, static () => { });
+        }
 
-    /// <summary>Opens an image, to read it as a file.</summary>
-    public Stream OpenImage(string name) => Images.OpenAsFile(name);
+        // One at a time: equal contents have equal names.
+        await _flattening.WaitAsync(cancellationToken).ConfigureAwait(false);
+        List<string> made = [];
+        List<ArchivedVolume> archived = [];
+        try
+        {
+            foreach ((VolumeRecord record, ArchivedVolume volume) in records.Zip(volumes))
+            {
+                archived.Add(record.Bases.Count == 0 ? volume : volume with { Images = [await FlattenAsync(record, made, cancellationToken).ConfigureAwait(false)] });
+            }
+
+            return new ArchivedVolumes(archived, OpenImage, End);
+        }
+        catch
+        {
+            End();
+            throw;
+        }
+
+        void End()
+        {
+            made.ForEach(Images.Discard);
+            _flattening.Release();
+        }
+    }
+
+    // Not the method of the directory itself, which would be made for that.
+    private ImageStream OpenImage(string name) => Images.OpenAsFile(name);
+
+    // The name is that of the contents, so that an archive is the same whenever it is made, and one that was imported here is known again.
+    private async Task<ImageChecksum> FlattenAsync(VolumeRecord record, List<string> made, CancellationToken cancellationToken)
+    {
+        VolumeDisk disk = await OpenDiskAsync(record, isReadOnly: true, cancellationToken).ConfigureAwait(false);
+        await using (disk.ConfigureAwait(false))
+        {
+            byte[] contents = await HashAsync(disk, cancellationToken).ConfigureAwait(false);
+            string name = $"{new Guid(contents.AsSpan(0, 16), bigEndian: true):D}{ImageDirectory.OverlaySuffix}";
+            if (!Images.Has(name) && !made.Contains(name))
+            {
+                // What an interrupted export has left.
+                Images.Discard(name);
+                made.Add(name);
+                VolumeDisk copy = await VolumeDisk.CreateAsync(Images.PathOf(name), record.Size, layers: Images.Layers, cancellationToken: cancellationToken).ConfigureAwait(false);
+                await using (copy.ConfigureAwait(false))
+                {
+                    await VolumeStore.CopyAsync(disk, copy, cancellationToken).ConfigureAwait(false);
+                }
+            }
+
+            VolumeDisk written = await VolumeDisk.OpenAsync(Images.PathOf(name), isReadOnly: true, Images.Path, Images.Layers, cancellationToken: cancellationToken).ConfigureAwait(false);
+            await using (written.ConfigureAwait(false))
+            {
+                byte[] readBack = await HashAsync(written, cancellationToken).ConfigureAwait(false);
+                if (!contents.AsSpan().SequenceEqual(readBack))
+                {
+                    throw new DiskImageException(
+                        DiskImageError.Corrupt,
+                        record.Bases[^1],
+                        $"What the volume {record.Uuid:D} is based on, '{record.Bases[^1]}', changes while it is read, or is not read back as it was written. Let nobody write to it.");
+                }
+            }
+
+            return await Task.Run(() => _checksums.Value.Compute(name, isTrusting: false, progress: null, cancellationToken), cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<byte[]> HashAsync(VolumeDisk disk, CancellationToken cancellationToken)
+    {
+        const int ReadSize = 1 << 20;
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] buffer = new byte[ReadSize];
+        for (long offset = 0; offset < disk.Size; offset += buffer.Length)
+        {
+            Memory<byte> part = buffer.AsMemory(0, (int)Math.Min(buffer.Length, disk.Size - offset));
+            await disk.ReadAsync(offset, part, cancellationToken).ConfigureAwait(false);
+            hash.AppendData(part.Span);
+        }
+
+        return hash.GetHashAndReset();
+    }
 
     /// <summary>Whether an image is here that is what another host says of one of that name.</summary>
     public bool HasImage(ImageChecksum image, CancellationToken cancellationToken) =>
-        Images.Has(image.Name) && _checksums.Value.Compute(image.Name, isTrusting: false, cancellationToken) == image;
+        Images.Has(image.Name) && _checksums.Value.Compute(image.Name, isTrusting: false, progress: null, cancellationToken) == image;
 
     /// <summary>Takes in the volumes of a snapshot of another host, whose images were compared with their checksums. They belong to the snapshot then.</summary>
     /// <param name="id">The snapshot.</param>
@@ -129,14 +233,14 @@ internal sealed partial class VolumeCatalog
     private void Import(ImageChecksum image, string? backing, Action<ImageChecksum, Stream> copy, List<string> held, CancellationToken cancellationToken)
     {
         string path = Images.PathOf(image.Name);
-        FileStream? file = null;
+        StoredStream? file = null;
         try
         {
             file = Images.HoldOrCreate(image.Name);
             if (file is null)
             {
                 held.Add(image.Name);
-                if (_checksums.Value.Compute(image.Name, isTrusting: true, cancellationToken) != image)
+                if (_checksums.Value.Compute(image.Name, isTrusting: true, progress: null, cancellationToken) != image)
                 {
                     throw new DiskImageException(DiskImageError.InUse, path, $"There is another disk image '{path}' already.");
                 }
@@ -147,23 +251,18 @@ internal sealed partial class VolumeCatalog
             using (file)
             {
                 copy(image, file);
-                file.Flush(flushToDisk: true);
+                file.Sync();
             }
 
             RequireBacking(image.Name, backing);
             Images.Add(image.Name, backing);
         }
-        catch (Exception error)
+        catch
         {
             if (file is not null)
             {
                 // Nobody knows it yet. What cannot be removed now goes at the next start.
                 Images.Discard(image.Name);
-            }
-
-            if (error is IOException or UnauthorizedAccessException)
-            {
-                throw new StorageException(path, $"Writing '{path}' failed: {error.Message} Free some space, or make the directory writable, and try again.", ImageFile.IsFull(error));
             }
 
             throw;
@@ -181,7 +280,7 @@ internal sealed partial class VolumeCatalog
             return;
         }
 
-        using ImageFile file = ImageFile.Open(Images.PathOf(name), isReadOnly: true);
+        using ImageFile file = ImageFile.Open(Images.PathOf(name), isReadOnly: true, Images.Files.Layer);
         Qcow2Header header = Qcow2Header.Read(file);
         if (!string.Equals(header.BackingFile, backing, StringComparison.Ordinal)
             || (backing is not null && !string.Equals(header.BackingFormat, FormatOf(backing), StringComparison.Ordinal))
@@ -200,13 +299,13 @@ internal sealed partial class VolumeCatalog
         long found;
         if (top.EndsWith(ImageDirectory.OverlaySuffix, StringComparison.Ordinal))
         {
-            Qcow2Image image = ImageChain.Open(path, isReadOnly: true, Images.Path);
+            Qcow2Image image = ImageChain.Open(path, isReadOnly: true, Images.Path, Images.Layers);
             found = image.Size;
             image.Release();
         }
         else
         {
-            using ImageFile file = ImageFile.Open(path, isReadOnly: true);
+            using ImageFile file = ImageFile.Open(path, isReadOnly: true, Images.Files.Layer);
             found = file.Length;
         }
 
@@ -216,17 +315,17 @@ internal sealed partial class VolumeCatalog
         }
     }
 
-    private void Verify(ImageChecksum expected, bool isTrusting, CancellationToken cancellationToken)
+    private void Verify(ImageChecksum expected, bool isTrusting, IProgress<SnapshotProgress>? progress, CancellationToken cancellationToken)
     {
         string path = Images.PathOf(expected.Name);
         ImageChecksum found;
         try
         {
-            found = _checksums.Value.Compute(expected.Name, isTrusting, cancellationToken);
+            found = _checksums.Value.Compute(expected.Name, isTrusting, progress, cancellationToken);
         }
         catch (DiskImageException error)
         {
-            bool isMissing = !File.Exists(path);
+            bool isMissing = Images.Files.Stat(expected.Name) is null;
             throw Damaged(expected.Name, isMissing ? SnapshotFileError.Missing : SnapshotFileError.Damaged, isMissing ? "is missing" : error.Message, error);
         }
 

@@ -48,7 +48,7 @@ internal sealed partial class VolumeCatalog
         {
             if (snapshot is VolumeSnapshot source)
             {
-                volumes.Roms.AddRange(source.Roms);
+                volumes.Roms = source.Roms;
                 foreach (SnapshotVolume volume in source.Volumes)
                 {
                     StoredVolume clone = await CloneAsync(volume.Template, ReserveUnnamed(), identity.Uuid, ResourceMetadata.None).ConfigureAwait(false);
@@ -61,6 +61,7 @@ internal sealed partial class VolumeCatalog
             {
                 int slot = volumes.SlotFor(wanted.At);
                 StoredVolume volume = wanted.Volume is { } existing ? Find(existing) : await createOwned(wanted).ConfigureAwait(false);
+                await SettleAsync(volume, cancellationToken).ConfigureAwait(false);
                 lock (_lock)
                 {
                     RequireAttachable(volume, wanted.ReadOnly);
@@ -74,7 +75,11 @@ internal sealed partial class VolumeCatalog
             {
                 // Opened for nothing, so that what is wrong with it is heard of now.
                 ImageFile.Open(rom.Path, isReadOnly: true).Dispose();
-                volumes.Roms.Add(new RomMount(volumes.SlotFor(rom), rom.Name, Path.GetFullPath(rom.Path), rom.At ?? ""));
+                lock (_lock)
+                {
+                    volumes.Add(rom);
+                }
+
             }
         }
         catch
@@ -157,9 +162,10 @@ internal sealed partial class VolumeCatalog
         {
             await ApplyPendingAsync(volumes, detach: boots).ConfigureAwait(false);
             VolumeMount[] wanted;
+            IReadOnlyList<RomMount> wantedRoms;
             lock (_lock)
             {
-                wanted = [.. volumes.Mounts];
+                (wanted, wantedRoms) = ([.. volumes.Mounts], volumes.Roms);
             }
 
             foreach (VolumeMount mount in wanted)
@@ -168,7 +174,7 @@ internal sealed partial class VolumeCatalog
                 mounts.Add(mount);
             }
 
-            foreach (RomMount rom in volumes.Roms)
+            foreach (RomMount rom in wantedRoms)
             {
                 disks.Add(new MachineDisk
                 {
@@ -232,6 +238,7 @@ internal sealed partial class VolumeCatalog
             foreach (VolumeMount mount in written)
             {
                 await mount.Disk!.WhenPublishedAsync().ConfigureAwait(false);
+                await TrySettleFoldAsync(mount.Volume, cancellationToken).ConfigureAwait(false);
             }
 
             for (int i = 0; i < written.Length; i++)
@@ -270,11 +277,13 @@ internal sealed partial class VolumeCatalog
     /// <summary>Takes the volumes of an instance that does not run, if it has any.</summary>
     /// <param name="instance">The instance.</param>
     /// <param name="purpose">What for.</param>
+    /// <param name="memory">A hold on the memory that goes with them, if there is one, which is taken over; and what it holds.</param>
     /// <param name="cancellationToken">Cancels the waiting for other operations.</param>
     /// <returns><see langword="null"/> when there is nothing but the image.</returns>
     public async Task<IMachineSnapshot?> CaptureStoppedAsync(
         ResourceIdentity instance,
         ClonePurpose purpose,
+        (IDisposable Hold, IMachineSnapshot Snapshot)? memory,
         CancellationToken cancellationToken)
     {
         if (Find(instance.Uuid) is not { } volumes)
@@ -282,15 +291,17 @@ internal sealed partial class VolumeCatalog
             return null;
         }
 
+        // What waited for the stop is done by then.
+        await SettleAsync(instance.Uuid, cancellationToken).ConfigureAwait(false);
         VolumeMount[] mounts;
-        RomMount[] roms;
+        IReadOnlyList<RomMount> roms;
         lock (_lock)
         {
             mounts = [.. volumes.Mounts.Where(static mount => mount.Pending != VolumeUpdate.Attach)];
-            roms = [.. volumes.Roms];
+            roms = volumes.Roms;
         }
 
-        if (mounts.Length + roms.Length == 0)
+        if (mounts.Length + roms.Count == 0)
         {
             return null;
         }
@@ -312,7 +323,25 @@ internal sealed partial class VolumeCatalog
             throw;
         }
 
-        return new VolumeSnapshot(this, machine: null, parts, roms);
+        return new VolumeSnapshot(
+            this,
+            memory?.Snapshot is VolumeSnapshot withVolumes ? withVolumes.Machine : memory?.Snapshot,
+            parts,
+            roms,
+            memory?.Hold);
+    }
+
+    /// <summary>Whether an instance that was made from a snapshot has got more than that has.</summary>
+    /// <param name="instance">The instance, which has not run since.</param>
+    /// <param name="volumes">How many volumes the snapshot has.</param>
+    /// <param name="roms">How many ROMs the snapshot has.</param>
+    public bool HasMore(Guid instance, int volumes, int roms)
+    {
+        lock (_lock)
+        {
+            return _instances.TryGetValue(instance, out InstanceVolumes? found)
+                && (found.Mounts.Count(static mount => mount.Pending != VolumeUpdate.Attach) > volumes || found.Roms.Count > roms);
+        }
     }
 
     /// <summary>Refuses what needs block volumes, for an instance that has another one.</summary>
@@ -334,6 +363,11 @@ internal sealed partial class VolumeCatalog
     public async Task<StoredVolume> CloneAsync(StoredVolume source, ResourceIdentity identity, Guid? owner, ResourceMetadata metadata)
     {
         RequireUsable(source);
+        if (source.Writer is null)
+        {
+            SettleSize(source);
+        }
+
         VolumeRecord record = source.Record;
         string backing = record.IsTemplate ? record.Top! : await CutAsync(source).ConfigureAwait(false);
         string top = await MakeImageAsync(backing, FormatOf(backing), record.Size).ConfigureAwait(false);
@@ -349,6 +383,7 @@ internal sealed partial class VolumeCatalog
                 Filesystem = record.Filesystem,
                 Owner = owner,
                 Bases = record.Bases,
+                Images = record.Images,
                 Tags = metadata.Tags,
                 DeleteLock = metadata.DeleteLock,
             },
@@ -513,62 +548,119 @@ internal sealed partial class VolumeCatalog
         }
     }
 
+    /// <summary>
+    /// Writes down which volumes a template takes over from its instance when it is one: between what is written down of the two, the host may end.
+    /// </summary>
+    /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
+    public void PlanAdoption(IMachineSnapshot? snapshot, Guid instance)
+    {
+        SnapshotVolume[] adopted = AdoptedBy(snapshot, instance);
+        if (adopted.Length > 0)
+        {
+            Commit(() => new VolumeChange { Set = [.. adopted.Select(part => part.Template.Record with { Adopts = part.Source!.Identity.Uuid, Adopter = instance })] });
+        }
+    }
+
     /// <summary>The volumes of an instance that has become a template are its volume templates from now on, in place of those of its snapshot.</summary>
-    public void Adopt(IMachineSnapshot? snapshot, Guid instance)
+    /// <param name="snapshot">The snapshot.</param>
+    /// <param name="instance">The instance.</param>
+    /// <param name="isWritten">Whether it is on the disk that there is a template; if not, the volumes are those of the instance there.</param>
+    public void Adopt(IMachineSnapshot? snapshot, Guid instance, bool isWritten)
     {
         // One that others read as well stays what it is.
-        if (snapshot is not VolumeSnapshot withVolumes
-            || withVolumes.Volumes.Where(part => part.Source is { } source && IsOnlyIn(source, instance)).ToArray() is not { Length: > 0 } adopted)
+        SnapshotVolume[] adopted = AdoptedBy(snapshot, instance);
+        if (snapshot is not VolumeSnapshot withVolumes || !TryAdopt(
+            [.. adopted.Select(static part => (part.Template, part.Source!))],
+            [.. withVolumes.Volumes.Except(adopted).Select(static part => part.Template).Where(static template => template.Record.Adopter is not null)],
+            isWritten))
         {
             return;
         }
 
-        Commit(() => new VolumeChange
-        {
-            Set =
-            [
-                .. adopted.Select(static part => part.Source!.Record with
-                {
-                    Top = part.Template.Record.Top,
-                    IsTemplate = true,
-                    Owner = part.Template.Record.Owner,
-                    IsKept = part.Template.Record.IsKept,
-                    HasNoMemory = part.Template.Record.HasNoMemory,
-                    Images = part.Template.Record.Images,
-                    Slot = part.Slot,
-                    At = part.At,
-                    ReadOnly = part.IsReadOnly,
-                }),
-
-                // By the same line: of two in one place nobody would know which it is.
-                .. adopted.Select(static part => part.Template.Record with { IsKept = false }),
-            ],
-        });
         withVolumes.Replace([.. withVolumes.Volumes.Select(part => adopted.Contains(part) ? part with { Template = part.Source! } : part)]);
         BeginDelete([.. adopted.Select(static part => part.Template)]);
     }
 
-    /// <summary>The volumes of a snapshot belong to an id from now on, under which the snapshot is kept.</summary>
-    /// <returns>What they were, for <see cref="Unkeep"/>.</returns>
-    public async Task<IReadOnlyList<VolumeRecord>> KeepAsync(Guid id, VolumeSnapshot snapshot, CancellationToken cancellationToken)
+    private SnapshotVolume[] AdoptedBy(IMachineSnapshot? snapshot, Guid instance) =>
+        snapshot is VolumeSnapshot withVolumes ? [.. withVolumes.Volumes.Where(part => part.Source is { } source && IsOnlyIn(source, instance))] : [];
+
+    /// <param name="adopted">Templates, and the volumes that take their places.</param>
+    /// <param name="others">Templates that stay what they are, although something else was planned.</param>
+    /// <param name="mayWrite">Whether it may be written down yet.</param>
+    private bool TryAdopt((StoredVolume Template, StoredVolume Volume)[] adopted, StoredVolume[] others, bool mayWrite)
     {
-        cancellationToken.ThrowIfCancellationRequested();
-        if (snapshot.Roms.Count > 0)
+        if (adopted.Length + others.Length == 0)
         {
-            throw new InvalidRequestException("A snapshot of an instance with ROMs cannot be saved: ROMs are files of this host");
+            return false;
         }
 
+        Exception? failure = null;
+        if (mayWrite)
+        {
+            try
+            {
+                Commit(() => new VolumeChange
+                {
+                    Set =
+                    [
+                        .. adopted.Select(static pair => pair.Volume.Record with
+                        {
+                            Top = pair.Template.Record.Top,
+                            IsTemplate = true,
+                            Owner = pair.Template.Record.Owner,
+                            IsKept = pair.Template.Record.IsKept,
+                            HasNoMemory = pair.Template.Record.HasNoMemory,
+                            Images = pair.Template.Record.Images,
+                            Slot = pair.Template.Record.Slot,
+                            At = pair.Template.Record.At,
+                            ReadOnly = pair.Template.Record.ReadOnly,
+                        }),
+
+                        // By the same line: of two in one place nobody would know which it is.
+                        .. adopted.Select(static pair => pair.Template.Record with { IsKept = false, Adopts = null, Adopter = null }),
+                        .. others.Select(static template => template.Record with { Adopts = null, Adopter = null }),
+                    ],
+                });
+            }
+            catch (StorageException error)
+            {
+                failure = error;
+                _platform.Logger.VolumeWorkFailed(error);
+            }
+        }
+
+        lock (_lock)
+        {
+            foreach ((_, StoredVolume volume) in adopted)
+            {
+                // The next start makes it a template: nobody may have written to it until then.
+                volume.Failure = mayWrite && failure is null
+                    ? null
+                    : new StorageException(
+                        Images.PathOf(volume.Record.Top!),
+                        $"The {volume.Title} belongs to a template, which could not be written down. {failure?.Message} It is a part of the template when the platform has been started again.");
+            }
+        }
+
+        return mayWrite && failure is null;
+    }
+
+    /// <summary>The volumes and ROMs of a snapshot belong to an id from now on, under which the snapshot is kept.</summary>
+    /// <returns>What takes that back, for <see cref="Unkeep"/>.</returns>
+    public async Task<VolumeChange> KeepAsync(Guid id, VolumeSnapshot snapshot, CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
         VolumeRecord[] before = [.. snapshot.Volumes.Select(static part => part.Template.Record)];
         if (Array.Exists(before, static record => record.IsKept))
         {
             throw new InvalidOperationException("The volumes of the snapshot are kept already.");
         }
 
+        VolumeRecord[] roms = [.. snapshot.Roms.Select(rom => RecordOf(rom, id, hasNoMemory: snapshot.Machine is null))];
         await Task.Run(
             () =>
             {
-                Array.ForEach(before, record => Images.Seal(record.Top!));
-                Dictionary<Guid, IReadOnlyList<ImageChecksum>> images = before.ToDictionary(static record => record.Uuid, record => DescribeImages(record.Top!, cancellationToken));
+                Dictionary<Guid, IReadOnlyList<ImageChecksum>> images = before.ToDictionary(static record => record.Uuid, record => DescribeImages(record, cancellationToken));
                 Commit(() => new VolumeChange
                 {
                     Set =
@@ -583,19 +675,35 @@ internal sealed partial class VolumeCatalog
                             At = part.At,
                             ReadOnly = part.IsReadOnly,
                         }),
+                        .. roms,
+
+                        // What the volumes themselves are based on from now on is known by this, too.
+                        .. snapshot.Volumes.Where(IsBeneathItsSource).Select(part => part.Source!.Record with { Images = images[part.Template.Identity.Uuid] }),
                     ],
                 });
+                Array.ForEach(roms, Add);
             },
             cancellationToken).ConfigureAwait(false);
-        return before;
+        return new VolumeChange { Set = before, Removed = [.. roms.Select(static rom => rom.Uuid)] };
+    }
+
+    private bool IsBeneathItsSource(SnapshotVolume part)
+    {
+        lock (_lock)
+        {
+            return part.Source is { Record: { IsTemplate: false, Top: { } top } record }
+                && _volumes.ContainsKey(record.Uuid)
+                && Images.ChainOf(top).Skip(1).Contains(part.Template.Record.Top, StringComparer.Ordinal);
+        }
     }
 
     /// <summary>A snapshot could not be kept: its volumes go with it again.</summary>
-    public void Unkeep(IReadOnlyList<VolumeRecord> before)
+    public void Unkeep(VolumeChange undo)
     {
         try
         {
-            Commit(new VolumeChange { Set = before });
+            Commit(undo);
+            Forget(undo.Removed);
         }
         catch (StorageException error)
         {
@@ -618,8 +726,9 @@ internal sealed partial class VolumeCatalog
     /// <param name="machine">What was opened; <see langword="null"/> when there are only volumes.</param>
     public IMachineSnapshot OpenKept(Guid id, IMachineSnapshot? machine)
     {
-        IReadOnlyList<StoredVolume> kept = [.. OwnedBy(id).Where(static volume => volume.Record.IsKept)];
-        return machine is not null && kept.Count == 0
+        IReadOnlyList<StoredVolume> kept = [.. OwnedBy(id).Where(static volume => volume.Record is { IsKept: true, Rom: null })];
+        IReadOnlyList<RomMount> roms = RomsKeptWith(id);
+        return machine is not null && kept.Count + roms.Count == 0
             ? machine
             : new VolumeSnapshot(
                 this,
@@ -628,7 +737,7 @@ internal sealed partial class VolumeCatalog
                     .. kept.OrderBy(static volume => volume.Record.Slot)
                         .Select(static volume => new SnapshotVolume(volume, volume.Record.Slot, volume.Record.At, volume.Record.ReadOnly, Source: null)),
                 ],
-                roms: []);
+                roms);
     }
 
     private static void RequireBlocks(IEnumerable<VolumeMount> mounts, ClonePurpose purpose)
@@ -730,10 +839,20 @@ internal sealed partial class VolumeCatalog
     // Not before it is written down that the instance does not have them any more.
     private async Task DeleteOwnedAsync(List<StoredVolume> owned)
     {
-        if (owned.Count > 0)
+        if (owned.Count == 0)
         {
-            await _platform.TryCommitAsync().ConfigureAwait(false);
+            return;
+        }
+
+        await _platform.TryCommitAsync().ConfigureAwait(false);
+        try
+        {
             await DeleteAsync(owned).ConfigureAwait(false);
+        }
+        catch (StorageException error)
+        {
+            // Nobody has them any more. They go when something else can be written down, or at the next start.
+            _platform.Logger.VolumeWorkFailed(error);
         }
     }
 
@@ -767,6 +886,18 @@ internal sealed partial class VolumeCatalog
             await Task.Run(() => Update(volume, static record => record with { Resumptions = record.Resumptions + 1 }), cancellationToken).ConfigureAwait(false);
         }
 
+        await Task.Run(
+            () =>
+            {
+                if (Images.IsIncomplete(volume.Record.Top!))
+                {
+                    Images.Repair(volume.Record.Top!, volume.Record.Bases);
+                }
+
+                SettleSize(volume);
+                RequireSound(volume, cancellationToken);
+            },
+            cancellationToken).ConfigureAwait(false);
         VolumeDisk disk = await OpenDiskAsync(volume.Record, mount.IsReadOnly, cancellationToken).ConfigureAwait(false);
         lock (_lock)
         {
@@ -814,6 +945,12 @@ internal sealed partial class VolumeCatalog
             volume.LastError = failure ?? volume.LastError;
             volume.Readers -= mount.IsReadOnly ? 1 : 0;
             volume.Writer = mount.IsReadOnly ? volume.Writer : null;
+        }
+
+        if (volume.UnsettledFold is not null)
+        {
+            // Its files are opened anew, after which a flush that failed does not count any more.
+            BeginFold();
         }
     }
 
@@ -940,7 +1077,10 @@ internal sealed partial class VolumeCatalog
     private StoredVolume AddTemplate(VolumeRecord source, string top, Guid owner, int slot, string at, bool isReadOnly)
     {
         ResourceIdentity identity = ReserveUnnamed();
-        return Add(
+
+        // One that cannot be written down lets go of its image, which others have on theirs.
+        Images.Hold(top);
+        StoredVolume template = Add(
             identity,
             source with
             {
@@ -957,15 +1097,20 @@ internal sealed partial class VolumeCatalog
                 DeleteLock = false,
             },
             ResourceMetadata.None);
+        ReleaseImage(top);
+        return template;
     }
 
     /// <summary>Puts a new image on a volume, so that the one below does not change any more. The caller has its turn.</summary>
     /// <returns>The name of the one below.</returns>
     private async Task<string> CutAsync(StoredVolume volume)
     {
+        await TrySettleFoldAsync(volume, CancellationToken.None).ConfigureAwait(false);
         VolumeRecord record = volume.Record;
         if (volume.Writer is not { } disk)
         {
+            // It does not change any more, and so it is not completed by its next opening.
+            await Task.Run(() => Images.Repair(record.Top!, record.Bases)).ConfigureAwait(false);
             string overlay = await MakeImageAsync(record.Top, FormatOf(record.Top!), record.Size).ConfigureAwait(false);
             try
             {

@@ -7,7 +7,7 @@ namespace Unikraft.Platform.Volumes;
 internal sealed partial class VolumeCatalog
 {
     /// <summary>What is to be written down of the volumes and ROMs of an instance. May be called under its lock.</summary>
-    public (IReadOnlyList<VolumeMountRecord> Volumes, IReadOnlyList<RomMount> Roms) Save(Guid instance)
+    public (IReadOnlyList<VolumeMountRecord> Volumes, IReadOnlyList<RomMount> Roms, IReadOnlyList<RomMount>? NextRoms) Save(Guid instance)
     {
         lock (_lock)
         {
@@ -22,8 +22,9 @@ internal sealed partial class VolumeCatalog
                             mount.Pending,
                             mount.Volume.Record.Resumptions)),
                     ],
-                    [.. volumes.Roms])
-                : ([], []);
+                    volumes.Roms,
+                    volumes.NextRoms)
+                : ([], [], null);
         }
     }
 
@@ -42,7 +43,7 @@ internal sealed partial class VolumeCatalog
 
         lock (_lock)
         {
-            volumes.Roms.AddRange(record.Roms);
+            (volumes.Roms, volumes.NextRoms) = (record.Roms, record.NextRoms);
             foreach (VolumeMountRecord mount in record.Volumes)
             {
                 StoredVolume volume = _volumes.GetValueOrDefault(mount.Volume) ?? Missing(mount.Volume, identity);
@@ -56,11 +57,42 @@ internal sealed partial class VolumeCatalog
         return isAhead && record.Snapshot is not null;
     }
 
+    /// <summary>Has templates take over what the volumes of their instances were, where the host ended before that was done.</summary>
+    /// <param name="snapshots">The snapshots that templates continue from.</param>
+    public void CompleteAdoptions(IReadOnlyDictionary<Guid, Guid> snapshots)
+    {
+        if (Volatile.Read(ref _files) is null)
+        {
+            return;
+        }
+
+        List<(StoredVolume Template, StoredVolume Volume)> adopted = [];
+        lock (_lock)
+        {
+            foreach (StoredVolume template in _volumes.Values)
+            {
+                if (template is { Failure: null, Record: { IsKept: true, Adopts: { } adopts, Adopter: { } adopter } }
+                    && snapshots.TryGetValue(adopter, out Guid snapshot)
+                    && snapshot == template.Record.Owner
+                    && _volumes.TryGetValue(adopts, out StoredVolume? volume)
+                    && volume is { Mounts.Count: 0, Record.IsTemplate: false })
+                {
+                    adopted.Add((template, volume));
+                }
+            }
+        }
+
+        if (TryAdopt([.. adopted], others: [], mayWrite: true))
+        {
+            BeginDelete([.. adopted.Select(static pair => pair.Template)]);
+        }
+    }
+
     /// <summary>Deletes volumes whose instance or snapshot is not there, which a crash has left behind.</summary>
     /// <param name="owners">The instances and snapshots that are.</param>
     public void Collect(IReadOnlySet<Guid> owners)
     {
-        if (_files.IsValueCreated)
+        if (Volatile.Read(ref _files) is not null)
         {
             StoredVolume[] unowned;
             lock (_lock)
@@ -76,7 +108,7 @@ internal sealed partial class VolumeCatalog
     public IReadOnlyList<AttachedVolume> DescribeKept(Guid snapshot) => (AttachedVolume[])
     [
         // An array: those of snapshots without volumes are one and the same, and records that hold them equal.
-        .. OwnedBy(snapshot).Select(static volume => volume.Record).Where(static record => record.IsKept).OrderBy(static record => record.Slot)
+        .. OwnedBy(snapshot).Select(static volume => volume.Record).Where(static record => record is { IsKept: true, Rom: null }).OrderBy(static record => record.Slot)
             .Select(static record => new AttachedVolume(record.Uuid, record.Name, record.At, record.ReadOnly)),
     ];
 

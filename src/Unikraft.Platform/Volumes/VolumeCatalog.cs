@@ -1,6 +1,7 @@
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Resources;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -16,7 +17,10 @@ namespace Unikraft.Platform.Volumes;
 internal sealed partial class VolumeCatalog : IAsyncDisposable
 {
     private readonly PlatformContext _platform;
-    private readonly Lazy<VolumeFiles> _files;
+    private readonly IFileLayer _layer;
+    private readonly Lock _opening = new();
+    private VolumeFiles? _unloaded;
+    private VolumeFiles? _files;
     private readonly Lock _journalLock = new();
 
     private readonly Lock _lock = new();
@@ -24,19 +28,25 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     private readonly Dictionary<Guid, StoredVolume> _volumes = [];
     private readonly Dictionary<Guid, InstanceVolumes> _instances = [];
     private readonly HashSet<Task> _background = [];
+
+    /// <summary>Nobody wants them, but that could not be written down yet.</summary>
+    private readonly List<StoredVolume> _undeleted = [];
     private long _lastOrder;
-    private bool _isFolding;
     private bool _isFrozen;
 
     /// <param name="platform">The platform.</param>
     /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed.</param>
-    public VolumeCatalog(PlatformContext platform, VolumeFiles? files)
+    /// <param name="layer">The file system of that; that of the host when <see langword="null"/>.</param>
+    public VolumeCatalog(PlatformContext platform, VolumeFiles? files, IFileLayer? layer = null)
     {
         _platform = platform;
+        _layer = layer ?? HostFileLayer.Default;
         _checksums = new Lazy<ImageChecksums>(() => new ImageChecksums(Images));
-        _files = files is null
-            ? new Lazy<VolumeFiles>(() => Load(VolumeFiles.Open(FolderOf(platform.Settings), platform.Settings.DataDirectory is not null, platform.Logger)))
-            : new Lazy<VolumeFiles>(Load(files));
+        if (files is not null)
+        {
+            _unloaded = files;
+            _ = Images;
+        }
     }
 
     /// <summary>Where volumes are kept unless a directory was named for them; <see langword="null"/> when they are not kept.</summary>
@@ -46,7 +56,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <exception cref="StorageException">They are open elsewhere or damaged, or the host refused.</exception>
     public void OpenKept()
     {
-        if (Directory.Exists(FolderOf(_platform.Settings)))
+        if (FolderOf(_platform.Settings) is { } folder && new DataFiles(_layer, folder, isSynced: true).Stat("") is { IsDirectory: true })
         {
             _ = Images;
         }
@@ -61,15 +71,47 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
     }
 
-    private ImageDirectory Images => _files.Value.Images;
+    private ImageDirectory Images => Files.Images;
+
+    // An error of the host is not remembered: the next one who needs them tries again.
+    private VolumeFiles Files
+    {
+        get
+        {
+            if (Volatile.Read(ref _files) is { } opened)
+            {
+                return opened;
+            }
+
+            lock (_opening)
+            {
+                if (_files is { } openedMeanwhile)
+                {
+                    return openedMeanwhile;
+                }
+
+                VolumeFiles files = _unloaded ?? VolumeFiles.Open(FolderOf(_platform.Settings), _platform.Settings.DataDirectory is not null, _platform.Logger, _layer);
+                _unloaded = null;
+                try
+                {
+                    Volatile.Write(ref _files, Load(files));
+                    return files;
+                }
+                catch
+                {
+                    files.Dispose();
+                    throw;
+                }
+            }
+        }
+    }
 
     public async ValueTask DisposeAsync()
     {
         await WhenIdleAsync().ConfigureAwait(false);
-        if (_files.IsValueCreated)
-        {
-            _files.Value.Dispose();
-        }
+        _foldRetry?.Dispose();
+        _flattening.Dispose();
+        _files?.Dispose();
     }
 
     /// <summary>Waits for what is being done in the background.</summary>
@@ -174,6 +216,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <exception cref="StorageException">It cannot be written down. The image is gone then.</exception>
     public StoredVolume Add(ResourceIdentity identity, VolumeRecord record, ResourceMetadata metadata)
     {
+        record = record with { Order = identity.Order };
         StoredVolume volume = Make(identity, record, metadata);
         try
         {
@@ -182,6 +225,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         catch
         {
             Remove(volume);
+            Unreserve(identity);
             volume.Retention.Dispose();
             ReleaseImage(record.Top);
             throw;
@@ -249,14 +293,14 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         string path = Images.PathOf(name);
         await Task.Run(() =>
         {
-            using ImageFile file = ImageFile.Create(path);
+            using ImageFile file = ImageFile.Create(path, Images.Files.Layer);
             try
             {
                 Qcow2Image.Create(file, size, backing: backing is null ? null : (backing, format!));
             }
             catch
             {
-                File.Delete(path);
+                ImageFile.Discard(path, Images.Files.Layer);
                 throw;
             }
         }).ConfigureAwait(false);
@@ -278,13 +322,17 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
         catch
         {
-            File.Delete(path);
+            ImageFile.Discard(path, Images.Files.Layer);
             throw;
         }
 
         Images.Add(name, backing: null);
         return name;
     }
+
+    /// <summary>Whether a file is in the directory of the volumes.</summary>
+    public bool IsInside(string path) =>
+        string.Equals(Path.GetDirectoryName(Path.GetFullPath(path)), Path.TrimEndingDirectorySeparator(Images.Path), StringComparison.Ordinal);
 
     /// <summary>An image that was made is not needed after all.</summary>
     public void ReleaseImage(string? name)
@@ -317,43 +365,51 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                 Images.SyncNames();
             }
 
-            _files.Value.Journal.Append(change);
+            Files.Journal.Append(change);
             foreach (VolumeRecord record in change.Set)
             {
                 SetTop(record);
             }
         }
+
+        // There is room again.
+        StoredVolume[] undeleted;
+        lock (_lock)
+        {
+            undeleted = [.. _undeleted];
+            _undeleted.Clear();
+        }
+
+        BeginDelete(undeleted);
     }
 
     /// <summary>Changes what is written down of a volume, durably.</summary>
     public void Update(StoredVolume volume, Func<VolumeRecord, VolumeRecord> change) =>
         Commit(() => new VolumeChange { Set = [change(volume.Record)] });
 
-    /// <summary>Makes long chains short, in the background and one after the other, while guests go on.</summary>
-    public void BeginFold()
+    /// <summary>Completes a resizing that was interrupted, or takes it back: what the image says holds. The caller has the turn of the volume, to which nobody writes.</summary>
+    /// <exception cref="DiskImageException">The image cannot be read.</exception>
+    /// <exception cref="StorageException">The host cannot write.</exception>
+    public void SettleSize(StoredVolume volume)
     {
-        if (_platform.Rundown.Closing.IsCancellationRequested || Interlocked.Exchange(ref _isFolding, true))
+        if (volume.Record is { ResizingTo: { } wanted, Top: { } top })
         {
-            return;
+            long found = Images.SizeOf(top);
+            Update(volume, record => record with { Size = found == wanted ? found : record.Size, ResizingTo = null });
         }
+    }
 
-        Begin(async () =>
+    /// <summary>Does that if it can be done now; else it is done before the volume is used.</summary>
+    public void TrySettleSize(StoredVolume volume)
+    {
+        try
         {
-            try
-            {
-                while (await FoldOneAsync(_platform.Rundown.Closing).ConfigureAwait(false))
-                {
-                }
-            }
-            catch (OperationCanceledException) when (_platform.Rundown.Closing.IsCancellationRequested)
-            {
-                // What was begun is removed, and the chain is as it was.
-            }
-            finally
-            {
-                Volatile.Write(ref _isFolding, false);
-            }
-        });
+            SettleSize(volume);
+        }
+        catch (PlatformException error)
+        {
+            _platform.Logger.VolumeWorkFailed(error);
+        }
     }
 
     /// <summary>Deletes volumes in the background.</summary>
@@ -366,15 +422,34 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     }
 
     /// <summary>Deletes volumes that nobody uses any more, and that have no delete lock to be asked.</summary>
+    /// <exception cref="StorageException">The host cannot write. What could not be deleted is, when something else can be written down.</exception>
     public async Task DeleteAsync(IReadOnlyList<StoredVolume> volumes)
     {
+        StorageException? failure = null;
         foreach (StoredVolume volume in volumes)
         {
             if (Remove(volume))
             {
                 volume.Retention.Dispose();
-                await ReleaseAsync(volume).ConfigureAwait(false);
+                try
+                {
+                    await ReleaseAsync(volume).ConfigureAwait(false);
+                }
+                catch (StorageException error)
+                {
+                    failure ??= error;
+                    lock (_lock)
+                    {
+                        volume.IsListed = false;
+                        _undeleted.Add(volume);
+                    }
+                }
             }
+        }
+
+        if (failure is not null)
+        {
+            throw failure;
         }
     }
 
@@ -406,79 +481,6 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
     }
 
-    // Folds what is to be folded of the first volume that has something.
-    private async Task<bool> FoldOneAsync(CancellationToken cancellationToken)
-    {
-        StoredVolume[] all;
-        lock (_lock)
-        {
-            all = [.. _volumes.Values.Where(static volume => volume is { IsListed: true, IsFoldingBroken: false, Failure: null, Record: { IsTemplate: false, Top: not null } })];
-        }
-
-        foreach (StoredVolume volume in all)
-        {
-            if (Images.CountFoldable(volume.Record.Top!) == 0)
-            {
-                continue;
-            }
-
-            await volume.Turn.WaitAsync(cancellationToken).ConfigureAwait(false);
-            try
-            {
-                if (await FoldAsync(volume, cancellationToken).ConfigureAwait(false))
-                {
-                    return true;
-                }
-            }
-            finally
-            {
-                volume.Turn.Release();
-            }
-        }
-
-        return false;
-    }
-
-    private async Task<bool> FoldAsync(StoredVolume volume, CancellationToken cancellationToken)
-    {
-        string top = volume.Record.Top!;
-
-        // The top of a volume is not the one that is written down while that could not be done.
-        int count = volume is { IsListed: true, Readers: 0, Writer: null or { IsPublished: true } } ? Images.CountFoldable(top) : 0;
-        if (count == 0)
-        {
-            return false;
-        }
-
-        string folded = ImageDirectory.NewName();
-        VolumeDisk? opened = volume.Writer is null ? await OpenDiskAsync(volume.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false) : null;
-        VolumeDisk disk = volume.Writer ?? opened!;
-        try
-        {
-            if (!await disk.FoldAsync(count, Images.PathOf(folded), cancellationToken).ConfigureAwait(false))
-            {
-                return false;
-            }
-
-            Images.Replace(top, count, folded);
-            _platform.Logger.VolumeFolded(volume.Identity.Name, volume.Identity.Uuid, count);
-            return true;
-        }
-        catch (PlatformException)
-        {
-            // Nothing has changed if the copy was not made, for want of room for example: the next occasion tries again.
-            volume.IsFoldingBroken = disk.ListPaths().Contains(Images.PathOf(folded), StringComparer.Ordinal);
-            throw;
-        }
-        finally
-        {
-            if (opened is not null)
-            {
-                await opened.DisposeAsync().ConfigureAwait(false);
-            }
-        }
-    }
-
     private static VolumeState StateOf(StoredVolume volume, VolumeMount[] mounts, bool isWanted) => volume switch
     {
         { Failure: not null } => VolumeState.Error,
@@ -501,11 +503,15 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         files.Images.Use(_platform.Hypervisor.GetFeature<IDirectorySync>());
         files.Images.SyncNames();
-        bool allFound = !VolumeJournal.HasDamage(files.Images.Path);
-        foreach (VolumeRecord record in files.Records.Values.OrderBy(static record => record.CreatedAt).ThenBy(static record => record.Uuid))
+        files.Journal.SyncNames = files.Images.SyncNames;
+        bool allFound = VolumeJournal.FindDamage(files.Images.Files) is null;
+
+        // Records of before orders were kept have none; they are the oldest, in the order that their clocks say.
+        foreach (VolumeRecord record in files.Records.Values.OrderBy(static record => record.Order).ThenBy(static record => record.CreatedAt).ThenBy(static record => record.Uuid))
         {
-            ResourceIdentity identity = new(record.Uuid, record.Name ?? record.Uuid.ToString("D"), record.CreatedAt, ++_lastOrder);
-            StoredVolume volume = new(identity, record) { IsListed = true };
+            _lastOrder = Math.Max(_lastOrder + 1, record.Order);
+            ResourceIdentity identity = new(record.Uuid, record.Name ?? record.Uuid.ToString("D"), record.CreatedAt, _lastOrder);
+            StoredVolume volume = new(identity, record) { IsListed = record.Rom is null };
             volume.Retention = RetentionOf(volume, ResourceMetadata.Of(record.Tags, record.DeleteLock, autokill: null));
             try
             {
@@ -521,7 +527,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                             $"The {volume.Title} may not be all there: {damage}. Put a sound copy of the folder there; or take what '{files.Images.PathOf(top)}' has with qemu-img convert, and delete the volume.");
                     }
 
-                    files.Images.Repair(top, record.Bases);
+                    files.Images.RepairFound(top, record.Bases);
                 }
             }
             catch (PlatformException error)
@@ -602,26 +608,22 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         }
     }
 
-    // Called under the lock of the retention.
+    // Called under the lock of the retention. The name is taken until it is written down that the volume is gone.
     private bool Remove(StoredVolume volume)
     {
         lock (_lock)
         {
-            if (!_volumes.Remove(volume.Identity.Uuid))
+            if (volume.Mounts.Count > 0 || !_volumes.Remove(volume.Identity.Uuid))
             {
                 return false;
             }
 
             volume.IsListed = false;
-            if (_names.TryGetValue(volume.Identity.Name, out Guid holder) && holder == volume.Identity.Uuid)
-            {
-                _names.Remove(volume.Identity.Name);
-            }
-
             return true;
         }
     }
 
+    /// <exception cref="StorageException">The host cannot write. The volume is there again.</exception>
     private async Task ReleaseAsync(StoredVolume volume)
     {
         await volume.Turn.WaitAsync().ConfigureAwait(false);
@@ -630,15 +632,35 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             await Task.Run(() =>
             {
                 Commit(new VolumeChange { Removed = [volume.Identity.Uuid] });
+                Unreserve(volume.Identity);
                 ReleaseImage(volume.Record.Top);
+                if (volume.UnsettledFold is { } fold && !Images.Has(fold.Top))
+                {
+                    Images.Discard(fold.Folded);
+                }
             }).ConfigureAwait(false);
+        }
+        catch (StorageException)
+        {
+            volume.Retention = RetentionOf(volume, volume.Retention.Metadata);
+            lock (_lock)
+            {
+                _volumes.Add(volume.Identity.Uuid, volume);
+                volume.IsListed = true;
+            }
+
+            throw;
         }
         finally
         {
             volume.Turn.Release();
         }
 
-        _platform.Logger.VolumeDeleted(volume.Identity.Name, volume.Identity.Uuid);
+        if (volume.Record.Rom is null)
+        {
+            _platform.Logger.VolumeDeleted(volume.Identity.Name, volume.Identity.Uuid);
+        }
+
         BeginFold();
     }
 }

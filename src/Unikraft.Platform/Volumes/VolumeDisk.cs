@@ -1,4 +1,5 @@
 using System.Numerics;
+using Unikraft.Platform.Storage;
 using Unikraft.Platform.Volumes.Qcow2;
 
 namespace Unikraft.Platform.Volumes;
@@ -268,25 +269,32 @@ internal sealed class VolumeDisk : IBlockDevice
         catch
         {
             folded.Release();
-            File.Delete(path);
+            ImageFile.Discard(path, folded.Files);
             throw;
         }
 
-        await Task.Run(
-            () =>
-            {
-                try
-                {
-                    top.Registry?.SyncNames?.Invoke();
-                    top.StoreBackingName();
-                }
-                finally
-                {
-                    before.Release();
-                }
-            },
-            CancellationToken.None).ConfigureAwait(false);
+        try
+        {
+            await StoreBackingNameAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await Task.Run(before.Release, CancellationToken.None).ConfigureAwait(false);
+        }
+
         return true;
+    }
+
+    /// <summary>Writes the name of the image beneath the top into that, durably. Nobody cuts meanwhile.</summary>
+    /// <exception cref="BlockDeviceException">The host cannot write.</exception>
+    internal Task StoreBackingNameAsync()
+    {
+        Qcow2Image top = _top;
+        return Task.Run(() =>
+        {
+            top.Registry?.SyncNames?.Invoke();
+            top.StoreBackingName();
+        });
     }
 
     /// <summary>Makes the disk larger.</summary>
@@ -324,7 +332,7 @@ internal sealed class VolumeDisk : IBlockDevice
     private static Qcow2Image Create(string path, long size, int clusterBits, BlockLayer? backing, OpenLayers? layers)
     {
         string full = System.IO.Path.GetFullPath(path);
-        ImageFile file = ImageFile.Create(full);
+        ImageFile file = ImageFile.Create(full, layers?.Files);
         try
         {
             Qcow2Image image = Qcow2Image.CreateNew(file, size, clusterBits, backing);
@@ -334,7 +342,7 @@ internal sealed class VolumeDisk : IBlockDevice
         catch
         {
             file.Dispose();
-            File.Delete(full);
+            ImageFile.Discard(full, layers?.Files ?? HostFileLayer.Default);
             throw;
         }
     }
@@ -397,7 +405,7 @@ internal sealed class VolumeDisk : IBlockDevice
             finally
             {
                 // Also when it cannot be completed: it would take room that is missing.
-                File.Delete(path);
+                ImageFile.Discard(path, merged.Files);
             }
 
             throw;

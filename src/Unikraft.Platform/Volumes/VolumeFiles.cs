@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Volumes;
 
@@ -9,15 +10,16 @@ internal sealed record VolumeFiles(ImageDirectory Images, VolumeJournal Journal,
     /// <param name="path">The directory; <see langword="null"/> for one that is deleted in the end.</param>
     /// <param name="areInstancesKept">Whether instances outlive the platform, and with them the volumes that they own.</param>
     /// <param name="logger">Where to log.</param>
+    /// <param name="layer">The file system; that of the host when <see langword="null"/>.</param>
     /// <exception cref="StorageException">It is open elsewhere or damaged, or the host refused.</exception>
-    public static VolumeFiles Open(string? path, bool areInstancesKept, ILogger logger)
+    public static VolumeFiles Open(string? path, bool areInstancesKept, ILogger logger, IFileLayer? layer = null)
     {
-        ImageDirectory images = ImageDirectory.Open(path, logger);
+        ImageDirectory images = ImageDirectory.Open(path, logger, layer);
         try
         {
             // Snapshots in memory do not outlive the platform, so neither do the volume templates that they own.
             VolumeJournal journal = VolumeJournal.Open(
-                images.Path,
+                images.Files,
                 record => record.Owner is null || record.IsKept || (areInstancesKept && !record.IsTemplate),
                 out Dictionary<Guid, VolumeRecord> records);
             return new VolumeFiles(images, journal, records);

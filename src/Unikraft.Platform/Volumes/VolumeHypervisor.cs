@@ -35,7 +35,7 @@ internal sealed class VolumeHypervisor(IHypervisor inner) : IHypervisor
             uuid,
             boots: false,
             monitor,
-            (heard, own, token) => inner.RestoreAsync(snapshot is VolumeSnapshot { Machine: { } machine } ? machine : snapshot, uuid, heard, own, token),
+            (heard, own, token) => RestoreCoreAsync(snapshot is VolumeSnapshot { Machine: { } machine } ? machine : snapshot, uuid, heard, own, token),
             cancellationToken);
 
     public TFeature? GetFeature<TFeature>()
@@ -46,6 +46,26 @@ internal sealed class VolumeHypervisor(IHypervisor inner) : IHypervisor
         };
 
     public ValueTask DisposeAsync() => inner.DisposeAsync();
+
+    private async ValueTask<IVirtualMachine> RestoreCoreAsync(
+        IMachineSnapshot snapshot,
+        Guid uuid,
+        IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> disks,
+        CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await inner.RestoreAsync(snapshot, uuid, monitor, disks, cancellationToken).ConfigureAwait(false);
+        }
+        catch (ArgumentException error)
+        {
+            // A journal that was damaged may not know any more that a snapshot has volumes.
+            throw new HypervisorException(
+                $"The guest cannot continue from its snapshot without the volumes that it had, which are not known any more: {error.Message} Put a sound copy of the volume directory there.",
+                error);
+        }
+    }
 
     private async ValueTask<IVirtualMachine> MakeAsync(
         Guid uuid,

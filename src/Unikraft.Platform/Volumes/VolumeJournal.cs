@@ -2,145 +2,156 @@ using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
+using Unikraft.Platform.Storage;
 
 namespace Unikraft.Platform.Volumes;
 
 /// <summary>
-/// What is known of the volumes, on the disk: a file of lines, each a checksum and a change, that only grows while it is open. A line that was cut short by a
-/// crash is the last one, and as good as not written.
+/// What is known of the volumes, on the disk: a file of lines, each a checksum and a change, that grows until it is written anew without what is over. A line that
+/// was cut short by a crash is the last one, and as good as not written. The file is filled up with zeroes to whole blocks, so that one that lost its end is told from
+/// one that ends there.
 /// </summary>
 /// <remarks>Not safe for concurrent use.</remarks>
 internal sealed class VolumeJournal : IDisposable
 {
     internal const string FileName = "volumes.journal";
 
+    /// <summary>It is written anew when it is longer than this and three times what it began with.</summary>
+    internal const int MinRewriteLength = 1 << 20;
+
     private const string AnyHeader = "unikraft volumes ";
-    private const string Header = AnyHeader + "1";
-    private const string TemporarySuffix = ".tmp";
-    private const string CopySuffix = ".copy";
+    private const int Version = 3;
+    private const string CopyMark = " copy";
+
+    /// <summary>The last version that was not filled up to whole blocks.</summary>
+    private const int VersionWithoutBlocks = 1;
+
+    /// <summary>The last version whose end was not always a zero.</summary>
+    private const int VersionWithoutZero = 2;
+    private const string CopyName = FileName + ".copy";
     private const string DamagedSuffix = ".damaged";
     private const int ChecksumLength = 16;
+    private const int BlockSize = 4096;
 
-    private readonly FileStream _file;
+    /// <summary>How much longer than necessary it becomes.</summary>
+    private const int Growth = 64 << 10;
+
+    /// <summary>So much of it is for volumes that are gone: a full disk keeps nobody from deleting.</summary>
+    private const int ReserveForRemovals = 2 * BlockSize;
+
+    private readonly DataFiles _files;
+    private readonly Dictionary<Guid, VolumeRecord> _records;
+    private IFile _file;
     private long _length;
-    private StorageException? _broken;
+    private long _allocated;
+    private long _lengthAtFirst;
 
-    private VolumeJournal(FileStream file)
+    /// <summary>Nobody can tell what the file on the disk is, or holds: only a new one can be written to.</summary>
+    private bool _mustRewrite;
+
+    private VolumeJournal(DataFiles files, IFile file, long length, long allocated, IReadOnlyDictionary<Guid, VolumeRecord> records)
     {
-        _file = file;
-        _length = file.Length;
+        (_files, _file, _records) = (files, file, new Dictionary<Guid, VolumeRecord>(records));
+        (_length, _allocated, _lengthAtFirst) = (length, allocated, length);
     }
+
+    /// <summary>Takes the names of files to the disk.</summary>
+    internal Action? SyncNames { get; set; }
+
+    /// <summary>Why the journal that was found may not have known all; <see langword="null"/> when it did.</summary>
+    internal static string? FindDamage(DataFiles files) =>
+        files.List("").Where(static name => name.StartsWith(FileName + DamagedSuffix, StringComparison.Ordinal)).Max(StringComparer.Ordinal) is { } aside ? files.PathOf(aside) : null;
 
     public void Dispose() => _file.Dispose();
 
     /// <summary>Reads the journal of a directory, and writes it anew without what is over. A new one is empty.</summary>
-    /// <param name="directory">The directory.</param>
+    /// <param name="files">The directory.</param>
     /// <param name="isKept">Whether a volume is still wanted.</param>
     /// <param name="records">The volumes that are.</param>
     /// <exception cref="StorageException">It is of another version, or the host refused.</exception>
     /// <remarks>
     /// A damaged journal is put aside, and what of it is whole is used. What a journal begins with is there twice.
     /// </remarks>
-    internal static VolumeJournal Open(string directory, Func<VolumeRecord, bool> isKept, out Dictionary<Guid, VolumeRecord> records)
+    internal static VolumeJournal Open(DataFiles files, Func<VolumeRecord, bool> isKept, out Dictionary<Guid, VolumeRecord> records)
     {
-        string path = Path.Combine(directory, FileName);
+        JournalContents contents = Read(files);
+        records = contents.Records.Where(entry => isKept(entry.Value)).ToDictionary();
+        byte[] lines = Format(records.Values);
+        IFile? file = null;
         try
         {
-            records = (File.Exists(path) ? Read(directory, path) : new Dictionary<Guid, VolumeRecord>()).Where(entry => isKept(entry.Value)).ToDictionary();
-
-            // A line each, so that damage is of one volume only; and one that says that these are all.
-            byte[] contents =
-            [
-                .. Encoding.UTF8.GetBytes(Header + "\n"),
-                .. records.Values.SelectMany(static record => Format(new VolumeChange { Set = [record] })),
-                .. Format(new VolumeChange()),
-            ];
-            Write(path + CopySuffix, contents).Dispose();
-            return new VolumeJournal(Write(path, contents));
+            Write(files, CopyName, lines).File.Dispose();
+            files.Rename(TemporaryOf(CopyName), CopyName);
+            (file, long length, long allocated) = Write(files, FileName, lines);
+            files.Rename(TemporaryOf(FileName), FileName);
+            return new VolumeJournal(files, file, length, allocated, records);
         }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        catch (StorageException error)
         {
-            throw Failure(path, error);
+            file?.Dispose();
+            files.DeleteIfPossible(TemporaryOf(CopyName));
+            files.DeleteIfPossible(TemporaryOf(FileName));
+            if (error.IsFull && contents is { IsDamaged: false, CanGrow: true })
+            {
+                // Whoever wants to make room must be able to delete.
+                return GoOn(files, contents, records);
+            }
+
+            throw;
         }
     }
-
-    /// <summary>Whether something of a journal is put aside because it is damaged: it may have known images that nobody else does.</summary>
-    internal static bool HasDamage(string directory) => Directory.EnumerateFiles(directory, FileName + DamagedSuffix + "*").Any();
 
     /// <summary>Writes a change down, durably.</summary>
     /// <exception cref="StorageException">The host cannot. Nothing was written, as far as anybody will find.</exception>
     internal void Append(VolumeChange change)
     {
-        if (_broken is { } broken)
+        if (_mustRewrite || _length > MinRewriteLength + (2 * _lengthAtFirst))
         {
-            throw broken;
+            Rewrite();
         }
 
+        byte[] line = Format(change);
+
+        // Behind the last line there is a zero: without one, the end is missing.
+        long room = change.Set.Count > 0 ? ReserveForRemovals : 1;
         try
         {
-            _file.Write(Format(change));
-            _file.Flush(flushToDisk: true);
-            _length = _file.Length;
-        }
-        catch (IOException error)
-        {
-            StorageException failure = Failure(_file.Name, error);
-            try
+            if (_length + line.Length + room > _allocated)
             {
-                _file.SetLength(_length);
-                _file.Position = _length;
-                _file.Flush(flushToDisk: true);
-            }
-            catch (IOException)
-            {
-                // Nobody can tell any more what is on the disk.
-                _broken = failure;
+                Extend(_length + line.Length + room);
             }
 
-            throw failure;
+            _files.Write(FileName, _file, _length, line);
+            _files.Sync(FileName, _file);
+        }
+        catch (StorageException)
+        {
+            TakeBack(line.Length);
+            throw;
+        }
+
+        _length += line.Length;
+        foreach (VolumeRecord record in change.Set)
+        {
+            _records[record.Uuid] = record;
+        }
+
+        foreach (Guid removed in change.Removed)
+        {
+            _records.Remove(removed);
         }
     }
 
-    private static IReadOnlyDictionary<Guid, VolumeRecord> Read(string directory, string path)
+    /// <summary>Goes on with the journal that was found, which is sound, behind its last line.</summary>
+    private static VolumeJournal GoOn(DataFiles files, JournalContents contents, Dictionary<Guid, VolumeRecord> records)
     {
-        JournalContents contents = ReadContents(path);
-        if (!contents.IsDamaged)
-        {
-            return contents.Records;
-        }
-
-        contents.Complete(File.Exists(path + CopySuffix) ? ReadContents(path + CopySuffix) : null);
-        if (contents.IsDoubtful)
-        {
-            string aside = PutAside(path);
-            contents.MarkDoubtful(directory, $"'{path}' was damaged, and may have known something newer. What was found is '{aside}'");
-        }
-
-        return contents.Records;
-    }
-
-    private static JournalContents ReadContents(string path)
-    {
-        string[] lines = File.ReadAllText(path).Split('\n');
-        bool isSound = string.Equals(lines[0], Header, StringComparison.Ordinal);
-        if (!isSound && lines[0].StartsWith(AnyHeader, StringComparison.Ordinal) && int.TryParse(lines[0].AsSpan(AnyHeader.Length), CultureInfo.InvariantCulture, out _))
-        {
-            throw new StorageException(path, $"'{path}' is no journal of volumes that this version of the platform can read.");
-        }
-
-        return JournalContents.Read(lines.AsSpan(1), TryParse, isSound ? null : lines[0]);
-    }
-
-    private static FileStream Write(string path, byte[] contents)
-    {
-        string temporary = path + TemporarySuffix;
-        FileStream file = new(temporary, FileMode.Create, FileAccess.ReadWrite, FileShare.Read);
+        IFile file = files.TryOpen(FileName) ?? throw new StorageException(files.PathOf(FileName), $"'{files.PathOf(FileName)}' is gone, which was there.");
         try
         {
-            file.Write(contents);
-            file.Flush(flushToDisk: true);
-            File.Move(temporary, path, overwrite: true);
-            return file;
+            // What a crash has left of a line.
+            files.Write(FileName, file, contents.Length, new byte[file.Length - contents.Length]);
+            files.Sync(FileName, file);
+            return new VolumeJournal(files, file, contents.Length, file.Length, records);
         }
         catch
         {
@@ -149,15 +160,177 @@ internal sealed class VolumeJournal : IDisposable
         }
     }
 
-    private static string PutAside(string path)
+    // Whole blocks, and some for what comes next: whoever finds another length knows that something is missing. That is durable first: of a file that is written to
+    // while it grows, a power cut may leave an end in the middle of a block. Then zeroes are written, so that the disk has room for what comes.
+    private void Extend(long length)
+    {
+        long allocated = WholeBlocks(length + Growth);
+        try
+        {
+            _files.SetLength(FileName, _file, allocated);
+            _files.Sync(FileName, _file);
+            _files.Write(FileName, _file, _allocated, new byte[allocated - _allocated]);
+            _allocated = allocated;
+        }
+        catch (StorageException)
+        {
+            _files.SetLength(FileName, _file, _allocated);
+            throw;
+        }
+    }
+
+    /// <summary>Takes back what there is of a line.</summary>
+    private void TakeBack(int length)
+    {
+        try
+        {
+            _files.SetLength(FileName, _file, _allocated);
+            _files.Write(FileName, _file, _length, new byte[Math.Min(length, _allocated - _length)]);
+            _files.Sync(FileName, _file);
+        }
+        catch (StorageException)
+        {
+            _mustRewrite = true;
+        }
+    }
+
+    /// <summary>Writes it anew, without what is over, the copy first: it knows what the journal knows, whichever of them is the new one.</summary>
+    private void Rewrite()
+    {
+        byte[] lines = Format(_records.Values);
+        IFile? file = null;
+        try
+        {
+            Write(_files, CopyName, lines).File.Dispose();
+            _files.Rename(TemporaryOf(CopyName), CopyName);
+            SyncNames?.Invoke();
+            (file, long length, long allocated) = Write(_files, FileName, lines);
+
+            // The name may be that of either file from here on.
+            _mustRewrite = true;
+            _files.Rename(TemporaryOf(FileName), FileName);
+            SyncNames?.Invoke();
+            _file.Dispose();
+            (_file, _length, _allocated, _lengthAtFirst, _mustRewrite) = (file, length, allocated, length, false);
+        }
+        catch (StorageException)
+        {
+            file?.Dispose();
+            _files.DeleteIfPossible(TemporaryOf(CopyName));
+            _files.DeleteIfPossible(TemporaryOf(FileName));
+            if (_mustRewrite)
+            {
+                throw;
+            }
+
+            // There is no room for another one, perhaps: this one goes on.
+        }
+    }
+
+    private static long WholeBlocks(long length) => (length + BlockSize - 1) / BlockSize * BlockSize;
+
+    private static JournalContents Read(DataFiles files)
+    {
+        JournalContents? copy = null;
+        if (ReadContents(files, FileName, isCopy: false) is not { } contents)
+        {
+            copy = ReadContents(files, CopyName, isCopy: true);
+            if (copy is not { IsDamaged: true } and not { Records.Count: > 0 } && !files.List("").Any(ImageDirectory.IsImage))
+            {
+                return new JournalContents();
+            }
+
+            // There was one, for there is what it was about.
+            contents = JournalContents.Read([], TryParse, damagedHeader: null, headerLength: 0, isWhole: false, canGrow: false);
+        }
+
+        if (!contents.IsDamaged)
+        {
+            return contents;
+        }
+
+        contents.Complete(copy ?? ReadContents(files, CopyName, isCopy: true));
+        if (contents.IsDoubtful)
+        {
+            string aside = PutAside(files);
+            contents.MarkDoubtful(files, $"'{files.PathOf(FileName)}' was damaged, and may have known something newer. What was found is '{aside}'");
+        }
+
+        return contents;
+    }
+
+    private static JournalContents? ReadContents(DataFiles files, string name, bool isCopy)
+    {
+        if (files.TryRead(name) is not { } bytes)
+        {
+            return null;
+        }
+
+        // Lines are ASCII, and a byte a character keeps the place of what is damaged.
+        string[] lines = Encoding.Latin1.GetString(bytes).TrimEnd('\0').Split('\n');
+        (int version, bool isCopyFound) = ParseHeader(lines[0]);
+        if (version > Version && isCopyFound == isCopy)
+        {
+            string path = files.PathOf(name);
+            throw new StorageException(path, $"'{path}' is no journal of volumes that this version of the platform can read: it is of version {version}. Use a newer one.");
+        }
+
+        // A copy in the place of the journal knows only what that began with.
+        bool isSound = version is >= VersionWithoutBlocks and <= Version && isCopyFound == isCopy;
+        bool hasEnd = version is VersionWithoutBlocks
+            || (bytes.Length > 0 && bytes.Length % BlockSize == 0 && (version is VersionWithoutZero || bytes[^1] == 0));
+        return JournalContents.Read(
+            lines.AsSpan(1),
+            TryParse,
+            isSound ? null : lines[0],
+            headerLength: lines[0].Length + 1,
+            isWhole: hasEnd && (isSound || version == 0),
+            canGrow: version == Version);
+    }
+
+    /// <returns>A version of 0 when it is none.</returns>
+    private static (int Version, bool IsCopy) ParseHeader(string line)
+    {
+        bool isCopy = line.EndsWith(CopyMark, StringComparison.Ordinal);
+        ReadOnlySpan<char> number = line.AsSpan(0, line.Length - (isCopy ? CopyMark.Length : 0));
+        return number.StartsWith(AnyHeader, StringComparison.Ordinal) && int.TryParse(number[AnyHeader.Length..], NumberStyles.None, CultureInfo.InvariantCulture, out int version)
+            ? (version, isCopy)
+            : (0, false);
+    }
+
+    private static string TemporaryOf(string name) => name + DataFiles.TemporarySuffix;
+
+    /// <summary>Writes a journal under a temporary name.</summary>
+    private static (IFile File, long Length, long Allocated) Write(DataFiles files, string name, byte[] lines)
+    {
+        string temporary = TemporaryOf(name);
+        string copyMark = string.Equals(name, CopyName, StringComparison.Ordinal) ? CopyMark : "";
+        byte[] contents = [.. Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{AnyHeader}{Version}{copyMark}\n")), .. lines];
+        byte[] blocks = new byte[WholeBlocks(contents.Length + ReserveForRemovals)];
+        contents.CopyTo(blocks, 0);
+        IFile file = files.Create(temporary);
+        try
+        {
+            files.Write(temporary, file, 0, blocks);
+            files.Sync(temporary, file);
+            return (file, contents.Length, blocks.Length);
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private static string PutAside(DataFiles files)
     {
         for (int number = 1; ; number++)
         {
-            string aside = string.Create(CultureInfo.InvariantCulture, $"{path}{DamagedSuffix}{number}");
-            if (!File.Exists(aside))
+            string aside = string.Create(CultureInfo.InvariantCulture, $"{FileName}{DamagedSuffix}{number}");
+            if (files.Stat(aside) is null)
             {
-                File.Copy(path, aside);
-                return aside;
+                files.Publish(aside, files.TryRead(FileName) ?? []);
+                return files.PathOf(aside);
             }
         }
     }
@@ -170,8 +343,21 @@ internal sealed class VolumeJournal : IDisposable
             return null;
         }
 
-        return JsonSerializer.Deserialize(line.AsSpan(ChecksumLength), VolumeJson.Default.VolumeChange);
+        try
+        {
+            VolumeChange? change = JsonSerializer.Deserialize(line.AsSpan(ChecksumLength), VolumeJson.Default.VolumeChange);
+            return change is { Set: not null, Removed: not null } && change.Set.All(static record => record is not null) ? change : null;
+        }
+        catch (JsonException)
+        {
+            // Nobody of ours has written that, whatever its checksum says.
+            return null;
+        }
     }
+
+    // A line each, so that damage is of one volume only; and one that says that these are all.
+    private static byte[] Format(IEnumerable<VolumeRecord> records) =>
+        [.. records.SelectMany(static record => Format(new VolumeChange { Set = [record] })), .. Format(new VolumeChange())];
 
     private static byte[] Format(VolumeChange change)
     {
@@ -180,9 +366,4 @@ internal sealed class VolumeJournal : IDisposable
     }
 
     private static string ChecksumOf(ReadOnlySpan<byte> json) => Convert.ToHexStringLower(SHA256.HashData(json).AsSpan(0, ChecksumLength / 2));
-
-    private static StorageException Failure(string path, Exception error) => new(
-        path,
-        $"The host cannot write '{path}': {error.Message} Free some space, or make the directory writable, and try again.",
-        ImageFile.IsFull(error));
 }

@@ -9,15 +9,24 @@ internal sealed record VolumeRecord
 
     public required DateTimeOffset CreatedAt { get; init; }
 
+    /// <summary>How many volumes had been made before, and this one: clocks jump, and lists go on in the order of making.</summary>
+    public long Order { get; init; }
+
     /// <summary>The name of the image that takes the writes; <see langword="null"/> for what is no block device.</summary>
     public string? Top { get; init; }
 
     /// <summary>The size in bytes.</summary>
     public long Size { get; init; }
 
+    /// <summary>The size that it is being given; <see langword="null"/> when nothing is under way. What its image says was done.</summary>
+    public long? ResizingTo { get; init; }
+
     public VolumeFilesystem Filesystem { get; init; }
 
     public string? HostPath { get; init; }
+
+    /// <summary>The name of a ROM, when this is no volume but one of the ROMs of the snapshot that owns it: <see cref="HostPath"/> is its file then.</summary>
+    public string? Rom { get; init; }
 
     public bool IsTemplate { get; init; }
 
@@ -29,6 +38,14 @@ internal sealed record VolumeRecord
 
     /// <summary>Whether there is nothing but volumes in the snapshot that owns it: its instance did not run.</summary>
     public bool HasNoMemory { get; init; }
+
+    /// <summary>
+    /// The volume that is to take its place when <see cref="Adopter"/> is a template which continues from the snapshot that owns it: the volume was that of the instance.
+    /// </summary>
+    public Guid? Adopts { get; init; }
+
+    /// <inheritdoc cref="Adopts"/>
+    public Guid? Adopter { get; init; }
 
     /// <summary>Where it goes in an instance made from the snapshot that owns it.</summary>
     public int Slot { get; init; }
@@ -48,12 +65,13 @@ internal sealed record VolumeRecord
     public string? Damage { get; init; }
 
     /// <summary>Files outside the directory that its images are based on.</summary>
-    public IReadOnlyList<string> Bases { get; init; } = [];
+    /// <remarks>What a record of an earlier version does not have is given as null.</remarks>
+    public IReadOnlyList<string> Bases { get; init => field = value ?? []; } = [];
 
-    public IReadOnlyList<string> Tags { get; init; } = [];
+    public IReadOnlyList<string> Tags { get; init => field = value ?? []; } = [];
 
     public bool DeleteLock { get; init; }
 
     /// <summary>The images of a template that is kept, the top first: they do not change any more, and are verified against this.</summary>
-    public IReadOnlyList<ImageChecksum> Images { get; init; } = [];
+    public IReadOnlyList<ImageChecksum> Images { get; init => field = value ?? []; } = [];
 }

@@ -8,12 +8,12 @@ internal static class VolumeRules
 {
     private const int MaxSizeMb = 1_048_576;
 
-    /// <summary>The seeds' limitation of branching.</summary>
+    /// <summary>The public API's limitation of branching, to the letter.</summary>
     internal const string BranchNeedsBlocks =
         "Branching only works with block-based volumes (for example, `ext4`). The branch clones the source's volume state consistently with its memory snapshot, "
         + "which isn't supported for other volume types.";
 
-    /// <summary>The seeds' limitation of checkpointing.</summary>
+    /// <summary>The public API's limitation of checkpointing, to the letter.</summary>
     internal const string CheckpointNeedsBlocks =
         "Checkpointing builds on branching, so it only works with block-based volumes (for example, `ext4`). The checkpoint clones the source's volume state "
         + "consistently with its memory snapshot, which isn't supported for other volume types.";
@@ -74,12 +74,17 @@ internal static class VolumeRules
 
         foreach (InstanceRom rom in roms ?? [])
         {
+            if (string.IsNullOrEmpty(rom?.Path))
+            {
+                throw new InvalidRequestException("A ROM has no path");
+            }
+
             if (rom.At is not null)
             {
                 RequireAt(rom.At);
             }
 
-            if (rom.Name.Length is 0 or > MachineDisk.MaxIdLength || !Ascii.IsValid(rom.Name))
+            if (rom.Name is not { Length: > 0 and <= MachineDisk.MaxIdLength } || !Ascii.IsValid(rom.Name))
             {
                 throw new InvalidRequestException($"A ROM is called '{rom.Name}'; allowed are 1 to {MachineDisk.MaxIdLength} ASCII characters");
             }

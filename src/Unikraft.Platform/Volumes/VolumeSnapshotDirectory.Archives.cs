@@ -8,17 +8,18 @@ internal sealed partial class VolumeSnapshotDirectory
     /// <inheritdoc cref="VolumeCatalog.DescribeArchived"/>
     public IReadOnlyList<ArchivedVolume> DescribeArchived(Guid id) => catalog.DescribeArchived(id);
 
-    /// <inheritdoc cref="VolumeCatalog.AreBasedElsewhere"/>
-    public bool AreBasedElsewhere(Guid id) => catalog.AreBasedElsewhere(id);
+    /// <inheritdoc cref="VolumeCatalog.ArchiveAsync"/>
+    public Task<ArchivedVolumes> ArchiveAsync(Guid id, CancellationToken cancellationToken) => catalog.ArchiveAsync(id, cancellationToken);
 
-    /// <inheritdoc cref="VolumeCatalog.ListUnusable"/>
-    public IReadOnlyList<(Guid Volume, string Path, string Message)> ListUnusable() => catalog.ListUnusable();
+    /// <inheritdoc cref="VolumeCatalog.ListUnkept"/>
+    public IReadOnlyList<StoredVolume> ListOthers() => catalog.ListUnkept();
+
+    /// <inheritdoc cref="VolumeCatalog.VerifyAsync"/>
+    public Task<IReadOnlyList<DataDamage>> VerifyOthersAsync(IReadOnlyList<StoredVolume> volumes, IProgress<SnapshotProgress>? progress, Action onVerified, CancellationToken cancellationToken) =>
+        catalog.VerifyAsync(volumes, progress, onVerified, cancellationToken);
 
     /// <inheritdoc cref="VolumeCatalog.WhenIdleAsync"/>
     public Task WhenIdleAsync() => catalog.WhenIdleAsync();
-
-    /// <inheritdoc cref="VolumeCatalog.OpenImage"/>
-    public Stream OpenImage(string name) => catalog.OpenImage(name);
 
     /// <inheritdoc cref="VolumeCatalog.HasImage"/>
     public bool HasImage(ImageChecksum image, CancellationToken cancellationToken) => catalog.HasImage(image, cancellationToken);
@@ -28,6 +29,6 @@ internal sealed partial class VolumeSnapshotDirectory
         catalog.ImportKept(id, volumes, hasNoMemory, copy, cancellationToken);
 
     /// <inheritdoc cref="VolumeCatalog.VerifyKept"/>
-    public Task VerifyVolumesAsync(Guid id, bool isTrusting, CancellationToken cancellationToken) =>
-        catalog.OwnedBy(id).Count == 0 ? Task.CompletedTask : Task.Run(() => catalog.VerifyKept(id, isTrusting, cancellationToken), cancellationToken);
+    public Task VerifyVolumesAsync(Guid id, bool isTrusting, IProgress<SnapshotProgress>? progress, CancellationToken cancellationToken) =>
+        catalog.OwnedBy(id).Count == 0 ? Task.CompletedTask : Task.Run(() => catalog.VerifyKept(id, isTrusting, progress, cancellationToken), cancellationToken);
 }

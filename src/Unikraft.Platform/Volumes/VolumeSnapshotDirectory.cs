@@ -10,26 +10,40 @@ internal sealed partial class VolumeSnapshotDirectory(ISnapshotDirectory inner, 
     /// <summary>The volume templates that belong to a snapshot.</summary>
     public IReadOnlyList<AttachedVolume> DescribeVolumes(Guid id) => catalog.DescribeKept(id);
 
-    public async Task<long> SaveAsync(
+    /// <summary>The ROMs of a snapshot.</summary>
+    public IReadOnlyList<InstanceRom> DescribeRoms(Guid id) => RomMount.Describe(catalog.RomsKeptWith(id));
+
+    public Task<long> SaveAsync(
         Guid id,
         IMachineSnapshot snapshot,
         IProgress<SnapshotProgress>? progress = null,
-        CancellationToken cancellationToken = default)
+        CancellationToken cancellationToken = default) => SaveCoreAsync(id, snapshot, progress, static save => save(), cancellationToken);
+
+    /// <summary>Saves a snapshot. What the backend does may be tried again, which has to find room on the disk.</summary>
+    public Task<long> SaveAsync(Guid id, IMachineSnapshot snapshot, Func<Func<Task<long>>, Task<long>> trying, CancellationToken cancellationToken) =>
+        SaveCoreAsync(id, snapshot, progress: null, trying, cancellationToken);
+
+    private async Task<long> SaveCoreAsync(
+        Guid id,
+        IMachineSnapshot snapshot,
+        IProgress<SnapshotProgress>? progress,
+        Func<Func<Task<long>>, Task<long>> trying,
+        CancellationToken cancellationToken)
     {
         if (snapshot is not VolumeSnapshot withVolumes)
         {
-            return await inner.SaveAsync(id, snapshot, progress, cancellationToken).ConfigureAwait(false);
+            return await trying(() => inner.SaveAsync(id, snapshot, progress, cancellationToken)).ConfigureAwait(false);
         }
 
         // The volumes first: a state without them could not be used.
-        IReadOnlyList<VolumeRecord> before = await catalog.KeepAsync(id, withVolumes, cancellationToken).ConfigureAwait(false);
+        VolumeChange undo = await catalog.KeepAsync(id, withVolumes, cancellationToken).ConfigureAwait(false);
         try
         {
-            return withVolumes.Machine is { } machine ? await inner.SaveAsync(id, machine, progress, cancellationToken).ConfigureAwait(false) : 0;
+            return withVolumes.Machine is { } machine ? await trying(() => inner.SaveAsync(id, machine, progress, cancellationToken)).ConfigureAwait(false) : 0;
         }
         catch
         {
-            catalog.Unkeep(before);
+            catalog.Unkeep(undo);
             throw;
         }
     }

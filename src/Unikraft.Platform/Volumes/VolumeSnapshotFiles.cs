@@ -9,6 +9,6 @@ internal sealed class VolumeSnapshotFiles(ISnapshotFiles inner, VolumeCatalog ca
 
     public string? FindIncompatibility(IReadOnlyDictionary<string, string> machine) => inner.FindIncompatibility(machine);
 
-    public async Task<ISnapshotDirectory> OpenDirectoryAsync(string path, CancellationToken cancellationToken = default) =>
-        new VolumeSnapshotDirectory(await inner.OpenDirectoryAsync(path, cancellationToken).ConfigureAwait(false), catalog);
+    public async Task<ISnapshotDirectory> OpenDirectoryAsync(string path, IDiskSpace? space = null, bool isSynced = true, CancellationToken cancellationToken = default) =>
+        new VolumeSnapshotDirectory(await inner.OpenDirectoryAsync(path, space, isSynced, cancellationToken).ConfigureAwait(false), catalog);
 }

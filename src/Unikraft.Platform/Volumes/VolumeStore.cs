@@ -68,6 +68,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         StoredVolume found = Catalog.Find(volume);
         Guid instance = instances.Find(request.Instance).Identity.Uuid;
         await Catalog.SettleAsync(instance, cancellationToken).ConfigureAwait(false);
+        await Catalog.SettleAsync(found, cancellationToken).ConfigureAwait(false);
         Catalog.Attach(found, instance, request, isPending: !Catalog.IsFree(instance));
         await platform.CommitAsync().ConfigureAwait(false);
         return Catalog.Describe(found);
@@ -102,13 +103,24 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
                     throw new InvalidRequestException($"The {found.Title} of {found.Record.Size >> 20} MiB cannot be resized to {sizeMb} MiB: only volumes that are no templates and no directories can, and only grow");
                 }
 
-                VolumeDisk disk = await Catalog.OpenDiskAsync(found.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false);
-                await using (disk.ConfigureAwait(false))
+                // Two places say how large it is: what is written down first is completed, or taken back, from what became of the other.
+                Catalog.SettleSize(found);
+                Catalog.Update(found, record => record with { ResizingTo = size });
+                try
                 {
-                    await disk.ResizeAsync(size, cancellationToken).ConfigureAwait(false);
+                    VolumeDisk disk = await Catalog.OpenDiskAsync(found.Record, isReadOnly: false, cancellationToken).ConfigureAwait(false);
+                    await using (disk.ConfigureAwait(false))
+                    {
+                        await disk.ResizeAsync(size, cancellationToken).ConfigureAwait(false);
+                    }
+                }
+                catch
+                {
+                    Catalog.TrySettleSize(found);
+                    throw;
                 }
 
-                Catalog.Update(found, record => record with { Size = size });
+                Catalog.SettleSize(found);
                 return found;
             },
             cancellationToken).ConfigureAwait(false);
@@ -120,9 +132,10 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
         StoredVolume found = Catalog.Find(volume);
+        await Catalog.SettleAsync(found, cancellationToken).ConfigureAwait(false);
         await InTurnAsync(
             found,
-            () =>
+            async () =>
             {
                 if (!found.IsBlock)
                 {
@@ -130,8 +143,8 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
                 }
 
                 RequireDetached(found, "turn into a template");
-                Catalog.Update(found, static record => record with { IsTemplate = true });
-                return Task.FromResult(found);
+                await Task.Run(() => Catalog.FreezeAsTemplate(found, cancellationToken), cancellationToken).ConfigureAwait(false);
+                return found;
             },
             cancellationToken).ConfigureAwait(false);
         return Catalog.Describe(found);
@@ -142,6 +155,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         using Rundown.Scope scope = platform.Rundown.Enter();
         cancellationToken.ThrowIfCancellationRequested();
         StoredVolume found = Catalog.Find(volume);
+        await Catalog.SettleAsync(found, cancellationToken).ConfigureAwait(false);
         RequireDetached(found, "delete");
         if (found.Record is { Owner: not null, IsTemplate: true })
         {
@@ -165,13 +179,23 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
             throw new InvalidRequestException("Volumes have no autokill policy");
         }
 
+        ResourceMetadata before = found.Retention.Metadata;
         if (!found.Retention.TryPatch(operations))
         {
             throw VolumeCatalog.NotFound(volume);
         }
 
         ResourceMetadata metadata = found.Retention.Metadata;
-        Catalog.Update(found, record => record with { Tags = metadata.Tags, DeleteLock = metadata.DeleteLock });
+        try
+        {
+            Catalog.Update(found, record => record with { Tags = metadata.Tags, DeleteLock = metadata.DeleteLock });
+        }
+        catch (StorageException)
+        {
+            _ = found.Retention.TryPatch([new PatchOperation.SetTags(before.Tags), new PatchOperation.SetDeleteLock(before.DeleteLock)]);
+            throw;
+        }
+
         return Task.FromResult(Catalog.Describe(found));
     }
 
@@ -206,7 +230,8 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         }
     }
 
-    private static async Task CopyAsync(VolumeDisk from, VolumeDisk to, CancellationToken cancellationToken)
+    /// <summary>Copies what is on a disk to an empty one of its size.</summary>
+    internal static async Task CopyAsync(VolumeDisk from, VolumeDisk to, CancellationToken cancellationToken)
     {
         byte[] buffer = new byte[CopyBytes];
         for (long offset = 0; offset < from.Size; offset += buffer.Length)
@@ -359,6 +384,13 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         await using (disk.ConfigureAwait(false))
         {
             record = record with { Size = disk.Size, Bases = disk.ListPaths().Where(path => temporary is null || !string.Equals(Path.GetFileName(path), temporary, StringComparison.Ordinal)).ToArray() };
+        }
+
+        // What is there is the volumes' own, and goes with the last one that is known to need it.
+        if (record.Bases.FirstOrDefault(Catalog.IsInside) is { } inside)
+        {
+            Catalog.ReleaseImage(temporary);
+            throw new InvalidRequestException($"'{inside}' is in the directory of the volumes: put what a volume is based on elsewhere, or copy it");
         }
 
         return record with

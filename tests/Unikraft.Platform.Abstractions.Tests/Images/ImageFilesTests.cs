@@ -1,8 +1,6 @@
 using System.Formats.Tar;
-using System.IO.Compression;
-using System.Security.Cryptography;
 using System.Text;
-using System.Text.Json;
+using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Abstractions.Tests.Images;
 
@@ -114,34 +112,12 @@ public sealed class ImageFilesTests : IDisposable
     public async Task A_tar_file_that_is_no_layout_is_refused()
     {
         string path = Path.Combine(_folder, "files.tar");
-        await File.WriteAllBytesAsync(path, Tar("something", "else"));
+        await File.WriteAllBytesAsync(path, OciLayoutBuilder.Tar("something", "else"u8.ToArray()));
         ImageException error = await Assert.ThrowsAsync<ImageException>(() => GuestImage.FromFile(path).ReadContentAsync().AsTask());
         Assert.Equal(ImageError.UnknownFormat, error.Error);
     }
 
     private static string Text(ReadOnlyMemory<byte> bytes) => Encoding.UTF8.GetString(bytes.Span);
-
-    private static byte[] Tar(string name, string content)
-    {
-        using MemoryStream stream = new();
-        using (TarWriter writer = new(stream, leaveOpen: true))
-        {
-            writer.WriteEntry(new PaxTarEntry(TarEntryType.RegularFile, name) { DataStream = new MemoryStream(Encoding.UTF8.GetBytes(content)) });
-        }
-
-        return stream.ToArray();
-    }
-
-    private static byte[] Compress(byte[] content)
-    {
-        using MemoryStream stream = new();
-        using (GZipStream gzip = new(stream, CompressionLevel.Fastest))
-        {
-            gzip.Write(content);
-        }
-
-        return stream.ToArray();
-    }
 
     [Fact]
     public async Task A_layer_of_an_unknown_kind_is_refused_and_not_left_out()
@@ -152,46 +128,132 @@ public sealed class ImageFilesTests : IDisposable
         Assert.Contains("application/vnd.unikraft.modules.v1", error.Message, StringComparison.Ordinal);
     }
 
-    private void WriteLayout(bool isCompressed, bool isTyped = false, string furtherType = "application/vnd.unikraft.rom.v1")
+    /// <summary>Blobs may be anything: what is no layer, no manifest, or no configuration is found out.</summary>
+    [Theory]
+    [InlineData("""{"layers":[]}""")]
+    [InlineData("""{"config":{},"layers":[]}""")]
+    [InlineData("""{"config":7,"layers":[{"digest":"KERNEL","mediaType":"application/vnd.unikraft.kernel.v1"}]}""")]
+    [InlineData("""{"config":{"digest":"KERNEL"},"layers":[{"digest":"KERNEL","mediaType":"application/vnd.unikraft.kernel.v1"}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":{"digest":"KERNEL"}}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[7]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"KERNEL","annotations":7}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"KERNEL","annotations":{"org.unikraft.kernel.image":7}}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"KERNEL","annotations":{"org.unikraft.kernel.image":"/elsewhere"}}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"KERNEL","mediaType":7}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"CONFIGURATION","mediaType":"application/vnd.unikraft.kernel.v1"}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"CUT","mediaType":"application/vnd.unikraft.kernel.v1"}]}""")]
+    [InlineData("""{"config":{"digest":"CONFIGURATION"},"layers":[{"digest":"CUTGZIP","mediaType":"application/vnd.unikraft.kernel.v1"}]}""")]
+    public async Task A_hostile_manifest_is_refused(string manifest)
     {
-        Directory.CreateDirectory(Path.Combine(_folder, "blobs", "sha256"));
-        File.WriteAllText(Path.Combine(_folder, "oci-layout"), """{"imageLayoutVersion":"1.0.0"}""");
-        byte[] kernel = Tar("unikraft/bin/kernel", "the kernel");
-        byte[] initrd = Tar("./unikraft/bin/initrd", "the initrd");
-        string configuration = Add(Encoding.UTF8.GetBytes(
-            """{"architecture":"amd64","os":"qemu","config":{"Entrypoint":["/server"],"Cmd":["--port","80"],"Env":["A=b=c"]}}"""));
-        string kernelLayer = Add(isCompressed ? Compress(kernel) : kernel);
-        string initrdLayer = Add(isCompressed ? Compress(initrd) : initrd);
-        object[] typed =
-        [
-            new { digest = Add("a rom"u8.ToArray()), mediaType = furtherType },
-            new { digest = kernelLayer, mediaType = "application/vnd.unikraft.kernel.v1" },
-            new { digest = initrdLayer, mediaType = "application/vnd.unikraft.initrd.v1" },
-        ];
-        string manifest = Add(JsonSerializer.SerializeToUtf8Bytes(new Dictionary<string, object>
+        ArgumentNullException.ThrowIfNull(manifest);
+        OciLayoutBuilder layout = new(_folder);
+        byte[] tar = OciLayoutBuilder.Tar("unikraft/bin/kernel", new byte[5000]);
+        string text = manifest
+            .Replace("CONFIGURATION", layout.AddBlob(Encoding.UTF8.GetBytes(OciLayoutBuilder.Configuration)), StringComparison.Ordinal)
+            .Replace("KERNEL", layout.AddBlob(tar), StringComparison.Ordinal)
+            .Replace("CUTGZIP", layout.AddBlob(OciLayoutBuilder.Compress(tar)[..100]), StringComparison.Ordinal)
+            .Replace("CUT", layout.AddBlob(tar[..3000]), StringComparison.Ordinal);
+        layout.WriteIndex(new { manifests = new object[] { new { digest = layout.AddBlob(Encoding.UTF8.GetBytes(text)) } } });
+        ImageException error = await Assert.ThrowsAsync<ImageException>(() => GuestImage.FromFile(_folder).ReadContentAsync().AsTask());
+        Assert.Contains(error.Error, new[] { ImageError.Malformed, ImageError.Unreadable });
+    }
+
+    [Fact]
+    public async Task A_file_that_would_take_all_memory_is_refused()
+    {
+        OciLayoutBuilder layout = new(_folder);
+        byte[] tar = OciLayoutBuilder.Tar("unikraft/bin/kernel", "kernel"u8.ToArray());
+
+        // The header of the file is the last one, before its block and two of zeroes. A size in binary, and the sum of all bytes with spaces in its own place.
+        Span<byte> header = tar.AsSpan(tar.Length - 4 * 512, 512);
+        header.Slice(124, 12).Clear();
+        header[124] = 0x80;
+        header[124 + 7] = 1;
+        header.Slice(148, 8).Fill((byte)' ');
+        int sum = 0;
+        foreach (byte one in header)
         {
-            ["config"] = new { digest = configuration },
-            ["layers"] = isTyped ? typed :
-            [
-                new { digest = kernelLayer, annotations = new Dictionary<string, string> { ["org.unikraft.kernel.image"] = "/unikraft/bin/kernel" } },
-                new { digest = initrdLayer, annotations = new Dictionary<string, string> { ["org.unikraft.kernel.initrd"] = "/unikraft/bin/initrd" } },
-            ],
-        }));
-        string inner = Add(JsonSerializer.SerializeToUtf8Bytes(new
+            sum += one;
+        }
+
+        Encoding.ASCII.GetBytes(Convert.ToString(sum, 8).PadLeft(6, '0') + "\0 ").CopyTo(header[148..]);
+        layout.WriteIndex(new
         {
             manifests = new object[]
             {
-                new { digest = "sha256:" + new string('0', 64), platform = new { architecture = "arm64", os = "qemu" } },
-                new { digest = manifest, platform = new { architecture = "amd64", os = "qemu" } },
+                new
+                {
+                    digest = layout.AddJson(new
+                    {
+                        config = new { digest = layout.AddBlob("{}"u8.ToArray()) },
+                        layers = new object[] { new { digest = layout.AddBlob(OciLayoutBuilder.Compress(tar)), mediaType = "application/vnd.unikraft.kernel.v1" } },
+                    }),
+                },
             },
-        }));
-        File.WriteAllBytes(Path.Combine(_folder, "index.json"), JsonSerializer.SerializeToUtf8Bytes(new { manifests = new object[] { new { digest = inner } } }));
+        });
+        ImageException error = await Assert.ThrowsAsync<ImageException>(() => GuestImage.FromFile(_folder).ReadContentAsync().AsTask());
+        Assert.Equal(ImageError.Malformed, error.Error);
+        Assert.Contains("may have 1073741824", error.Message, StringComparison.Ordinal);
     }
 
-    private string Add(byte[] blob)
+    /// <summary>Whatever is wrong with a packed layout, it is an image or a typed error.</summary>
+    [Fact]
+    public async Task A_packed_layout_with_changed_bytes_is_an_image_or_a_typed_error()
     {
-        string hash = Convert.ToHexStringLower(SHA256.HashData(blob));
-        File.WriteAllBytes(Path.Combine(_folder, "blobs", "sha256", hash), blob);
-        return $"sha256:{hash}";
+        const int Rounds = 3000;
+        WriteLayout(isCompressed: false, isTyped: true);
+        string path = $"{_folder}.tar";
+        try
+        {
+            await TarFile.CreateFromDirectoryAsync(_folder, path, includeBaseDirectory: false);
+            byte[] sound = await File.ReadAllBytesAsync(path);
+            Random random = new(20261122);
+            int refused = 0;
+            for (int round = 0; round < Rounds; round++)
+            {
+                byte[] changed = sound[..(random.Next(8) == 0 ? random.Next(512, sound.Length) : sound.Length)];
+                for (int changes = random.Next(1, 4); changes > 0; changes--)
+                {
+                    changed[random.Next(changed.Length)] = (byte)random.Next(256);
+                }
+
+                await File.WriteAllBytesAsync(path, changed);
+                try
+                {
+                    await GuestImage.FromFile(path).ReadContentAsync();
+                }
+                catch (ImageException)
+                {
+                    refused++;
+                }
+            }
+
+            Assert.InRange(refused, Rounds / 10, Rounds);
+        }
+        finally
+        {
+            File.Delete(path);
+        }
     }
+
+    /// <summary>Indexes of indexes may lead to one another more often than anybody can wait for.</summary>
+    [Fact]
+    public async Task An_index_that_leads_on_and_on_is_refused()
+    {
+        const int Width = 1000;
+        OciLayoutBuilder layout = new(_folder);
+        string digest = layout.AddJson(new { manifests = Array.Empty<object>() });
+        for (int depth = 0; depth < 4; depth++)
+        {
+            digest = layout.AddJson(new { manifests = Enumerable.Repeat(new { digest }, Width) });
+        }
+
+        layout.WriteIndex(new { manifests = Enumerable.Repeat(new { digest }, Width) });
+        ImageException error = await Assert.ThrowsAsync<ImageException>(() => GuestImage.FromFile(_folder).ReadContentAsync().AsTask());
+        Assert.Equal(ImageError.Malformed, error.Error);
+    }
+
+    private void WriteLayout(bool isCompressed, bool isTyped = false, string furtherType = "application/vnd.unikraft.rom.v1") =>
+        new OciLayoutBuilder(_folder) { IsCompressed = isCompressed, IsTyped = isTyped, FurtherType = furtherType }
+            .Write("the kernel"u8.ToArray(), "the initrd"u8.ToArray());
 }

@@ -9,13 +9,18 @@ namespace Unikraft.Platform.Contracts.Modeling;
 /// <param name="Env">Its environment.</param>
 /// <param name="MemoryMb">Its memory in MiB.</param>
 /// <param name="Vcpus">The number of its vCPUs.</param>
+/// <param name="Roms">The names of its ROMs.</param>
 public sealed record ModelBoot(
     string Image,
     ImmutableArray<string> Args,
     ImmutableSortedDictionary<string, string> Env,
     int MemoryMb,
-    int Vcpus)
+    int Vcpus,
+    ImmutableSortedSet<string> Roms)
 {
+    // Any file will do.
+    private static readonly string s_romPath = typeof(ModelBoot).Assembly.Location;
+
     /// <summary>The guest that ticks.</summary>
     public const string Counter = "counter";
 
@@ -57,15 +62,28 @@ public sealed record ModelBoot(
         PatchOperation.DelEnv del => this with { Env = Env.RemoveRange(del.Names) },
         PatchOperation.SetMemoryMb set => this with { MemoryMb = set.MemoryMb },
         PatchOperation.SetVcpus set => this with { Vcpus = set.Vcpus },
+        PatchOperation.SetRoms set => this with { Roms = Roms.Clear().Union(NamesOf(set.Roms)) },
+        PatchOperation.AddRoms add => this with { Roms = Roms.Union(NamesOf(add.Roms)) },
+        PatchOperation.DelRoms del => this with { Roms = Roms.Except(del.Names) },
         _ => this,
     };
 
     /// <summary>What is compared with the platform.</summary>
-    public static string Describe(string image, IEnumerable<string> args, IEnumerable<KeyValuePair<string, string>> env, int memoryMb, int vcpus) =>
-        string.Create(
+    public static string Describe(
+        string image,
+        IEnumerable<string> args,
+        IEnumerable<KeyValuePair<string, string>> env,
+        int memoryMb,
+        int vcpus,
+        IEnumerable<InstanceRom> roms) => string.Create(
             CultureInfo.InvariantCulture,
-            $"{image} {string.Join(' ', args)} {string.Join(' ', env.Select(entry => $"{entry.Key}={entry.Value}").Order(StringComparer.Ordinal))} {memoryMb} MiB/{vcpus}");
+            $"{image} {string.Join(' ', args)} {string.Join(' ', env.Select(entry => $"{entry.Key}={entry.Value}").Order(StringComparer.Ordinal))} {memoryMb} MiB/{vcpus} roms={string.Join(',', NamesOf(roms).Order(StringComparer.Ordinal))}");
+
+    /// <summary>A ROM.</summary>
+    public static InstanceRom Rom(string name) => new() { Name = name, Path = s_romPath };
+
+    private static IEnumerable<string> NamesOf(IEnumerable<InstanceRom> roms) => roms.Select(static rom => rom.Name);
 
     private static ModelBoot Of(string image, params ImmutableArray<string> args) =>
-        new(image, args, ImmutableSortedDictionary.Create<string, string>(StringComparer.Ordinal), MemoryMb: 64, Vcpus: 1);
+        new(image, args, ImmutableSortedDictionary.Create<string, string>(StringComparer.Ordinal), MemoryMb: 64, Vcpus: 1, ImmutableSortedSet.Create<string>(StringComparer.Ordinal));
 }

@@ -39,6 +39,12 @@ public readonly record struct ModelCommand(ModelOperation Operation, ModelInterr
         ModelOperation.RestartHost, ModelOperation.RestartHost,
     ];
 
+    private static readonly ModelOperation[] WithVolumesAndRestarts =
+    [
+        .. WithVolumes,
+        ModelOperation.RestartHost, ModelOperation.RestartHost, ModelOperation.RestartHost,
+    ];
+
     /// <summary>Makes a script.</summary>
     /// <param name="seed">The seed.</param>
     /// <param name="length">How many commands.</param>
@@ -49,6 +55,7 @@ public readonly record struct ModelCommand(ModelOperation Operation, ModelInterr
         {
             ModelScope.Volumes => WithVolumes,
             ModelScope.Restarts => WithRestarts,
+            ModelScope.VolumesAndRestarts => WithVolumesAndRestarts,
             _ => Weighted,
         };
         Dice dice = new(seed);

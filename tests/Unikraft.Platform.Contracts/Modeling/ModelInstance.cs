@@ -27,6 +27,9 @@ public sealed class ModelInstance : ModelResource
     /// <summary>Its state.</summary>
     public InstanceState State { get; set; }
 
+    /// <summary>What it has been in since its last start, and therefore is not waited for.</summary>
+    public ISet<InstanceState> Passed { get; } = new HashSet<InstanceState> { InstanceState.Stopped };
+
     /// <summary>Whether it holds a machine.</summary>
     public bool IsUp => State is InstanceState.Running or InstanceState.Draining;
 
@@ -44,9 +47,6 @@ public sealed class ModelInstance : ModelResource
 
     /// <summary>Its volumes, those that it will have included.</summary>
     public IList<ModelMount> Mounts { get; } = [];
-
-    /// <summary>Whether it has a ROM.</summary>
-    public bool HasRom { get; set; }
 
     /// <summary>How often it was started.</summary>
     public int Starts { get; set; }

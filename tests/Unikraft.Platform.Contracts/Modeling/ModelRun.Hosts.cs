@@ -73,7 +73,7 @@ public sealed partial class ModelRun
         TimeSpan deadline = _model.Now + timeout;
         Say($"wait {timeout.TotalSeconds} s for {name} to be {state}");
         _model.Events.Clear();
-        if (model.State == state)
+        if (model.Passed.Contains(state))
         {
             _model.Events.Add(new ModelEvent(name, state, _model.Now));
         }

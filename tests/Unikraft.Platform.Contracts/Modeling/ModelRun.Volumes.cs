@@ -30,16 +30,19 @@ public sealed partial class ModelRun
                     ? new InstanceVolume { SizeMb = VolumeMb, Filesystem = VolumeFilesystem.None, At = ModelMount.OfStore }
                     : new InstanceVolume { Volume = existing.Name!, At = ModelMount.OfStore },
             ],
-
-            // Any file will do.
-            Roms = hasRom ? [new InstanceRom { Name = "rom", Path = typeof(ModelRun).Assembly.Location }] : null,
+            Roms = hasRom ? [ModelBoot.Rom("rom")] : null,
         };
         ModelError expected = !_model.HasRoom(1) ? ModelError.Quota
             : existing is null ? ModelError.None
             : _model.CanAttach(existing, isReadOnly: false);
         if (await InterruptedAsync(command, expected, interruptible: start, token => Instances.CreateAsync(request, token)) == ModelError.None)
         {
-            ModelInstance model = new() { Boot = ModelBoot.OfStore, DeleteOnStop = deleteOnStop, ScalesToZero = scale, HasRom = hasRom };
+            ModelInstance model = new()
+            {
+                Boot = hasRom ? ModelBoot.OfStore with { Roms = ModelBoot.OfStore.Roms.Add("rom") } : ModelBoot.OfStore,
+                DeleteOnStop = deleteOnStop,
+                ScalesToZero = scale,
+            };
             model.Mounts.Add(new ModelMount(existing ?? new ModelVolume { SizeMb = VolumeMb }, ModelMount.OfStore, isReadOnly: false));
             _model.Add(name, model, start);
         }

@@ -228,11 +228,14 @@ public sealed partial class ModelRun
 
         bool start = command.Variant % 2 == 0;
         int replicas = ReplicasOf(command);
+        string? rom = FurtherRomOf(command);
         string name = NewName();
-        Say($"branch {source} to {name} {(start ? "started" : "stopped")} replicas={replicas}");
+        Say($"branch {source} to {name} {(start ? "started" : "stopped")} replicas={replicas} rom={rom}");
         ModelError expected = !IsLicensed(_host.License?.Branching) ? ModelError.License
             : !_model.HasRoom(replicas + 1) ? ModelError.Quota
-            : PlatformModel.CanClone(model);
+            : PlatformModel.CanClone(model) is var refused and not ModelError.None ? refused
+            : rom is not null && model.Boot.Roms.Contains(rom) ? ModelError.Invalid
+            : ModelError.None;
         IReadOnlyList<Instance> created = [];
         ModelError error = await InterruptedAsync(
             command,
@@ -243,6 +246,7 @@ public sealed partial class ModelRun
                 {
                     Name = name,
                     BranchFrom = source,
+                    Roms = rom is null ? null : [ModelBoot.Rom(rom)],
                     Autostart = start,
                     WaitTimeout = start && !model.Crashes ? Timeout.InfiniteTimeSpan : null,
                 },
@@ -251,7 +255,7 @@ public sealed partial class ModelRun
         if (error == ModelError.None)
         {
             ModelInstance contents = PlatformModel.CloneOf(model);
-            AddClones(created, start, () => PlatformModel.Made(contents), Mistake);
+            AddClones(created, start, () => PlatformModel.Made(contents, rom), Mistake);
         }
     }
 
@@ -297,13 +301,14 @@ public sealed partial class ModelRun
 
         bool start = command.Variant % 2 == 0;
         int replicas = ReplicasOf(command);
+        string? rom = FurtherRomOf(command);
         string name = NewName();
-        Say($"load {source} as {name} {(start ? "started" : "stopped")} replicas={replicas}");
+        Say($"load {source} as {name} {(start ? "started" : "stopped")} replicas={replicas} rom={rom}");
         bool isTemplate = stored is ModelTemplate;
         IReadOnlyList<Instance> created = [];
         ModelError error = await InterruptedAsync(
             command,
-            _model.HasRoom(replicas + 1) ? ModelError.None : ModelError.Quota,
+            !_model.HasRoom(replicas + 1) ? ModelError.Quota : rom is not null && stored.Contents.Boot.Roms.Contains(rom) ? ModelError.Invalid : ModelError.None,
             interruptible: start && !stored.Contents.Crashes,
             async token => created = await Instances.CreateReplicasAsync(
                 new CreateInstanceRequest
@@ -311,6 +316,7 @@ public sealed partial class ModelRun
                     Name = name,
                     Checkpoint = isTemplate ? (NameOrUuid?)null : source,
                     Template = isTemplate ? source : (NameOrUuid?)null,
+                    Roms = rom is null ? null : [ModelBoot.Rom(rom)],
                     Autostart = start,
                     WaitTimeout = start && !stored.Contents.Crashes ? Timeout.InfiniteTimeSpan : null,
                 },
@@ -321,13 +327,15 @@ public sealed partial class ModelRun
             AddClones(created, start, () =>
             {
                 _model.Load(stored);
-                ModelInstance made = PlatformModel.Made(stored.Contents);
+                ModelInstance made = PlatformModel.Made(stored.Contents, rom);
                 made.History = isTemplate ? stored.Contents.History : [source, .. stored.Contents.History];
                 made.Autokill = isTemplate ? stored.Autokill : null;
                 return made;
             });
         }
     }
+
+    private static string? FurtherRomOf(ModelCommand command) => command.Variant % 5 == 0 ? $"rom-{command.Variant / 5 % 4}" : null;
 
     private static int ReplicasOf(ModelCommand command) => command.Variant % 7 == 0 ? 1 + (command.Variant / 7 % 2) : 0;
 
@@ -391,7 +399,8 @@ public sealed partial class ModelRun
         Say($"start {name}");
         // A start from standby that is given up leaves the instance there.
         // Whether what waits for a start is done when that is cancelled is a race, too.
-        bool isRace = _host.Backend is null && model.Mounts.Any(static mount => mount.Pending is not null);
+        bool isRace = _host.Backend is null
+            && (model.RestartAttempt is not null || model.Mounts.Any(static mount => mount.Pending is not null));
         ModelError error = await InterruptedAsync(
             isRace ? command with { Interruption = ModelInterruption.None } : command,
             model.IsUp ? ModelError.WrongState : ModelError.None,
@@ -404,6 +413,7 @@ public sealed partial class ModelRun
         else if (!model.IsUp)
         {
             PlatformModel.ApplyUpdates(model);
+            PlatformModel.FailToStart(model);
             if (model.State == InstanceState.Stopped)
             {
                 // A start in vain is use, too.
@@ -651,7 +661,7 @@ public sealed partial class ModelRun
     {
         ModelBoot next = _model.BootAfterUpdates(instance);
         Dictionary<string, string> env = new(StringComparer.Ordinal) { [$"K{dice.Next(3)}"] = $"{dice.Next(5)}" };
-        return dice.Next(13) switch
+        return dice.Next(16) switch
         {
             0 => [new PatchOperation.SetMemoryMb(64 + (8 * dice.Next(3)))],
             1 => [new PatchOperation.SetVcpus(1 + dice.Next(2))],
@@ -665,6 +675,9 @@ public sealed partial class ModelRun
             6 when next.Counts => [new PatchOperation.AddArgs("--random")],
             7 when next.Counts => [new PatchOperation.AddArgs("--touch", "--random"), new PatchOperation.DelArgs("--random")],
             8 => [new PatchOperation.SetScaleToZero(null)],
+            12 => [new PatchOperation.AddRoms(ModelBoot.Rom("rom"))],
+            13 => [new PatchOperation.AddRoms(ModelBoot.Rom("more"), ModelBoot.Rom($"rom-{dice.Next(2)}")), new PatchOperation.DelRoms("rom")],
+            14 => [new PatchOperation.SetRoms([.. Enumerable.Range(0, dice.Next(3)).Select(static number => ModelBoot.Rom($"rom-{number}"))])],
             9 or 10 or 11 when !next.Crashes && !instance.DeleteOnStop => [new PatchOperation.SetScaleToZero(new ScaleToZero(Stateful: dice.Next(2) == 0, Seconds(3 + dice.Next(30))))],
             _ => [],
         };
@@ -870,7 +883,7 @@ public sealed partial class ModelRun
                 checkpoint.Name,
                 Describe(_model.Checkpoints[checkpoint.Name]),
                 Describe(checkpoint.Tags, checkpoint.DeleteLock, checkpoint.Autokill, checkpoint.LoadCount)
-                    + " " + ModelBoot.Describe(checkpoint.Image, checkpoint.Args, checkpoint.Env, checkpoint.MemoryMb, checkpoint.Vcpus))
+                    + " " + ModelBoot.Describe(checkpoint.Image, checkpoint.Args, checkpoint.Env, checkpoint.MemoryMb, checkpoint.Vcpus, checkpoint.Roms))
                 ?? Compare(
                     checkpoint.Name + " history",
                     string.Join(' ', _model.Checkpoints[checkpoint.Name].Contents.History),
@@ -881,7 +894,7 @@ public sealed partial class ModelRun
                 template.Name,
                 Describe(_model.Templates[template.Name]),
                 Describe(template.Tags, template.DeleteLock, template.Autokill, template.CloneCount)
-                    + " " + ModelBoot.Describe(template.Image, template.Args, template.Env, template.MemoryMb, template.Vcpus)))
+                    + " " + ModelBoot.Describe(template.Image, template.Args, template.Env, template.MemoryMb, template.Vcpus, template.Roms)))
                 .FirstOrDefault(difference => difference is not null);
     }
 
@@ -904,7 +917,7 @@ public sealed partial class ModelRun
     private static string? Compare(string what, string expected, string actual) =>
         string.Equals(expected, actual, StringComparison.Ordinal) ? null : $"{what}: expected {expected} - was {actual}";
 
-    private string Describe(ModelBoot boot) => ModelBoot.Describe(_host.Image(boot.Image).Name, boot.Args, boot.Env, boot.MemoryMb, boot.Vcpus);
+    private string Describe(ModelBoot boot) => ModelBoot.Describe(_host.Image(boot.Image).Name, boot.Args, boot.Env, boot.MemoryMb, boot.Vcpus, boot.Roms.Select(ModelBoot.Rom));
 
     private string Describe(ModelStored model) => Describe(
         model.Tags,
@@ -938,7 +951,7 @@ public sealed partial class ModelRun
                 CultureInfo.InvariantCulture,
                 $"restart={instance.Restart?.Attempt}@{due} snapshot={instance.HasSnapshot} connections={connections} ")
             + Describe(instance.Tags, instance.DeleteLock, instance.Autokill, 0)
-            + $" {ModelBoot.Describe(instance.Image, instance.Args, instance.Env, instance.MemoryMb, instance.Vcpus)} {instance.ScaleToZero}"
+            + $" {ModelBoot.Describe(instance.Image, instance.Args, instance.Env, instance.MemoryMb, instance.Vcpus, instance.Roms)} {instance.ScaleToZero}"
             + $" updates={string.Join(", ", instance.Updates.Select(Describe))} "
             + string.Join(' ', Instances.GetHistory(instance.Uuid).Select(entry => entry.Name))
             + Describe(instance.Volumes.Select(static volume => (volume.Name, volume.At, volume.ReadOnly)));
@@ -955,6 +968,9 @@ public sealed partial class ModelRun
             PatchOperation.SetEnv set => set.Env.Select(static entry => $"{entry.Key}={entry.Value}"),
             PatchOperation.AddEnv add => add.Env.Select(static entry => $"{entry.Key}={entry.Value}"),
             PatchOperation.DelEnv del => del.Names,
+            PatchOperation.SetRoms set => set.Roms.Select(static rom => rom.Name),
+            PatchOperation.AddRoms add => add.Roms.Select(static rom => rom.Name),
+            PatchOperation.DelRoms del => del.Names,
             _ => [update.ToString()],
         };
         return $"{update.GetType().Name} {string.Join(' ', values)}";

@@ -11,4 +11,7 @@ public enum ModelScope
 
     /// <summary>Instances, checkpoints and templates, on a host that is restarted.</summary>
     Restarts,
+
+    /// <summary>Volumes besides, on a host that is restarted.</summary>
+    VolumesAndRestarts,
 }

@@ -51,19 +51,18 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     {
         Boot = source.Boot,
         Snapshot = SnapshotOf(source),
-        HasRom = source.HasRom,
         History = source.History,
     };
 
     /// <summary>A branch, load or clone, with volumes of its own.</summary>
     /// <param name="contents">What it is made of.</param>
-    public static ModelInstance Made(ModelInstance contents)
+    /// <param name="rom">A ROM that it has besides.</param>
+    public static ModelInstance Made(ModelInstance contents, string? rom = null)
     {
         ModelInstance made = new()
         {
-            Boot = contents.Boot,
+            Boot = rom is null ? contents.Boot : contents.Boot with { Roms = contents.Boot.Roms.Add(rom) },
             Snapshot = contents.Snapshot,
-            HasRom = contents.HasRom,
             History = contents.History,
         };
         foreach (ModelMount mount in contents.Snapshot?.Mounts ?? [])
@@ -180,15 +179,28 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
         }
     }
 
+    /// <summary>A start of an instance was in vain: what it was before is forgotten all the same.</summary>
+    /// <param name="instance">The instance.</param>
+    public static void FailToStart(ModelInstance instance)
+    {
+        instance.Passed.Clear();
+        instance.Passed.Add(instance.State);
+    }
+
     /// <summary>The host ends, and another one goes on with what was kept.</summary>
     public void RestartHost()
     {
         foreach ((string name, ModelInstance instance) in Instances.ToArray())
         {
+            instance.Passed.Clear();
+            instance.Passed.Add(instance.State);
             if (instance.IsUp)
             {
+                instance.Passed.Clear();
                 EndRestarts(instance);
-                instance.Snapshot = instance.Resumed;
+
+                // Memory does not go with volumes that may have been written to since.
+                instance.Snapshot = instance.Mounts.All(static mount => mount.IsReadOnly) ? instance.Resumed : null;
                 End(name, instance, instance.State == InstanceState.Draining ? "FUP--" : "F-P--", InstanceState.Stopped);
             }
         }
@@ -269,6 +281,12 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
         ModelInstance instance = Instances[name];
         if (instance.State != InstanceState.Draining && (instance.State != InstanceState.Running || instance.Connections == 0))
         {
+            if (instance.State == InstanceState.Running)
+            {
+                // For no time, but it was.
+                instance.Passed.Add(InstanceState.Draining);
+            }
+
             Stop(name, force: false);
             return;
         }
@@ -407,13 +425,11 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
 
     private static ModelSnapshot? SnapshotOf(ModelInstance source)
     {
-        if (source.IsUp)
-        {
-            return new ModelSnapshot(source.Live, [.. source.Mounts.Where(static mount => mount.IsThere)]);
-        }
-
-        return source.Snapshot is null && (source.Mounts.Any(static mount => mount.IsThere) || source.HasRom)
-            ? new ModelSnapshot(memory: null, [.. source.Mounts.Where(static mount => mount.IsThere)])
+        ModelMount[] mounts = [.. source.Mounts.Where(static mount => mount.IsThere)];
+        int roms = source.Boot.Roms.Count;
+        return source.IsUp ? new ModelSnapshot(source.Live, mounts, roms)
+            // It may have been given more than what it continues from has.
+            : mounts.Length > (source.Snapshot?.Mounts.Count ?? 0) || roms > (source.Snapshot?.Roms ?? 0) ? new ModelSnapshot(source.Snapshot?.Memory, mounts, roms)
             : source.Snapshot;
     }
 
@@ -422,6 +438,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
     private void Enter(string name, ModelInstance instance, InstanceState state)
     {
         instance.State = state;
+        instance.Passed.Add(state);
         Events.Add(new ModelEvent(name, state, Now));
     }
 
@@ -463,6 +480,7 @@ public sealed class PlatformModel(int quota, Func<GuestImage, string> images)
 
     private void Run(string name, ModelInstance instance)
     {
+        instance.Passed.Clear();
         Enter(name, instance, InstanceState.Running);
         instance.Starts++;
         StartsOf[name]++;

@@ -121,6 +121,29 @@ public sealed class ConsoleInputTests : IDisposable
     }
 
     [Fact]
+    public async Task A_line_that_is_read_before_the_guest_is_told_of_it_leaves_no_event()
+    {
+        _machine.BeforeFollowing = () => Assert.Equal(3, Input.Read(new byte[3]));
+
+        Assert.Equal(3, await Input.WriteAsync("abc"u8.ToArray(), CancellationToken.None));
+
+        Assert.Empty(Input.Save());
+        Assert.Equal(0u, _machine.Events);
+    }
+
+    [Fact]
+    public void A_line_that_is_written_while_the_last_one_is_read_keeps_its_event()
+    {
+        Input.Offer("abc"u8);
+        _machine.BeforeFollowing = () => Input.Offer("def"u8);
+
+        Assert.Equal(3, Input.Read(new byte[3]));
+
+        Assert.Equal("def"u8, Input.Save());
+        Assert.Equal(GuestEvents.ConsoleInput, _machine.Events);
+    }
+
+    [Fact]
     public async Task Nothing_is_taken_of_nothing() =>
         Assert.Equal(0, await Input.WriteAsync(ReadOnlyMemory<byte>.Empty, CancellationToken.None).Guarded());
 

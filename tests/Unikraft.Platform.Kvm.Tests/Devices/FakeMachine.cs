@@ -49,6 +49,9 @@ internal sealed class FakeMachine : IMachineControl, IDisposable
 
     internal uint Events { get; private set; }
 
+    /// <summary>What another thread does just before the events are looked at again.</summary>
+    internal Action BeforeFollowing { get; set; } = static () => { };
+
     public void End(MachineExit exit) => Exits.Add(exit);
 
     public void BeginWait(int vcpu, ulong deadline, uint mask) => Waits.Add((vcpu, deadline, mask));
@@ -64,6 +67,14 @@ internal sealed class FakeMachine : IMachineControl, IDisposable
     public void Raise(uint events) => Events |= events;
 
     public void Lower(uint events) => Events &= ~events;
+
+    public void Follow(uint events, Func<bool> isPending)
+    {
+        Action before = BeforeFollowing;
+        BeforeFollowing = static () => { };
+        before();
+        Events = isPending() ? Events | events : Events & ~events;
+    }
 
     public void Dispose() => Memory.Dispose();
 

@@ -1,5 +1,6 @@
 using System.Text;
 using Unikraft.Platform.Kvm.Devices;
+using Unikraft.Platform.Kvm.Tests.Testing;
 
 namespace Unikraft.Platform.Kvm.Tests.Devices;
 

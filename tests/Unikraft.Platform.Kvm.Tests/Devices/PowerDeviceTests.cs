@@ -40,18 +40,29 @@ public sealed class PowerDeviceTests
     }
 
     [Fact]
-    public void A_button_pressed_before_a_snapshot_is_pressed_in_the_clone()
+    public void Of_what_is_pending_in_a_snapshot_a_clone_has_all_but_the_button()
     {
         PowerDevice power = new(_line, () => _powerOffs++);
         power.PressPowerButton();
         FakeLine line = new();
         PowerDevice clone = new(line, () => _powerOffs++);
         clone.Restore(power.PendingEvents);
-        Assert.True(line.IsHigh);
-        Assert.Equal(1, Read(clone, 4));
+        Assert.False(line.IsHigh);
+        Assert.Equal(0, Read(clone, 4));
         Assert.Equal(1, power.PendingEvents);
+        clone.Restore(PowerDevice.PowerButtonEvent | PowerDevice.GenerationEvent);
+        Assert.True(line.IsHigh);
+        Assert.Equal(PowerDevice.GenerationEvent, Read(clone, 4));
         new PowerDevice(_line, () => _powerOffs++).Restore(0);
         Assert.Equal(1, _line.RisingEdges);
+    }
+
+    [Fact]
+    public async Task Its_events_are_taken_while_somebody_presses_the_button()
+    {
+        using HeldLine line = new();
+        PowerDevice power = new(line, () => _powerOffs++);
+        Assert.Equal(1, await line.WhileSetAsync(power.PressPowerButton, () => power.PendingEvents));
     }
 
     [Fact]

@@ -155,6 +155,7 @@ public sealed class SerialPortTests : IDisposable
     public async Task The_fifo_is_cleared_on_request_and_the_queue_behind_it_is_not()
     {
         await SendAsync([.. Enumerable.Range(0, 20).Select(static i => (byte)i)]);
+        Assert.Equal(1, Read(LineStatus) & 1);
         Write(InterruptIdentity, 3);
         Assert.Equal([16, 17, 18, 19, 0], Enumerable.Range(0, 5).Select(_ => Read(Data)));
     }
@@ -177,6 +178,20 @@ public sealed class SerialPortTests : IDisposable
         Assert.Equal((9, 2, 3, 0), (Read(clone, Scratch), Read(clone, Data), Read(clone, Data), Read(clone, Data)));
         Assert.False(line.IsHigh);
         Assert.Equal(2, Read(Data));
+    }
+
+    [Fact]
+    public async Task Its_state_is_taken_while_somebody_types()
+    {
+        using HeldLine line = new();
+        SerialPort port = new(line, _machine.Input, static _ => { });
+        port.Write(new FakeMachine.Initiator(0), InterruptEnable, [1]);
+        Assert.Equal(3, await _machine.Input.WriteAsync(new byte[3], CancellationToken.None).Guarded());
+        SerialPortState state = await line.WhileSetAsync(port.OnInput, port.Save);
+
+        // What the guest has not looked at yet is saved with the input.
+        Assert.Equal((1, 0), (state.InterruptEnable, state.Received.Length));
+        Assert.Equal(3, _machine.Input.Save().Length);
     }
 
     [Fact]

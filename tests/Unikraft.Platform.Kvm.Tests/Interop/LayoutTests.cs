@@ -81,6 +81,7 @@ public sealed class LayoutTests
         [typeof(KvmLapicState)] = ("struct kvm_lapic_state", "_first=regs[0]"),
         [typeof(KvmMpState)] = ("struct kvm_mp_state", "MpState=mp_state"),
         [typeof(KvmIrqchip)] = ("struct kvm_irqchip", "ChipId=chip_id Pad=pad Chip=chip"),
+        [typeof(KvmIoapicState)] = ("struct kvm_ioapic_state", "BaseAddress=base_address Ioregsel=ioregsel Id=id Irr=irr Pad=pad Redirtbl=redirtbl"),
         [typeof(KvmPitConfig)] = ("struct kvm_pit_config", "Flags=flags Pad=pad"),
         [typeof(KvmPitState2)] = ("struct kvm_pit_state2", "Channels=channels Flags=flags Reserved=reserved"),
         [typeof(KvmClockData)] = (
@@ -92,6 +93,7 @@ public sealed class LayoutTests
         [typeof(SignalActionArgument)] = (
             "struct sigaction",
             "Handler=sa_handler Mask=sa_mask Flags=sa_flags Restorer=sa_restorer"),
+        [typeof(SleepDuration)] = ("struct timespec", "Seconds=tv_sec Nanoseconds=tv_nsec"),
         [typeof(UserFaultApi)] = ("struct uffdio_api", "Api=api Features=features Ioctls=ioctls"),
         [typeof(UserFaultRange)] = ("struct uffdio_range", "Start=start Length=len"),
         [typeof(UserFaultRegister)] = ("struct uffdio_register", "Start=range.start Length=range.len Mode=mode Ioctls=ioctls"),
@@ -130,7 +132,7 @@ public sealed class LayoutTests
             + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapSyncRegs=KVM_CAP_SYNC_REGS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "
             + "SyncRegs=KVM_SYNC_X86_REGS SyncSregs=KVM_SYNC_X86_SREGS SyncEvents=KVM_SYNC_X86_EVENTS "
             + "SetTssAddr=KVM_SET_TSS_ADDR SetIdentityMapAddr=KVM_SET_IDENTITY_MAP_ADDR CreateIrqchip=KVM_CREATE_IRQCHIP IrqLine=KVM_IRQ_LINE "
-            + "GetMsrIndexList=KVM_GET_MSR_INDEX_LIST GetIrqchip=KVM_GET_IRQCHIP SetIrqchip=KVM_SET_IRQCHIP SetClock=KVM_SET_CLOCK "
+            + "GetMsrIndexList=KVM_GET_MSR_INDEX_LIST GetIrqchip=KVM_GET_IRQCHIP SetIrqchip=KVM_SET_IRQCHIP IrqchipIoapic=KVM_IRQCHIP_IOAPIC SetClock=KVM_SET_CLOCK "
             + "CreatePit2=KVM_CREATE_PIT2 GetPit2=KVM_GET_PIT2 SetPit2=KVM_SET_PIT2 PitSpeakerDummy=KVM_PIT_SPEAKER_DUMMY "
             + "GetClock=KVM_GET_CLOCK GetLapic=KVM_GET_LAPIC SetLapic=KVM_SET_LAPIC GetMpState=KVM_GET_MP_STATE SetMpState=KVM_SET_MP_STATE "
             + "KvmclockCtrl=KVM_KVMCLOCK_CTRL CapTscDeadlineTimer=KVM_CAP_TSC_DEADLINE_TIMER ExitIoOut=KVM_EXIT_IO_OUT "
@@ -153,10 +155,10 @@ public sealed class LayoutTests
         [typeof(Libc)] =
             "OpenReadWrite=O_RDWR OpenCloseOnExec=O_CLOEXEC ProtectionNone=PROT_NONE ProtectionRead=PROT_READ ProtectionWrite=PROT_WRITE "
             + "MapShared=MAP_SHARED MapPrivate=MAP_PRIVATE MapFixed=MAP_FIXED MapAnonymous=MAP_ANONYMOUS MapNoReserve=MAP_NORESERVE MapPopulate=MAP_POPULATE "
-            + "AdviseDontDump=MADV_DONTDUMP ClockThreadCpuTime=CLOCK_THREAD_CPUTIME_ID MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
+            + "AdviseHugePage=MADV_HUGEPAGE AdviseDontDump=MADV_DONTDUMP ClockThreadCpuTime=CLOCK_THREAD_CPUTIME_ID MemfdCloseOnExec=MFD_CLOEXEC MemfdAllowSealing=MFD_ALLOW_SEALING AddSeals=F_ADD_SEALS "
             + "SealSeal=F_SEAL_SEAL SealShrink=F_SEAL_SHRINK SealGrow=F_SEAL_GROW SealFutureWrite=F_SEAL_FUTURE_WRITE ErrnoInterrupted=EINTR "
             + "ErrnoAgain=EAGAIN ErrnoInvalid=EINVAL ErrnoNoMemory=ENOMEM OpenReadOnly=O_RDONLY OpenWriteOnly=O_WRONLY OpenCreate=O_CREAT OpenTruncate=O_TRUNC "
-            + "OpenDirectory=O_DIRECTORY SyncFileRangeWaitBefore=SYNC_FILE_RANGE_WAIT_BEFORE SyncFileRangeWrite=SYNC_FILE_RANGE_WRITE SyncFileRangeWaitAfter=SYNC_FILE_RANGE_WAIT_AFTER LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
+            + "OpenDirectory=O_DIRECTORY OpenDirect=O_DIRECT SyncFileRangeWaitBefore=SYNC_FILE_RANGE_WAIT_BEFORE SyncFileRangeWrite=SYNC_FILE_RANGE_WRITE SyncFileRangeWaitAfter=SYNC_FILE_RANGE_WAIT_AFTER LockExclusive=LOCK_EX LockNonBlocking=LOCK_NB AtEmptyPath=AT_EMPTY_PATH StatxBasicStats=STATX_BASIC_STATS "
             + "ErrnoNoEntry=ENOENT ErrnoInputOutput=EIO ErrnoAccess=EACCES ErrnoExists=EEXIST ErrnoNoSpace=ENOSPC ErrnoQuota=EDQUOT",
         [typeof(UserFaultConstants)] =
             "SystemCall=SYS_userfaultfd UserModeOnly=UFFD_USER_MODE_ONLY ApiVersion=UFFD_API Api=UFFDIO_API Register=UFFDIO_REGISTER "

@@ -1,4 +1,3 @@
-using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
 using Unikraft.Platform.Kvm.Tests.Testing;
@@ -11,47 +10,41 @@ namespace Unikraft.Platform.Kvm.Tests.Machines;
 [RequiresKvm]
 public sealed class HostCrashTests : IDisposable
 {
-    private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("unikraft-crash-");
+    /// <summary>How often the host of one directory is killed: each leaves clones, and the next start takes longer.</summary>
+    private const int CrashesOfDirectory = 20;
+
+    private readonly JudgedFolder _folder = new();
 
     /// <summary>How often the host is killed; a thorough run sets it to hundreds.</summary>
     private static int Crashes =>
-        int.TryParse(Environment.GetEnvironmentVariable("UNIKRAFT_HOST_CRASHES"), CultureInfo.InvariantCulture, out int count) ? count : 4;
+        int.TryParse(Environment.GetEnvironmentVariable("UNIKRAFT_HOST_CRASHES"), CultureInfo.InvariantCulture, out int count) ? count : Repetitions.Of(4);
 
-    public void Dispose() => _directory.Delete(recursive: true);
+    public void Dispose() => _folder.Dispose();
 
+    /// <remarks>Two directories at once. Not in the SVM lab: more than a minute there for one host, and what a host has left on its disk knows nothing of the flavour of KVM.</remarks>
     [ContractFact]
     [Trait("Lab", "TooLong")]
-    public async Task Nothing_that_was_acknowledged_is_lost_when_the_host_is_killed()
+    public Task Nothing_that_was_acknowledged_is_lost_when_the_host_is_killed() => Parallel.ForAsync(
+        0,
+        (Crashes + CrashesOfDirectory - 1) / CrashesOfDirectory,
+        new ParallelOptions { MaxDegreeOfParallelism = 2 },
+        async (number, _) => await CrashAsync(_folder[string.Create(CultureInfo.InvariantCulture, $"{number}")], seed: 4 + number, Math.Min(CrashesOfDirectory, Crashes - (number * CrashesOfDirectory))));
+
+    private static async Task CrashAsync(string directory, int seed, int crashes)
     {
-        Random random = new(4);
+        Random random = new(seed);
         long acknowledged = 0;
-        for (int crash = 0; crash < Crashes; crash++)
+        for (int crash = 0; crash < crashes; crash++)
         {
-            acknowledged = await RunAndKillAsync(crash, random.Next(1, 60), acknowledged);
+            acknowledged = await RunAndKillAsync(directory, crash, random.Next(1, 60), acknowledged);
         }
 
-        await using (IUnikraftPlatform platform = new UnikraftPlatformBuilder().Configure(options => options.VolumeDirectory = _directory.FullName).UseKvm().Build())
+        await using IUnikraftPlatform platform = new UnikraftPlatformBuilder().Configure(options => options.VolumeDirectory = directory).UseKvm().Build();
+        Assert.All(platform.Volumes.List(), volume => Assert.Null(volume.Error));
+        Assert.InRange(await CheckAsync(platform, "data"), acknowledged, long.MaxValue);
+        foreach (Volume clone in platform.Volumes.List().Where(volume => !string.Equals(volume.Name, "data", StringComparison.Ordinal)).Take(10))
         {
-            Assert.All(platform.Volumes.List(), volume => Assert.Null(volume.Error));
-            Assert.InRange(await CheckAsync(platform, "data"), acknowledged, long.MaxValue);
-            foreach (Volume clone in platform.Volumes.List().Where(volume => !string.Equals(volume.Name, "data", StringComparison.Ordinal)).Take(10))
-            {
-                await CheckAsync(platform, clone.Uuid);
-            }
-        }
-
-        foreach (string image in Directory.EnumerateFiles(_directory.FullName, "*.qcow2"))
-        {
-            try
-            {
-                ProcessResult check = await ProcessResult.RunAsync("qemu-img", ["check", "-f", "qcow2", image]);
-                Assert.True(check.ExitCode == 0, check.Output);
-            }
-            catch (Win32Exception)
-            {
-                // Not installed: other tests say so.
-                return;
-            }
+            await CheckAsync(platform, clone.Uuid);
         }
     }
 
@@ -96,12 +89,12 @@ public sealed class HostCrashTests : IDisposable
         return long.Parse(last["last=".Length..], CultureInfo.InvariantCulture);
     }
 
-    private async Task<long> RunAndKillAsync(int crash, int acknowledgements, long before)
+    private static async Task<long> RunAndKillAsync(string directory, int crash, int acknowledgements, long before)
     {
         string dotnet = Environment.ProcessPath is { } path && Path.GetFileNameWithoutExtension(path) is "dotnet" ? path : "dotnet";
         string host = Path.Combine(AppContext.BaseDirectory, "Unikraft.Platform.CrashHost.dll");
         string image = Path.Combine(AppContext.BaseDirectory, "guests", "kv.elf");
-        using Process process = Process.Start(new ProcessStartInfo(dotnet, [host, _directory.FullName, image])
+        using Process process = Process.Start(new ProcessStartInfo(dotnet, [host, directory, image])
         {
             UseShellExecute = false,
             RedirectStandardOutput = true,

@@ -83,7 +83,7 @@ public sealed class KvmProbeTests
         int[] values = [1, 1, 1, 1, 1, 7, 1, 3];
         values[missing] = 0;
         Assert.Equal(
-            new KvmSupport(KvmProblem.MissingExtension, $"/dev/kvm lacks {Extensions[missing]}. Use a kernel of version 5.0 or newer."),
+            new KvmSupport(KvmProblem.MissingExtension, $"/dev/kvm lacks {Extensions[missing]}. Use a kernel of version 5.2 or newer."),
             KvmProbe.Judge(12, values, "/dev/kvm"));
     }
 

@@ -8,15 +8,17 @@ using Unikraft.Platform.TestKit;
 namespace Unikraft.Platform.Kvm.Tests.Machines;
 
 /// <summary>What a snapshot promises, many times over: it is the memory of one moment, it is whole, and nothing is left of a clone that is gone.</summary>
-/// <remarks>Not in the SVM lab by default: the rounds that make it a proof take it an hour. The same mechanisms, a few rounds each, are in CaptureTests.</remarks>
-[Trait("Lab", "TooLong")]
+/// <remarks>In the SVM lab one round in a hundred: all of them take it an hour.</remarks>
 public sealed class SnapshotProofTests : KvmTest
 {
     private const int IdentityAddress = 0xF_0000 + 64;
     private const int IdentityLength = 16;
-    private const int Rounds = 1_000;
-    private const int Clones = 10_000;
-    private const long ToleratedGrowth = 64 << 20;
+    private const int MemoryMb = 16;
+    private const long ToleratedGrowth = 32 << 20;
+    private const int ToleratedMachines = 10;
+
+    private static readonly int Rounds = Repetitions.Of(1_000);
+    private static readonly int Branches = Repetitions.Of(10_000);
 
     /// <summary>The plain copy that is taken in the cut is the oracle: rounds, log, residue, layers and folds must add up to the same bytes.</summary>
     [ContractTheory]
@@ -52,35 +54,51 @@ public sealed class SnapshotProofTests : KvmTest
             atCut.CopyTo(beforeThat, 0);
         }
 
-        Assert.InRange(changedRounds, Rounds / 2, Rounds);
+        // Of few rounds nothing follows: the guest may have slept in most of them. The first is not like nothing.
+        Assert.InRange(changedRounds, Repetitions.OneIn == 1 ? Rounds / 2 : 1, Rounds);
     }
 
+    /// <summary>Branches of a guest that runs: each is a snapshot of its own, with its rounds, layers, sheets and folds, and a machine that ran.</summary>
     [ContractFact]
-    public async Task Ten_thousand_clones_are_all_different_and_leave_nothing()
+    public async Task Ten_thousand_branches_are_all_different_and_leave_nothing()
     {
-        await using TestMachine source = await BootAsync("counter", 1, 16, "--period-ms", "0");
-        await source.TickAsync();
-        using IMachineSnapshot snapshot = await source.CaptureAsync();
         HashSet<Guid> generations = [];
         HashSet<string> draws = [];
-        await source.DrawAsync();
-        await CloneAsync(Clones / 10);
+        await BranchAsync(Math.Max(Branches / 10, 100));
         await Hypervisor.ReclaimAsync();
         long residentBefore = ResidentBytes();
         ProcessResources before = ProcessResources.Capture();
-        await CloneAsync(Clones);
+        await BranchAsync(Branches);
         await Hypervisor.ReclaimAsync();
+        ProcessResources after = ProcessResources.Capture();
         ProcessResources.AssertNoGrowth(before, tolerance: 16);
         Assert.InRange(ResidentBytes(), 0, residentBefore + ToleratedGrowth);
 
-        async Task CloneAsync(int count)
+        // Mappings without a name are the runtime's as well, and cannot be counted; a machine that was left behind would show here.
+        Assert.InRange(after.MappedBytes, 0, before.MappedBytes + ToleratedMachines * ((long)MemoryMb << 20));
+
+        async Task BranchAsync(int count)
         {
+            // Goes at the end, with the layers that its next branch would have been built on.
+            await using TestMachine source = await BootAsync("counter", 1, MemoryMb, "--period-ms", "0", "--random", "--pages", "5");
+            string nonce = (await source.TickAsync()).Nonce;
+            int ticks = 1;
+            await source.DrawAsync();
             for (int i = 0; i < count; i++)
             {
-                await using TestMachine clone = await RestoreAsync(snapshot);
-                Assert.True(generations.Add(new Guid(clone.Memory.Read(IdentityAddress, IdentityLength))), "Two clones have the same generation id.");
-                Assert.True(draws.Add(await clone.DrawAsync()), "Two clones have drawn the same random number.");
+                using IMachineSnapshot snapshot = await source.CaptureAsync();
+                await using TestMachine branch = await RestoreAsync(snapshot);
+                Assert.True(generations.Add(new Guid(branch.Memory.Read(IdentityAddress, IdentityLength))), "Two branches have the same generation id.");
+                Assert.True(draws.Add(await branch.DrawAsync()), "Two branches have drawn the same random number.");
+                if (i % 10 == 0)
+                {
+                    ticks++;
+                    CounterLine[] lines = [await source.TickAsync(), await branch.TickAsync()];
+                    Assert.All(lines, line => Assert.Equal((nonce, ticks), (line.Nonce, line.Tick)));
+                }
             }
+
+            await ((KvmMachine)source.Machine).Background.Guarded();
         }
     }
 

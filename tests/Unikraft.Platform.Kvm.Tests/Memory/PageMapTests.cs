@@ -212,6 +212,10 @@ public sealed class PageMapTests
 
     private static void AssertSame(MemoryLayer?[] model, PageMap map)
     {
+        PageExtent[] extents = map.Extents.ToArray();
+        int[] numbers = map.LayerNumbers.ToArray();
+        Assert.Equal(extents.Select(static extent => extent.Layer), numbers.Select(number => map.Layers[number]));
+        Assert.Equal(extents.Select(static extent => extent.Layer).Distinct(), map.Layers);
         MemoryLayer?[] actual = new MemoryLayer?[model.Length];
         int end = 0;
         MemoryLayer? previous = null;

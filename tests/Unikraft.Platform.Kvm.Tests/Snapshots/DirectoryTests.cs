@@ -138,7 +138,7 @@ public sealed class DirectoryTests : SnapshotFilesTest
             guest.Fold();
         }
 
-        Assert.InRange(most, 32, 70);
+        Assert.InRange(most, 32, Kvm.Memory.FoldOrigin.MaxLayers + 6);
         Guid last = await SaveAsync(directory, snapshots[^1]);
         using KvmSnapshot opened = await OpenAsync(directory, last);
         Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
@@ -415,7 +415,9 @@ public sealed class DirectoryTests : SnapshotFilesTest
         Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
     }
 
+    /// <remarks>Not in the SVM lab: files, of which KVM knows nothing.</remarks>
     [Fact]
+    [Trait("Lab", "TooLong")]
     public async Task Saving_opening_and_deleting_at_once_get_along()
     {
         using SyntheticGuest guest = new(14);

@@ -122,9 +122,75 @@ public sealed class FaultTests : SnapshotFilesTest
             }
 
             // A state that cannot be read when the directory is opened costs the others nothing, and is tried again when it is needed.
-            Assert.Equal(call is < 3 || call >= scan.Length, error is StorageException);
+            // One that cannot be read then is damage.
+            Assert.Equal(call < 3, error is StorageException);
             Assert.Equal(call >= 3 && call < scan.Length, error is null);
+            Assert.Equal(call >= scan.Length, error is SnapshotFileException);
         }
+    }
+
+    /// <summary>What the host ended in the middle of giving it its name.</summary>
+    [Fact]
+    public async Task Files_under_temporary_names_that_cannot_be_read_keep_no_directory_from_opening_and_are_looked_at_again()
+    {
+        using SyntheticGuest guest = new(55);
+        using KvmSnapshot snapshot = guest.Capture();
+        using SyntheticGuest other = new(56);
+        using KvmSnapshot otherSnapshot = other.Capture();
+        Guid named, unnamed;
+        string[] files;
+        await using (SnapshotDirectory directory = await OpenDirectoryAsync())
+        {
+            named = await SaveAsync(directory, snapshot);
+            string[] before = [.. Folder.Files];
+            unnamed = await SaveAsync(directory, otherSnapshot);
+            files = [.. Folder.Files.Except(before, StringComparer.Ordinal)];
+        }
+
+        Assert.Equal(2, files.Length);
+        int faults = 0;
+        for (int call = 0; ; call++)
+        {
+            foreach (string file in files.Select(file => Path.Combine(Folder.Path, file)))
+            {
+                File.Move(file, file + FileStore.TemporarySuffix);
+            }
+
+            int seen = 0;
+            int at = call;
+            bool isReached = false;
+            FileSystem.Fault = (name, _) =>
+            {
+                if (name is not ("OpenRead" or "Stat" or "Read") || seen++ != at)
+                {
+                    return null;
+                }
+
+                isReached = true;
+                return -Libc.ErrnoInputOutput;
+            };
+            await using (SnapshotDirectory directory = await OpenDirectoryAsync())
+            {
+                FileSystem.Fault = null;
+                using KvmSnapshot opened = await OpenAsync(directory, named);
+                Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
+            }
+
+            await using (SnapshotDirectory directory = await OpenDirectoryAsync())
+            {
+                using KvmSnapshot opened = await OpenAsync(directory, unnamed);
+                Assert.True(other.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
+            }
+
+            if (!isReached)
+            {
+                break;
+            }
+
+            faults++;
+        }
+
+        Assert.InRange(faults, 10, int.MaxValue);
     }
 
     [Fact]

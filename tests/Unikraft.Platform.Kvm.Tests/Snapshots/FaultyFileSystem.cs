@@ -7,6 +7,9 @@ namespace Unikraft.Platform.Kvm.Tests.Snapshots;
 /// <summary>The file system of the host, which fails when the test says so.</summary>
 internal sealed class FaultyFileSystem : IFileSystem
 {
+    // What is written past the page cache is written in whole blocks.
+    private const int Block = 4096;
+
     private readonly HostFileSystem _host = HostFileSystem.Instance;
     private readonly Lock _lock = new();
     private readonly List<string> _calls = [];
@@ -17,6 +20,9 @@ internal sealed class FaultyFileSystem : IFileSystem
 
     /// <summary>The most bytes that one call reads or writes.</summary>
     internal int LongestTransfer { get; set; } = int.MaxValue;
+
+    /// <summary>Whether the first blocks of a write that fails are written.</summary>
+    internal bool IsTearing { get; set; }
 
     /// <summary>The names of the calls since the last <see cref="Reset"/>.</summary>
     internal IReadOnlyList<string> Calls
@@ -50,6 +56,9 @@ internal sealed class FaultyFileSystem : IFileSystem
     public int OpenRead(string path, out DescriptorHandle file) =>
         Open(nameof(OpenRead), out file, (out DescriptorHandle opened) => _host.OpenRead(path, out opened));
 
+    public int OpenDirect(string path, out DescriptorHandle file) =>
+        Open(nameof(OpenDirect), out file, (out DescriptorHandle opened) => _host.OpenDirect(path, out opened));
+
     public int OpenLocked(string path, out DescriptorHandle file) =>
         Open(nameof(OpenLocked), out file, (out DescriptorHandle opened) => _host.OpenLocked(path, out opened));
 
@@ -66,14 +75,28 @@ internal sealed class FaultyFileSystem : IFileSystem
         return read;
     }
 
-    public int Write(DescriptorHandle file, ReadOnlySpan<byte> buffer, long offset) =>
-        Next(nameof(Write)) ?? _host.Write(file, buffer[..Math.Min(buffer.Length, LongestTransfer)], offset);
+    public int Write(DescriptorHandle file, ReadOnlySpan<byte> buffer, long offset)
+    {
+        if (Next(nameof(Write)) is { } result)
+        {
+            if (IsTearing)
+            {
+                _host.Write(file, buffer[..(buffer.Length / 2 / Block * Block)], offset);
+            }
+
+            return result;
+        }
+
+        return _host.Write(file, buffer[..Math.Min(buffer.Length, LongestTransfer)], offset);
+    }
 
     public int Sync(DescriptorHandle file) => Next(nameof(Sync)) ?? _host.Sync(file);
 
     public int WriteBack(DescriptorHandle file, bool isAwaited) => Next(nameof(WriteBack)) ?? _host.WriteBack(file, isAwaited);
 
     public int SyncData(SafeFileHandle file) => Next(nameof(SyncData)) ?? _host.SyncData(file);
+
+    public int SyncData(DescriptorHandle file) => Next(nameof(SyncData)) ?? _host.SyncData(file);
 
     public int Rename(string from, string to) => Next(nameof(Rename)) ?? _host.Rename(from, to);
 

@@ -28,7 +28,13 @@ internal sealed class MemoryFile(byte[] content) : IFileSystem
 
     public int Create(string path, out DescriptorHandle file) => throw new NotSupportedException();
 
-    public int OpenRead(string path, out DescriptorHandle file) => throw new NotSupportedException();
+    public int OpenRead(string path, out DescriptorHandle file)
+    {
+        file = new DescriptorHandle(-1);
+        return 0;
+    }
+
+    public int OpenDirect(string path, out DescriptorHandle file) => OpenRead(path, out file);
 
     public int OpenLocked(string path, out DescriptorHandle file) => throw new NotSupportedException();
 
@@ -39,6 +45,8 @@ internal sealed class MemoryFile(byte[] content) : IFileSystem
     public int Sync(DescriptorHandle file) => throw new NotSupportedException();
 
     public int SyncData(SafeFileHandle file) => throw new NotSupportedException();
+
+    public int SyncData(DescriptorHandle file) => throw new NotSupportedException();
 
     public int Rename(string from, string to) => throw new NotSupportedException();
 

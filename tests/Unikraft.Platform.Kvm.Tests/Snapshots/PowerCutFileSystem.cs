@@ -19,9 +19,17 @@ internal sealed class PowerCutFileSystem : IFileSystem
     private readonly Dictionary<string, Inode> _syncedNames = new(StringComparer.Ordinal);
     private readonly List<NameChange> _unsyncedNames = [];
     private int _calls;
+    private int _syncs;
 
     /// <summary>The number of the call (from 0) before which the power goes out.</summary>
     internal int CutAt { get; set; } = int.MaxValue;
+
+    /// <summary>
+    /// The number of the sync (from 0) that fails, as Linux does it: what it was to take to the disk counts as written, so that the next one succeeds, and never gets there.
+    /// </summary>
+    internal int FailedSync { get; set; } = int.MaxValue;
+
+    internal bool HasFailed { get; private set; }
 
     internal bool IsOff { get; private set; }
 
@@ -79,6 +87,23 @@ internal sealed class PowerCutFileSystem : IFileSystem
         return result;
     }
 
+    public int OpenDirect(string path, out DescriptorHandle file)
+    {
+        DescriptorHandle? opened = null;
+        int result = Do(() =>
+        {
+            int found = _host.OpenDirect(path, out opened);
+            if (found >= 0)
+            {
+                _open.Add(opened, _names[path]);
+            }
+
+            return found;
+        });
+        file = opened ?? new DescriptorHandle(-1);
+        return result;
+    }
+
     public int OpenLocked(string path, out DescriptorHandle file)
     {
         DescriptorHandle? opened = null;
@@ -124,11 +149,21 @@ internal sealed class PowerCutFileSystem : IFileSystem
 
     public int Sync(DescriptorHandle file) => Do(() =>
     {
+        if (_syncs++ == FailedSync)
+        {
+            HasFailed = true;
+            _open[file].Unsynced.Clear();
+            return -Libc.ErrnoInputOutput;
+        }
+
         _open[file].Sync();
         return 0;
     });
 
     public int SyncData(SafeFileHandle file) => throw new NotSupportedException();
+
+    // What was written over has its place on the disk, and its length does not change: nothing but times is missing.
+    public int SyncData(DescriptorHandle file) => Sync(file);
 
     public int Rename(string from, string to) => Do(() =>
     {
@@ -154,6 +189,12 @@ internal sealed class PowerCutFileSystem : IFileSystem
 
     public int SyncDirectory(string path) => Do(() =>
     {
+        if (_syncs++ == FailedSync)
+        {
+            HasFailed = true;
+            return -Libc.ErrnoInputOutput;
+        }
+
         foreach (NameChange change in _unsyncedNames)
         {
             change.Apply(_syncedNames);

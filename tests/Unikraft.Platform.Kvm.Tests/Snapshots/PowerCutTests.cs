@@ -1,29 +1,29 @@
 using Microsoft.Extensions.Logging.Abstractions;
-using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Snapshots.Files;
+using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Kvm.Tests.Snapshots;
 
 /// <summary>The power goes out before every call to the disk in turn: what was saved is there, what was deleted is not, and nothing is half there.</summary>
-/// <remarks>Not in the SVM lab: thousands of files, of which KVM knows nothing.</remarks>
-[Trait("Lab", "TooLong")]
+/// <remarks>In the SVM lab before one call in a hundred only: they are thousands of files, of which KVM knows nothing.</remarks>
 public sealed class PowerCutTests
 {
     private const int Steps = 14;
     private const int Outcomes = 3;
 
     [Theory]
-    [InlineData(1)]
-    [InlineData(2)]
-    public async Task A_power_cut_at_any_call_loses_nothing_that_was_acknowledged(int seed)
+    [InlineData(1, false)]
+    [InlineData(2, false)]
+    [InlineData(3, true)]
+    public async Task A_power_cut_at_any_call_loses_nothing_that_was_acknowledged(int seed, bool hasLog)
     {
         int completed = 0;
-        for (int call = 0; ; call++)
+        for (int call = 0; ; call += Repetitions.OneIn)
         {
             PowerCutFileSystem files = new() { CutAt = call };
             Model model = new();
-            await RunAsync(files, model, seed);
+            await RunAsync(files, model, seed, hasLog ? Log : null);
             for (int outcome = 0; outcome < Outcomes; outcome++)
             {
                 using TestDirectory after = new();
@@ -34,16 +34,144 @@ public sealed class PowerCutTests
 
             if (!files.IsOff)
             {
-                Assert.InRange(call, 100, int.MaxValue);
+                Assert.InRange(call, hasLog ? 60 : 100, int.MaxValue);
                 break;
             }
         }
 
-        Assert.InRange(completed, 50, int.MaxValue);
+        Assert.InRange(completed, (hasLog ? 5 : 50) / Repetitions.OneIn, int.MaxValue);
     }
 
+    /// <summary>A longer log is made while there is an empty one, takes its place, and is used.</summary>
+    [Fact]
+    public async Task A_power_cut_while_a_longer_log_takes_the_place_of_one_loses_nothing_that_was_acknowledged()
+    {
+        int longer = 0;
+        for (int call = 0; ; call += Repetitions.OneIn)
+        {
+            PowerCutFileSystem files = new() { CutAt = call };
+            Model model = new();
+            longer += await BurstAsync(files, model) ? 1 : 0;
+            using (TestDirectory after = new())
+            {
+                files.CopyTo(after.Path, new Random(call));
+                await CheckAsync(after.Path, model, $"call {call}");
+            }
+
+            if (!files.IsOff)
+            {
+                Assert.InRange(call, 60, int.MaxValue);
+                break;
+            }
+        }
+
+        // Of the calls after it had taken the place.
+        Assert.InRange(longer, 10 / Repetitions.OneIn, int.MaxValue);
+    }
+
+    /// <summary>Nothing is taken for written because a later sync succeeds.</summary>
+    [Theory]
+    [InlineData(1, false)]
+    [InlineData(3, true)]
+    public async Task A_sync_that_fails_loses_nothing_that_was_acknowledged_before_or_after(int seed, bool hasLog)
+    {
+        int sync = 0;
+        while (true)
+        {
+            PowerCutFileSystem files = new() { FailedSync = sync };
+            Model model = new();
+            await RunAsync(files, model, seed, hasLog ? Log : null);
+            using (TestDirectory after = new())
+            {
+                files.CopyTo(after.Path, new Random(sync));
+                await CheckAsync(after.Path, model, $"sync {sync}");
+            }
+
+            if (!files.HasFailed)
+            {
+                break;
+            }
+
+            sync++;
+        }
+
+        Assert.InRange(sync, 20, int.MaxValue);
+    }
+
+    /// <summary>When it is left to the host what is on the disk, a power cut may lose it, and leave pieces. These are never used.</summary>
+    [Theory]
+    [InlineData(1, false)]
+    [InlineData(3, true)]
+    public async Task What_was_left_to_the_host_is_whole_or_refused_after_a_power_cut(int seed, bool hasLog)
+    {
+        int whole = 0;
+        int refused = 0;
+        for (int call = 0; ; call += 5 * Repetitions.OneIn)
+        {
+            PowerCutFileSystem files = new() { CutAt = call };
+            Model model = new();
+            await RunAsync(files, model, seed, hasLog ? Log : null, new UnsyncedFileSystem(files));
+            using TestDirectory after = new();
+            files.CopyTo(after.Path, new Random(call));
+            await using SnapshotDirectory directory = SnapshotDirectory.Open(new FaultyFileSystem(), after.Path, NullLogger.Instance, logOptions: null, space: null, CancellationToken.None);
+            foreach (Guid id in directory.List())
+            {
+                try
+                {
+                    using KvmSnapshot snapshot = (KvmSnapshot)await directory.OpenAsync(id);
+                    Assert.True(model.Memory[id].AsSpan().SequenceEqual(SyntheticGuest.MemoryOf(snapshot)), $"call {call}: {id}");
+                    whole++;
+                }
+                catch (SnapshotFileException)
+                {
+                    refused++;
+                }
+            }
+
+            if (!files.IsOff)
+            {
+                break;
+            }
+        }
+
+        // Half of all sectors get lost: a snapshot of several files is hardly ever whole then, one that the log is opened with and gives files is.
+        // Of the few calls that are tried under emulation nothing follows: all they leave may be whole, or in pieces.
+        Assert.True(Repetitions.OneIn > 1 || (refused > 0 && (whole > 0 || !hasLog)), $"{whole} whole, {refused} refused");
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Nothing_is_synced_that_is_left_to_the_host(bool isSynced)
+    {
+        FaultyFileSystem files = new();
+        using TestDirectory folder = new();
+        using SyntheticGuest guest = new(seed: 1);
+        using KvmSnapshot snapshot = guest.CapturePages([1, 2]);
+        Guid id = Guid.NewGuid();
+        KvmSnapshotFiles snapshots = new(files, NullLogger.Instance);
+        await using (SnapshotDirectory directory = (SnapshotDirectory)await snapshots.OpenDirectoryAsync(folder.Path, isSynced: isSynced))
+        {
+            await directory.SaveAsync(id, snapshot);
+            await directory.Preparing;
+            await directory.SaveAsync(Guid.NewGuid(), snapshot);
+            await directory.DeleteAsync(directory.List().First(other => other != id));
+            await directory.Collecting;
+        }
+
+        string[] syncs = [.. files.Calls.Intersect(["Sync", "SyncData", "SyncDirectory", "WriteBack"], StringComparer.Ordinal)];
+        Assert.Equal(isSynced, syncs.Length > 0);
+        await using SnapshotDirectory again = (SnapshotDirectory)await snapshots.OpenDirectoryAsync(folder.Path, isSynced: isSynced);
+        Assert.Equal([id], again.List());
+        using KvmSnapshot opened = (KvmSnapshot)await again.OpenAsync(id);
+        Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
+    }
+
+    /// <summary>So small that it is used over again, and files are made when somebody wants them, for time does not pass.</summary>
+    private static PublicationLogOptions Log => new(new ManualTimeProvider()) { Length = 160 << 10, MaxLength = 320 << 10, Threshold = 1 };
+
     // Saves and deletes snapshots that share layers, and opens the directory anew in between.
-    private static async Task RunAsync(PowerCutFileSystem files, Model model, int seed)
+    private static async Task RunAsync(PowerCutFileSystem files, Model model, int seed, PublicationLogOptions? log, IFileSystem? layer = null)
     {
         Random random = new(seed);
         using TestDirectory folder = new();
@@ -56,7 +184,7 @@ public sealed class PowerCutTests
             {
                 try
                 {
-                    directory ??= SnapshotDirectory.Open(files, folder.Path, NullLogger.Instance, CancellationToken.None);
+                    directory ??= SnapshotDirectory.Open(layer ?? files, folder.Path, NullLogger.Instance, log, space: null, CancellationToken.None);
                     int choice = random.Next(6);
                     if (choice == 0)
                     {
@@ -80,13 +208,23 @@ public sealed class PowerCutTests
                         model.Memory[model.UnderWay.Value] = guest.Memory.ToArray();
                         await directory.SaveAsync(model.UnderWay.Value, snapshot);
                         model.Saved.Add(model.UnderWay.Value);
+                        await directory.Preparing;
+                        if (choice == 5)
+                        {
+                            directory.Settle();
+                        }
                     }
 
                     model.UnderWay = files.IsOff ? model.UnderWay : null;
                 }
-                catch (StorageException) when (files.IsOff)
+                catch (StorageException) when (files.IsOff || files.HasFailed)
                 {
-                    // The power went out.
+                    // The power went out; or nobody knows what of it is on the disk.
+                    if (model.UnderWay is { } failed)
+                    {
+                        model.Doubtful.Add(failed);
+                        model.Saved.Remove(failed);
+                    }
                 }
             }
 
@@ -101,14 +239,83 @@ public sealed class PowerCutTests
         }
     }
 
+    // Fills a log, which is made longer then, and saves and deletes more.
+    private static async Task<bool> BurstAsync(PowerCutFileSystem files, Model model)
+    {
+        using TestDirectory folder = new();
+        using SyntheticGuest guest = new(seed: 4);
+        List<KvmSnapshot> snapshots = [];
+        string path = Path.Combine(folder.Path, LogFormat.Name);
+        bool isLonger = false;
+        try
+        {
+            SnapshotDirectory directory = SnapshotDirectory.Open(files, folder.Path, NullLogger.Instance, Log, space: null, CancellationToken.None);
+            for (int step = 0; step < 10 && !files.IsOff; step++)
+            {
+                try
+                {
+                    if (step == 6)
+                    {
+                        directory.Settle();
+                        directory.LengthenIfWorthIt();
+                        await directory.Preparing;
+                        isLonger = !files.IsOff && new FileInfo(path).Length == Log.MaxLength;
+                        Assert.True(isLonger || files.IsOff);
+                    }
+                    else if (step == 8)
+                    {
+                        model.UnderWay = model.Saved.Order().First();
+                        await directory.DeleteAsync(model.UnderWay.Value);
+                        await directory.Collecting;
+                        model.Saved.Remove(model.UnderWay.Value);
+                    }
+                    else
+                    {
+                        KvmSnapshot snapshot = guest.CapturePages(step, 20 + step, 40, 60, 80);
+                        snapshots.Add(snapshot);
+                        model.UnderWay = new Guid(step + 1, 0, 0, new byte[8]);
+                        model.Memory[model.UnderWay.Value] = guest.Memory.ToArray();
+                        await directory.SaveAsync(model.UnderWay.Value, snapshot);
+                        model.Saved.Add(model.UnderWay.Value);
+                        await directory.Preparing;
+                    }
+
+                    model.UnderWay = files.IsOff ? model.UnderWay : null;
+                }
+                catch (StorageException) when (files.IsOff)
+                {
+                    if (model.UnderWay is { } failed)
+                    {
+                        model.Doubtful.Add(failed);
+                        model.Saved.Remove(failed);
+                    }
+                }
+            }
+
+            await directory.DisposeAsync();
+        }
+        catch (StorageException) when (files.IsOff)
+        {
+            // Before it was open.
+        }
+        finally
+        {
+            snapshots.ForEach(static snapshot => snapshot.Dispose());
+        }
+
+        return isLonger;
+    }
+
     private static async Task CheckAsync(string path, Model model, string context)
     {
-        SnapshotDirectory directory = SnapshotDirectory.Open(HostFileSystem.Instance, path, NullLogger.Instance, CancellationToken.None);
+        // This time the power stays on, so that nothing needs to wait for the disk.
+        FaultyFileSystem files = new() { Fault = static (call, _) => call is "Sync" or "SyncData" or "SyncDirectory" or "WriteBack" ? 0 : null };
+        SnapshotDirectory directory = SnapshotDirectory.Open(files, path, NullLogger.Instance, logOptions: null, space: null, CancellationToken.None);
         await using (directory.ConfigureAwait(false))
         {
             Guid[] found = [.. directory.List()];
             Assert.True(
-                model.Saved.Except(found).All(id => id == model.UnderWay) && found.Except(model.Saved).All(id => id == model.UnderWay),
+                model.Saved.Except(found).All(id => id == model.UnderWay) && found.Except(model.Saved).All(id => id == model.UnderWay || model.Doubtful.Contains(id)),
                 $"{context}: saved {string.Join(' ', model.Saved)}, under way {model.UnderWay}, found {string.Join(' ', found)}");
             foreach (Guid id in found)
             {
@@ -134,5 +341,8 @@ public sealed class PowerCutTests
         internal Dictionary<Guid, byte[]> Memory { get; } = [];
 
         internal Guid? UnderWay { get; set; }
+
+        /// <summary>What has failed: it may be there or not.</summary>
+        internal HashSet<Guid> Doubtful { get; } = [];
     }
 }

@@ -1,3 +1,5 @@
+using Unikraft.Platform.Kvm.Snapshots.Files;
+
 namespace Unikraft.Platform.Kvm.Tests.Snapshots;
 
 /// <summary>A directory of its own, which goes with the test.</summary>
@@ -5,9 +7,9 @@ internal sealed class TestDirectory : IDisposable
 {
     internal string Path { get; } = Directory.CreateTempSubdirectory("snapshot-files-").FullName;
 
-    /// <summary>The files, but for the one that stands for the lock.</summary>
+    /// <summary>The files, but for the one that stands for the lock and the log.</summary>
     internal IReadOnlyList<string> Files =>
-        [.. Directory.EnumerateFiles(Path).Select(file => System.IO.Path.GetFileName(file)).Where(name => name is not "lock").Order(StringComparer.Ordinal)];
+        [.. Directory.EnumerateFiles(Path).Select(file => System.IO.Path.GetFileName(file)).Where(name => name is not ("lock" or LogFormat.Name)).Order(StringComparer.Ordinal)];
 
     internal string StateOf(Guid id) => System.IO.Path.Combine(Path, $"{id:D}.state");
 

@@ -12,6 +12,14 @@ internal static class DeviceSaving
         return cut.ToState();
     }
 
+    /// <summary>The state of the port, as a snapshot takes it.</summary>
+    internal static SerialPortState Save(this SerialPort port)
+    {
+        SerialPortCut cut = new();
+        port.Save(cut);
+        return cut.ToState();
+    }
+
     /// <summary>What waits, as a snapshot takes it.</summary>
     internal static byte[] Save(this ConsoleInput input)
     {

@@ -10,7 +10,9 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
     private const string GenerationKernelVariable = "UNIKRAFT_TEST_VMGENID_KERNEL";
     private const string BusyboxVariable = "UNIKRAFT_TEST_BUSYBOX";
     private const string ModulesVariable = "UNIKRAFT_TEST_MODULES";
-    private const string ToolsVariable = "UNIKRAFT_TEST_TOOLS";
+
+    /// <summary>The tool of the host that checks ext4 file systems.</summary>
+    internal const string FileSystemChecker = "/sbin/e2fsck";
 
     /// <inheritdoc/>
     public string? UnmetReason
@@ -22,22 +24,17 @@ public sealed class RequiresLinuxKernelAttribute : Attribute, IRequirement
                 return "this host does not virtualise ring 0 in hardware; eng/svm-lab does";
             }
 
-            string[] missing = [.. new[] { KernelVariable, GenerationKernelVariable, BusyboxVariable, ModulesVariable, ToolsVariable }.Where(static name => !Path.Exists(Environment.GetEnvironmentVariable(name)))];
-            return missing.Length == 0
-                ? null
-                : $"{string.Join(" and ", missing)} must name a kernel image, one with CONFIG_VMGENID, a static busybox, a folder of modules and one with e2fsck and its libraries; eng/svm-lab sets them";
+            string[] missing = [.. new[] { KernelVariable, GenerationKernelVariable, BusyboxVariable, ModulesVariable }.Where(static name => !Path.Exists(Environment.GetEnvironmentVariable(name)))];
+            return missing.Length > 0
+                ? $"{string.Join(" and ", missing)} must name a kernel image, one with CONFIG_VMGENID, a static busybox and a folder of modules; eng/svm-lab sets them"
+                : File.Exists(FileSystemChecker)
+                    ? null
+                    : $"there is no {FileSystemChecker}; install e2fsprogs";
         }
     }
 
     /// <summary>The file of a module that belongs to the kernel.</summary>
     internal static string Module(string name) => Path.Combine(Environment.GetEnvironmentVariable(ModulesVariable)!, $"{name}.ko");
-
-    /// <summary>The files of the tools, each with the path that it has in a guest.</summary>
-    internal static IEnumerable<(string Path, string File)> Tools()
-    {
-        string folder = Environment.GetEnvironmentVariable(ToolsVariable)!;
-        return Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), file));
-    }
 
     /// <summary>The file of the kernel.</summary>
     internal static string Kernel => Environment.GetEnvironmentVariable(KernelVariable)!;

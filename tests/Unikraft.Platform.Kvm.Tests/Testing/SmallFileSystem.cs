@@ -32,17 +32,24 @@ internal sealed class SmallFileSystem : IAsyncDisposable
     {
         using FileStream file = new(Ballast, FileMode.OpenOrCreate, FileAccess.Write, FileShare.None, bufferSize: 0);
         file.Position = file.Length;
-        try
+        foreach (int part in (int[])[1 << 20, Page])
         {
-            while (true)
+            try
             {
-                file.Write(new byte[Page]);
+                byte[] zeroes = new byte[part];
+                while (true)
+                {
+                    file.Write(zeroes);
+                }
+            }
+            catch (IOException error) when (error.HResult == Libc.ErrnoNoSpace)
+            {
+                // What was written of it stays.
+                file.Position = file.Length;
             }
         }
-        catch (IOException error) when (error.HResult == Libc.ErrnoNoSpace)
-        {
-            file.SetLength((file.Length & -Page) - freePages * Page);
-        }
+
+        file.SetLength((file.Length & -Page) - freePages * Page);
     }
 
     /// <summary>Gives the room back.</summary>

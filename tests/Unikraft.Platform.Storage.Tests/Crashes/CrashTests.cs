@@ -1,6 +1,9 @@
-using System.Diagnostics;
+using Unikraft.Platform.Contracts;
+using Unikraft.Platform.Contracts.Crashes;
+using Unikraft.Platform.CrashChild;
 using Unikraft.Platform.InMemory;
 using Unikraft.Platform.TestKit;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage.Tests.Crashes;
 
@@ -9,57 +12,112 @@ public sealed class CrashTests : IDisposable
 {
     private const string KillPoints = "UNIKRAFT_KILL_POINTS";
     private const string KillTimes = "UNIKRAFT_KILL_TIMES";
-    private const int Operations = 40;
 
+    /// <summary>Places that no script passes, and why.</summary>
+    private static readonly Dictionary<string, string> Elsewhere = new(StringComparer.Ordinal)
+    {
+        ["Sync@VolumeJournal.PutAside"] = nameof(A_process_killed_while_it_puts_a_damaged_journal_aside_loses_nothing_of_it),
+        ["Rename@VolumeJournal.PutAside"] = nameof(A_process_killed_while_it_puts_a_damaged_journal_aside_loses_nothing_of_it),
+        ["Delete@VolumeJournal.PutAside"] = nameof(A_process_killed_while_it_puts_a_damaged_journal_aside_loses_nothing_of_it),
+        ["SyncDirectory@VolumeJournal.PutAside"] = nameof(A_process_killed_while_it_puts_a_damaged_journal_aside_loses_nothing_of_it),
+        ["Rename@VolumeJournal.Rewrite"] = "Of a journal longer than a MiB: VolumeJournalTests ends the host at each call of it.",
+        ["Delete@VolumeJournal.Rewrite"] = "Of such a journal, and only after a call that failed: VolumeJournalTests fails each call. No host is ended just there.",
+        ["Sync@VolumeJournal.GoOn"] = "On a full disk only: VolumeJournalTests ends the host there.",
+        ["DeleteDirectory@ImageDirectory.Dispose"] = "Volumes without a directory of their own are no part of a data directory.",
+        ["SyncDirectory@ImageDirectory.SyncNames"] = "The backend in memory cannot sync directories; that of KVM can, and is killed there.",
+    };
+
+    /// <summary>A log is written anew when writing to it has failed.</summary>
+    private static readonly string[] AfterFailure =
+    [
+        "!Sync@KeptLogs.Append>Sync@KeptLogs.Rewrite",
+        "!Sync@KeptLogs.Append>Rename@KeptLogs.Rewrite",
+        "!Sync@KeptLogs.Append>SyncDirectory@KeptLogs.Rewrite",
+        "!Sync@KeptLogs.Append>!Rename@KeptLogs.Rewrite>Delete@KeptLogs.Rewrite",
+    ];
+
+    private readonly Xunit.Abstractions.ITestOutputHelper _output;
     private readonly string _folder = Directory.CreateTempSubdirectory("crashes-").FullName;
+    private readonly CrashHarness _harness;
+
+    public CrashTests(Xunit.Abstractions.ITestOutputHelper output)
+    {
+        _output = output;
+        _harness = new CrashHarness(
+            _folder,
+            guests: "memory",
+            Open);
+    }
 
     public void Dispose() => Directory.Delete(_folder, recursive: true);
 
     [Fact]
     public async Task A_process_killed_at_a_call_to_the_disk_loses_nothing_that_was_acknowledged()
     {
-        int points = Count(KillPoints, otherwise: 12);
-        await Parallel.ForAsync(0, points, new ParallelOptions { MaxDegreeOfParallelism = 2 }, async (point, _) =>
+        int wanted = Count(KillPoints, otherwise: 24);
+        bool isEveryPlace = wanted >= CrashHarness.Sampled;
+        IReadOnlySet<string> places = CallSites.Of(typeof(IFileLayer).Assembly);
+        if (isEveryPlace)
         {
-            CrashModel model = new();
-            string directory = Path.Combine(_folder, $"point-{point}");
-            // Each seed is another sequence of calls; the calls are spread over the whole of it, the opening included.
-            long killAt = 1 + (point * 7 % 400);
-            using Child child = Child.Run(directory, seed: point / 50, Operations, killAt);
-            await ReadAsync(child, model);
-            await CheckAsync(directory, model, $"point {killAt} of seed {point / 50}");
-            DeleteIfThere(directory);
-        });
+            await _harness.KillAtPlacesAsync(AfterFailure);
+            await _harness.KillAgainAsync(places.Except(_harness.StoppedAt).Except(Elsewhere.Keys));
+        }
+
+        await _harness.KillAtPointsAsync(wanted);
+        _output.WriteLine($"{_harness.Reached.Count} distinct points of {_harness.Aimed} were reached, at {_harness.StoppedAt.Count(CallSites.IsSite)} places that sync, rename or remove");
+        Assert.True(_harness.Reached.Count >= wanted, $"{_harness.Reached.Count} points were reached");
+        if (isEveryPlace)
+        {
+            string[] missed = [.. places.Union(_harness.Seen).Except(_harness.StoppedAt).Except(Elsewhere.Keys).Order(StringComparer.Ordinal)];
+            Assert.True(missed.Length == 0, $"nothing was killed at {string.Join(' ', missed)}");
+        }
     }
 
     [Fact]
-    public async Task A_process_killed_at_any_time_loses_nothing_that_was_acknowledged()
+    public async Task A_process_killed_while_it_puts_a_damaged_journal_aside_loses_nothing_of_it()
     {
-        int times = Count(KillTimes, otherwise: 6);
-        await Parallel.ForAsync(0, times, new ParallelOptions { MaxDegreeOfParallelism = 2 }, async (time, token) =>
+        string[] points = ["Sync@VolumeJournal.PutAside", "Rename@VolumeJournal.PutAside", "SyncDirectory@VolumeJournal.PutAside", "!Rename@VolumeJournal.PutAside>Delete@VolumeJournal.PutAside"];
+        string sound = Path.Combine(_folder, "sound");
+        string journal = Path.Combine("volumes", VolumeJournal.FileName);
+        await using (UnikraftPlatform platform = Open(sound))
         {
-            CrashModel model = new();
-            string directory = Path.Combine(_folder, $"time-{time}");
-            Random random = new(time);
-            using Child child = Child.Run(directory, seed: 1000 + time, operations: 1_000_000, killAt: -1);
-            int lines = random.Next(1, 60);
-            while (lines-- > 0 && await child.Output.ReadLineAsync(token) is { } line)
+            await platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "first", SizeMb = 1, Filesystem = VolumeFilesystem.None }).Guarded();
+            await platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "second", SizeMb = 1, Filesystem = VolumeFilesystem.None }).Guarded();
+            await platform.Volumes.CloneAsync("first", new CloneVolumeRequest { Name = "third" }).Guarded();
+        }
+
+        Assert.Empty(await LeftImages.FindProblemsAsync(sound).Guarded());
+
+        // A line in the middle is that of a change which nothing else tells.
+        byte[] damaged = await File.ReadAllBytesAsync(Path.Combine(sound, journal));
+        int line = damaged.AsSpan().LastIndexOf("first"u8);
+        damaged[line] ^= 1;
+        string[] directories = [.. points.Select((_, number) => Path.Combine(_folder, $"{number}"))];
+        foreach (string directory in directories)
+        {
+            foreach (string file in Directory.EnumerateFiles(sound, "*", SearchOption.AllDirectories))
             {
-                model.Read(line);
+                string copy = Path.Combine(directory, Path.GetRelativePath(sound, file));
+                Directory.CreateDirectory(Path.GetDirectoryName(copy)!);
+                File.Copy(file, copy);
             }
 
-            // Somewhere in the operation that follows.
-            for (int spin = random.Next(200_000); spin > 0; spin--)
-            {
-                Thread.SpinWait(10);
-            }
+            await File.WriteAllBytesAsync(Path.Combine(directory, journal), damaged);
+        }
 
-            child.Process.Kill();
-            await ReadAsync(child, model);
-            await CheckAsync(directory, model, $"time {time}");
-            DeleteIfThere(directory);
-        });
+        Assert.Equal(points.Select(static point => point[(point.LastIndexOf('>') + 1)..]), await CrashHarness.KillAtStartAsync("memory", directories.Zip(points)));
+        foreach (string directory in directories)
+        {
+            await using UnikraftPlatform platform = Open(directory);
+            string[] aside = Directory.GetFiles(Path.Combine(directory, "volumes"), VolumeJournal.FileName + ".damaged*");
+            Assert.Contains(aside, file => platform.Volumes.Get("first").Error!.Contains(file, StringComparison.Ordinal));
+            Assert.All(aside, file => Assert.Equal(damaged, File.ReadAllBytes(file)));
+            Assert.Equal(["first", "second", "third"], platform.Volumes.List().Select(static volume => volume.Name).Order(StringComparer.Ordinal));
+        }
     }
+
+    [Fact]
+    public Task A_process_killed_at_any_time_loses_nothing_that_was_acknowledged() => _harness.KillAtAnyTimeAsync(Count(KillTimes, otherwise: 8));
 
     [Fact]
     public async Task Of_eight_processes_one_gets_the_directory()
@@ -67,7 +125,7 @@ public sealed class CrashTests : IDisposable
         string directory = Path.Combine(_folder, "race");
         for (int round = 0; round < 2; round++)
         {
-            Child[] children = [.. Enumerable.Range(0, 8).Select(_ => Child.Hold(directory))];
+            CrashProcess[] children = [.. Enumerable.Range(0, 8).Select(_ => CrashProcess.Hold(directory))];
             try
             {
                 string?[] answers = await Task.WhenAll(children.Select(child => child.Output.ReadLineAsync().WaitAsync(TimeSpan.FromSeconds(60))));
@@ -78,7 +136,7 @@ public sealed class CrashTests : IDisposable
             }
             finally
             {
-                foreach (Child child in children)
+                foreach (CrashProcess child in children)
                 {
                     child.Dispose();
                 }
@@ -86,79 +144,21 @@ public sealed class CrashTests : IDisposable
         }
     }
 
+    /// <summary>Where .NET takes no locks and says nothing, a second platform would not be noticed.</summary>
+    [Fact]
+    public async Task Where_files_cannot_be_locked_a_directory_is_refused()
+    {
+        string directory = Path.Combine(_folder, "unlocked");
+        using CrashProcess child = CrashProcess.Hold(directory, locksFiles: false);
+
+        string? answer = await child.Output.ReadLineAsync().WaitAsync(TimeSpan.FromSeconds(60));
+
+        Assert.StartsWith($"Locking '{Path.Combine(directory, "lock")}' failed: files are not locked here", answer, StringComparison.Ordinal);
+        Assert.Equal([Path.Combine(directory, "lock")], Directory.GetFileSystemEntries(directory));
+    }
+
+    private static UnikraftPlatform Open(string directory) => (UnikraftPlatform)new UnikraftPlatformBuilder().Configure(options => options.DataDirectory = directory).UseInMemory().Build();
+
     private static int Count(string variable, int otherwise) =>
         int.TryParse(Environment.GetEnvironmentVariable(variable), out int count) ? count : otherwise;
-
-    // A process that was killed early has made none.
-    private static void DeleteIfThere(string directory)
-    {
-        if (Directory.Exists(directory))
-        {
-            Directory.Delete(directory, recursive: true);
-        }
-    }
-
-    private static async Task ReadAsync(Child child, CrashModel model)
-    {
-        while (await child.Output.ReadLineAsync().WaitAsync(TimeSpan.FromSeconds(60)) is { } line)
-        {
-            model.Read(line);
-        }
-
-        await child.Process.WaitForExitAsync();
-    }
-
-    private static async Task CheckAsync(string directory, CrashModel model, string context)
-    {
-        if (!Directory.Exists(directory))
-        {
-            return;
-        }
-
-        await using IUnikraftPlatform platform = new UnikraftPlatformBuilder()
-            .Configure(options => options.DataDirectory = directory)
-            .UseInMemory()
-            .Build();
-        model.Check(platform, context);
-        Assert.Empty(await platform.Data!.VerifyAsync());
-        foreach (Checkpoint checkpoint in platform.Checkpoints.List())
-        {
-            await platform.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = checkpoint.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan });
-        }
-    }
-
-    private sealed class Child : IDisposable
-    {
-        private Child(params string[] arguments)
-        {
-            string program = Path.Combine(AppContext.BaseDirectory, "Unikraft.Platform.CrashChild.Tests.dll");
-            Process = Process.Start(new ProcessStartInfo(Environment.ProcessPath!.EndsWith("dotnet", StringComparison.Ordinal) ? Environment.ProcessPath : "dotnet", [program, .. arguments])
-            {
-                UseShellExecute = false,
-                RedirectStandardInput = true,
-                RedirectStandardOutput = true,
-                Environment = { ["DOTNET_TieredPGO"] = "0", ["DOTNET_gcServer"] = "0" },
-            })!;
-        }
-
-        internal Process Process { get; }
-
-        internal StreamReader Output => Process.StandardOutput;
-
-        internal static Child Run(string directory, int seed, int operations, long killAt) =>
-            new("run", directory, $"{seed}", $"{operations}", $"{killAt}");
-
-        internal static Child Hold(string directory) => new("hold", directory);
-
-        public void Dispose()
-        {
-            if (!Process.HasExited)
-            {
-                Process.Kill();
-                Process.WaitForExit();
-            }
-
-            Process.Dispose();
-        }
-    }
 }

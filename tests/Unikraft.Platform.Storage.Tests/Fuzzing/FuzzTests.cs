@@ -89,6 +89,26 @@ public sealed class FuzzTests
         });
     }
 
+    /// <summary>It becomes the name of a file.</summary>
+    [Theory]
+    [InlineData("../../../../../../../../../../../../../../../../../../../../../x")]
+    [InlineData("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    public void A_digest_that_is_none_is_damage(string digest)
+    {
+        Assert.Equal(64, digest.Length);
+        RecordSerializer.Decode(StateKind.Template, Encode(new string('a', 64)));
+        Assert.Throws<MetadataDamageException>(() => RecordSerializer.Decode(StateKind.Template, Encode(digest)));
+
+        static byte[] Encode(string digest) => RecordSerializer.Encode(new TemplateRecord
+        {
+            Name = "t",
+            CreatedAt = DateTimeOffset.UnixEpoch,
+            Order = 1,
+            Configuration = new ConfigurationRecord(new ImageRecord("i", digest, null), 1, 64, ["a"], new Dictionary<string, string>(StringComparer.Ordinal)),
+            ConvertedAt = DateTimeOffset.UnixEpoch,
+        });
+    }
+
     [Fact]
     public void Logs()
     {

@@ -65,4 +65,52 @@ public sealed class KeptLogsTests
 
     // Twice what is kept and the slack are in the file when it is found to be too long, after once more was added; 32 bytes go before 4 KiB.
     private static long Bound(long capacity) => (3 * capacity) + (3 * capacity / 128) + (64 << 10) + 64;
+
+    [Fact]
+    public void A_log_that_was_flushed_once_is_there_after_a_power_cut()
+    {
+        SimulatedDisk disk = new();
+        disk.MakeDirectory("/data/logs");
+        InstanceLog log = new(1 << 16);
+        KeptLogs logs = new(new DataFiles(disk, "/data", isSynced: true), 1 << 16);
+        logs.Attach(owner: null, Guid.Empty, log);
+        log.Append(new byte[100]);
+        logs.Flush();
+
+        for (int seed = 0; seed < 20; seed++)
+        {
+            Assert.Null(new KeptLogs(new DataFiles(disk.AfterPowerCut(new Random(seed)), "/data", isSynced: true), 1 << 16).Verify(Guid.Empty, log.End));
+        }
+    }
+
+    [Theory]
+    [InlineData("Write")]
+    [InlineData("Sync")]
+    [InlineData("SyncDirectory")]
+    [InlineData("Rename")]
+    public void A_flush_that_fails_is_made_good_by_the_next(string broken)
+    {
+        SimulatedDisk disk = new();
+        disk.MakeDirectory("/data/logs");
+        InstanceLog log = new(1 << 16);
+        KeptLogs logs = new(new DataFiles(disk, "/data", isSynced: true), 1 << 16);
+        logs.Attach(owner: null, Guid.Empty, log);
+        byte[] text = new byte[100];
+        for (int i = 0; i < 6; i++)
+        {
+            log.Append(text);
+
+            // Every other flush fails, and so does the one that is to make that good, once.
+            disk.Faults = (call, _) => i is 1 or 2 or 4 && string.Equals(call, broken, StringComparison.Ordinal) ? new Fault.Error(5) : null;
+            _ = Record.Exception(logs.Flush);
+        }
+
+        disk.Faults = null;
+        log.Append(text);
+        logs.Flush();
+        Assert.Null(logs.Verify(Guid.Empty, log.End));
+        List<(long Offset, ReadOnlyMemory<byte> Data)> frames = [];
+        KeptLogs.Read(disk.AfterPowerCut(new Random(1)).Content($"/data/logs/{Guid.Empty:D}.log"), frames);
+        Assert.Equal(log.End, frames.Sum(static frame => frame.Data.Length));
+    }
 }

@@ -64,6 +64,121 @@ public sealed class ArchiveTests : IDisposable
         Assert.Empty(stranger.Checkpoints.List());
     }
 
+    /// <summary>The archive lists what it leaves out, too, which needs no room.</summary>
+    [Fact]
+    public async Task A_delta_needs_room_for_what_is_in_it_alone()
+    {
+        await using DurablePlatform here = new();
+        await here.CreateCounterAsync("source");
+        await here.CheckpointAsync("source", "point");
+        string whole = Path.Combine(_folder, "whole");
+        await here.Platform.Data!.ExportAsync("point", whole).Guarded();
+        await using DurablePlatform there = new(options: static options => options.MinFreeDiskBytes = 0);
+        await there.Platform.Data!.ImportAsync(whole).Guarded();
+        string delta = Path.Combine(_folder, "delta");
+        await here.Platform.Data!.ExportAsync("point", delta, await there.Platform.Data!.GetDigestsAsync("point").Guarded()).Guarded();
+        RewriteManifest(delta, manifest => manifest["layers"]!.AsArray().ToList().ForEach(static layer => layer!["size"] = 1L << 40));
+        await there.Instances.CreateAsync(new CreateInstanceRequest { Name = "holder", Checkpoint = "point", Autostart = false }).Guarded();
+        await there.Checkpoints.DeleteAsync("point").Guarded();
+        there.Disk.Capacity = there.Disk.Used + (8 << 20);
+
+        await there.Platform.Data!.ImportAsync(delta, "again").Guarded();
+
+        Assert.Equal("again", Assert.Single(there.Checkpoints.List()).Name);
+        Assert.Empty(await there.Platform.Data!.VerifyAsync().Guarded());
+    }
+
+    /// <summary>What an archive says of sizes is nothing to be added up.</summary>
+    [Theory]
+    [InlineData(-1)]
+    [InlineData(long.MinValue)]
+    [InlineData(long.MaxValue)]
+    public async Task Sizes_that_cannot_be_are_refused_and_nothing_is_imported(long size)
+    {
+        string path = Path.Combine(_folder, "archive");
+        await using DurablePlatform here = new();
+        await here.CreateCounterAsync("source");
+        await here.CheckpointAsync("source", "point");
+        await here.Platform.Data!.ExportAsync("point", path).Guarded();
+        RewriteManifest(path, manifest =>
+        {
+            JsonArray layers = manifest["layers"]!.AsArray();
+            layers.Add(layers[0]!.DeepClone());
+            layers.ToList().ForEach(layer => layer!["size"] = size);
+        });
+        await using DurablePlatform there = new();
+        IReadOnlyList<string> before = there.Disk.Files;
+
+        CheckpointArchiveException error = await Assert.ThrowsAsync<CheckpointArchiveException>(() => there.Platform.Data!.ImportAsync(path));
+
+        Assert.False(error.IsIncompatible);
+        Assert.Equal(before, there.Disk.Files);
+        Assert.Empty(there.Checkpoints.List());
+    }
+
+    [Fact]
+    public async Task A_file_without_a_layer_is_refused()
+    {
+        string path = Path.Combine(_folder, "archive");
+        await using DurablePlatform here = new();
+        await here.CreateCounterAsync("source");
+        await here.CheckpointAsync("source", "point");
+        await here.Platform.Data!.ExportAsync("point", path).Guarded();
+        RewriteManifest(path, static manifest => manifest["layers"]!.AsArray().Clear());
+        await using DurablePlatform there = new();
+        CheckpointArchiveException error = await Assert.ThrowsAsync<CheckpointArchiveException>(() => there.Platform.Data!.ImportAsync(path));
+        Assert.Contains("contradicts itself", error.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>In the middle of a file as well, which may have gigabytes.</summary>
+    [Theory]
+    [InlineData("archive")]
+    [InlineData("archive.tar")]
+    public async Task An_export_is_cancelled_at_any_write_and_leaves_nothing(string name)
+    {
+        SimulatedDisk disk = new();
+        disk.MakeDirectory("/elsewhere");
+        await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
+        await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 1, Filesystem = VolumeFilesystem.None }).Guarded();
+        await platform.Instances.CreateAsync(DurablePlatform.Request("kv") with
+        {
+            Name = "source",
+            Volumes = [new InstanceVolume { Volume = "data", At = "/data" }],
+            WaitTimeout = Timeout.InfiniteTimeSpan,
+        }).Guarded();
+        await platform.CheckpointAsync("source", "point");
+        await platform.Platform.WhenVolumesIdleAsync().Guarded();
+        IReadOnlyList<string> before = disk.Files;
+        for (int write = 1; ; write++)
+        {
+            using CancellationTokenSource cancellation = new();
+            int writes = 0;
+            int at = write;
+            disk.Faults = (call, _) =>
+            {
+                if (call is "Write" && Interlocked.Increment(ref writes) == at)
+                {
+                    cancellation.Cancel();
+                }
+
+                return null;
+            };
+            Exception? error = await Record.ExceptionAsync(() => platform.Platform.Data!.ExportAsync("point", $"/elsewhere/{name}", known: null, cancellation.Token).Guarded());
+            disk.Faults = null;
+            if (error is null)
+            {
+                // Beyond the last write, or at it.
+                Assert.InRange(write, writes, writes + 1);
+                Assert.InRange(writes, 6, int.MaxValue);
+                break;
+            }
+
+            Assert.IsAssignableFrom<OperationCanceledException>(error);
+            Assert.Equal(write, writes);
+            Assert.Equal(before, disk.Files);
+        }
+    }
+
     [Fact]
     public async Task A_machine_that_cannot_run_it_is_refused_before_anything_is_written()
     {
@@ -81,6 +196,68 @@ public sealed class ArchiveTests : IDisposable
         Assert.True(error.IsIncompatible);
         Assert.Contains("'another'", error.Message, StringComparison.Ordinal);
         Assert.Equal(before, there.Disk.Files);
+    }
+
+    [Fact]
+    public async Task What_a_snapshot_needs_of_a_machine_goes_with_it_from_host_to_host()
+    {
+        string first = Path.Combine(_folder, "first");
+        string second = Path.Combine(_folder, "second");
+        await using DurablePlatform here = new();
+        await here.CreateCounterAsync("source");
+        await here.CheckpointAsync("source", "point");
+        await here.Platform.Data!.ExportAsync("point", first).Guarded();
+        string? needed = null;
+        Rewrite(first, config =>
+        {
+            config["machine"]!["features"] = "few";
+            needed = config["machine"]!.ToJsonString();
+        });
+        await using DurablePlatform there = new();
+        await there.Platform.Data!.ImportAsync(first).Guarded();
+        await using DurablePlatform after = there.Kill();
+        await after.Instances.CreateAsync(new CreateInstanceRequest { Name = "clone", Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        await after.CheckpointAsync("clone", "later");
+        await after.Platform.Data!.ExportAsync("point", second).Guarded();
+
+        Assert.Equal(needed, ConfigOf(second)["machine"]!.ToJsonString());
+        Assert.Null(ConfigOf(second)["checkpoint"]!["machine"]);
+
+        // What was taken there needs what is there.
+        string third = Path.Combine(_folder, "third");
+        await after.Platform.Data!.ExportAsync("later", third).Guarded();
+        Assert.Null(ConfigOf(third)["machine"]!["features"]);
+    }
+
+    [Fact]
+    public async Task A_directory_that_was_moved_to_a_lesser_host_restores_nothing_of_before_and_works_otherwise()
+    {
+        await using DurablePlatform here = new();
+        await here.CreateCounterAsync("source");
+        Checkpoint point = await here.CheckpointAsync("source", "point");
+        await here.Instances.SuspendAsync("source").Guarded();
+        await using DurablePlatform there = New(here, static machine => machine.ContainsKey("features") ? null : "its features are many, and here they are few");
+
+        IncompatibleMachineException error = await Assert.ThrowsAsync<IncompatibleMachineException>(
+            () => there.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan })).Guarded();
+        Assert.Equal(PlatformErrorCode.IncompatibleMachine, error.Code);
+        Assert.Contains("here they are few", error.Message, StringComparison.Ordinal);
+        Assert.Contains("Move the data directory", error.Message, StringComparison.Ordinal);
+        await Assert.ThrowsAsync<IncompatibleMachineException>(() => there.Instances.StartAsync("source")).Guarded();
+        Assert.Empty(await there.Platform.Data!.VerifyAsync().Guarded());
+        await there.CreateCounterAsync("other");
+        await there.CheckpointAsync("other", "here");
+        await there.Instances.CreateAsync(new CreateInstanceRequest { Name = "clone", Checkpoint = "here", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        await there.TickAsync("clone");
+
+        // Back where it came from, all of it works.
+        await using DurablePlatform back = New(there, static _ => null);
+        Assert.Equal(point.Uuid, back.Checkpoints.Get("point").Uuid);
+        await back.Instances.CreateAsync(new CreateInstanceRequest { Name = "again", Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        await back.TickAsync("again");
+
+        static DurablePlatform New(DurablePlatform from, Func<IReadOnlyDictionary<string, string>, string?> missing) =>
+            new(from.Disk.AfterKill(), options: null, new InMemory.InMemoryHypervisorOptions(), new TestKit.ManualTimeProvider(), missing: missing);
     }
 
     [Fact]
@@ -162,15 +339,26 @@ public sealed class ArchiveTests : IDisposable
     private static int Blobs(string archive) => Directory.GetFiles(Path.Combine(archive, "blobs", "sha256")).Length;
 
     // Changes the config of an archive, and everything that names it.
-    private static void Rewrite(string archive, Action<JsonNode> change)
+    private static void Rewrite(string archive, Action<JsonNode> change) => RewriteManifest(archive, manifest =>
     {
-        JsonNode index = JsonNode.Parse(File.ReadAllText(Path.Combine(archive, "index.json")))!;
-        JsonNode manifest = Read(archive, (string)index["manifests"]![0]!["digest"]!);
         JsonNode config = Read(archive, (string)manifest["config"]!["digest"]!);
         change(config);
         Write(archive, config, manifest["config"]!);
+    });
+
+    private static void RewriteManifest(string archive, Action<JsonNode> change)
+    {
+        JsonNode index = JsonNode.Parse(File.ReadAllText(Path.Combine(archive, "index.json")))!;
+        JsonNode manifest = Read(archive, (string)index["manifests"]![0]!["digest"]!);
+        change(manifest);
         Write(archive, manifest, index["manifests"]![0]!);
         File.WriteAllText(Path.Combine(archive, "index.json"), index.ToJsonString());
+    }
+
+    private static JsonNode ConfigOf(string archive)
+    {
+        JsonNode index = JsonNode.Parse(File.ReadAllText(Path.Combine(archive, "index.json")))!;
+        return Read(archive, (string)Read(archive, (string)index["manifests"]![0]!["digest"]!)["config"]!["digest"]!);
     }
 
     private static JsonNode Read(string archive, string digest) => JsonNode.Parse(File.ReadAllText(Path.Combine(archive, "blobs", "sha256", digest[7..])))!;

@@ -87,6 +87,75 @@ public sealed class ImageTests : IDisposable
         }
     }
 
+    [Fact]
+    public async Task A_part_that_is_damaged_here_is_taken_from_the_archive()
+    {
+        string archive = Path.Combine(_folder, "archive");
+        await using (UnikraftPlatform here = New(new SimulatedDisk(), boots: null))
+        {
+            await here.Instances.CreateAsync(Request()).Guarded();
+            await here.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "worker", Name = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+            await here.Data!.ExportAsync("point", archive).Guarded();
+        }
+
+        SimulatedDisk disk = new();
+        await using (UnikraftPlatform there = New(disk, boots: null))
+        {
+            await there.Instances.CreateAsync(Request()).Guarded();
+        }
+
+        foreach (string part in disk.Files.Where(static file => file.StartsWith("/data/images/", StringComparison.Ordinal)))
+        {
+            disk.Damage(part, [9]);
+        }
+
+        List<MachineConfiguration> boots = [];
+        await using UnikraftPlatform after = New(disk, boots);
+        Assert.Equal(2, (await after.Data!.VerifyAsync().Guarded()).Count);
+        await after.Data!.ImportAsync(archive).Guarded();
+        Assert.Empty(await after.Data!.VerifyAsync().Guarded());
+        await after.Instances.StartAsync("worker").Guarded();
+        await AssertSameAsync(Assert.Single(boots).Image);
+    }
+
+    /// <summary>What was not taken to the disk the first time is there after the second, whichever call had failed, when the power goes out then.</summary>
+    [Theory]
+    [InlineData("Create")]
+    [InlineData("Write")]
+    [InlineData("Sync")]
+    [InlineData("Rename")]
+    [InlineData("SyncDirectory")]
+    public async Task An_image_whose_keeping_failed_is_on_the_disk_when_it_is_acknowledged(string broken)
+    {
+        const int InputOutput = 5;
+        int acknowledged = 0;
+        for (int failing = 0; failing < 3; failing++)
+        {
+            SimulatedDisk disk = new();
+            await using UnikraftPlatform platform = New(disk, boots: null);
+            (int met, int at) = (0, failing);
+            disk.Faults = (call, _) => string.Equals(call, broken, StringComparison.Ordinal) && met++ == at ? new Fault.Error(InputOutput) : null;
+            Exception? first = await Record.ExceptionAsync(() => platform.Instances.CreateAsync(Request()).Guarded());
+            disk.Faults = null;
+            Assert.True(first is null or StorageException, first?.ToString());
+            if (first is not null)
+            {
+                await platform.Instances.CreateAsync(Request()).Guarded();
+                acknowledged++;
+            }
+
+            for (int outcome = 0; outcome < 8; outcome++)
+            {
+                List<MachineConfiguration> boots = [];
+                await using UnikraftPlatform after = New(disk.AfterPowerCut(new Random(outcome)), boots);
+                await after.Instances.StartAsync("worker").Guarded();
+                await AssertSameAsync(Assert.Single(boots).Image);
+            }
+        }
+
+        Assert.InRange(acknowledged, 1, int.MaxValue);
+    }
+
     private static CreateInstanceRequest Request() => new()
     {
         Name = "worker",

@@ -301,6 +301,42 @@ public sealed class RecoveryTests
         Assert.Equal(["noted"], after.Instances.Get("source").Tags);
     }
 
+    /// <remarks>Files of what was deleted are removed in the background.</remarks>
+    [Fact]
+    public async Task Room_that_a_deletion_makes_is_waited_for()
+    {
+        const long Floor = 8 << 20;
+        await using DurablePlatform platform = new(options: options => options.MinFreeDiskBytes = Floor);
+        await platform.CreateCounterAsync("source");
+        await platform.CheckpointAsync("source", "old");
+        TaskCompletionSource asked = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource removing = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        platform.Disk.Capacity = platform.Disk.Files.Sum(file => (long)platform.Disk.Content(file).Length) + Floor + 1000;
+        platform.Disk.Faults = (call, _) =>
+        {
+            if (call is "FreeBytes")
+            {
+                asked.TrySetResult();
+            }
+            else if (call is "Delete" && removing.TrySetResult())
+            {
+                released.Task.Wait();
+                platform.Disk.Capacity = long.MaxValue;
+            }
+
+            return null;
+        };
+        await platform.Checkpoints.DeleteAsync("old").Guarded();
+        await removing.Task.Guarded();
+        Task<Checkpoint> checkpoint = platform.CheckpointAsync("source", "new");
+        await asked.Task.Guarded();
+        released.SetResult();
+
+        Assert.Equal("new", (await checkpoint.Guarded()).Name);
+        platform.Disk.Faults = null;
+    }
+
     [Fact]
     public async Task A_slow_disk_holds_up_what_is_to_be_on_it_and_nothing_else()
     {

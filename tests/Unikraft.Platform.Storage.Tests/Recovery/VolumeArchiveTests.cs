@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using Unikraft.Platform.Contracts;
 using Unikraft.Platform.Storage.Tests.Testing;
 using Unikraft.Platform.TestKit;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.Storage.Tests.Recovery;
 
@@ -12,7 +13,12 @@ public sealed class VolumeArchiveTests : IDisposable
     private readonly string _folder = Directory.CreateTempSubdirectory("volume-archives-").FullName;
     private int _copies;
 
-    public void Dispose() => Directory.Delete(_folder, recursive: true);
+    public void Dispose()
+    {
+        IReadOnlyList<string> problems = LeftImages.FindProblems(_folder);
+        Directory.Delete(_folder, recursive: true);
+        Assert.Empty(problems);
+    }
 
     [Theory]
     [InlineData("archive", true)]
@@ -120,6 +126,88 @@ public sealed class VolumeArchiveTests : IDisposable
         Assert.Empty(await after.Platform.Data!.VerifyAsync().Guarded());
     }
 
+    [Theory]
+    [InlineData("archive", DiskImageFormat.Raw)]
+    [InlineData("archive.tar", DiskImageFormat.Qcow2)]
+    public async Task A_volume_that_is_based_on_a_file_elsewhere_is_carried_with_what_that_holds(string name, DiskImageFormat format)
+    {
+        string path = Path.Combine(_folder, name);
+        string file = Path.Combine(_folder, $"base.{format}");
+        await using DurablePlatform here = New("here");
+        await MakeBaseAsync(here, file, format);
+        await here.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "over", BasedOn = new DiskImageFile(file, format) }).Guarded();
+        await CreateKvAsync(here, "source", new InstanceVolume { Volume = "over", At = "/data" });
+        Assert.Equal("value=beneath", await AskAsync(here, "source", "get base"));
+        Assert.Equal("ok 2", await AskAsync(here, "source", "put who both"));
+        await here.CheckpointAsync("source", "point");
+        string[] before = Directory.GetFiles(here.VolumeDirectory!);
+        await here.Platform.Data!.ExportAsync("point", path).Guarded();
+        await here.Platform.Data!.ExportAsync("point", path + ".again").Guarded();
+        Assert.Equal(before.Order(StringComparer.Ordinal), Directory.GetFiles(here.VolumeDirectory!).Order(StringComparer.Ordinal));
+
+        // Where it goes there is no such file.
+        File.Move(file, file + ".away");
+        try
+        {
+            await ImportElsewhereAsync(path);
+        }
+        finally
+        {
+            File.Move(file + ".away", file);
+        }
+    }
+
+    private async Task ImportElsewhereAsync(string path)
+    {
+        await using DurablePlatform there = New("there");
+        await there.Platform.Data!.ImportAsync(path).Guarded();
+        await LoadAsync(there, "one");
+        Assert.Equal("value=beneath", await AskAsync(there, "one", "get base"));
+        Assert.Empty(await there.Platform.Data!.VerifyAsync().Guarded());
+        IReadOnlySet<string> known = await there.Platform.Data!.GetDigestsAsync("point").Guarded();
+        Assert.Contains(Directory.GetFiles(Path.Combine(path + ".again", "blobs", "sha256")).Select(blob => $"sha256:{Path.GetFileName(blob)}"), digest => known.Contains(digest) && new FileInfo(Path.Combine(path + ".again", "blobs", "sha256", digest[7..])).Length > 64 << 10);
+    }
+
+    // What a guest has written to a volume, as a file of its own.
+    private static async Task MakeBaseAsync(DurablePlatform platform, string file, DiskImageFormat format)
+    {
+        const int Size = 8 << 20;
+        if (format == DiskImageFormat.Raw)
+        {
+            using FileStream raw = File.Create(file);
+            raw.SetLength(Size);
+        }
+        else
+        {
+            using ImageFile image = ImageFile.Create(file);
+            Unikraft.Platform.Volumes.Qcow2.Qcow2Image.Create(image, Size);
+        }
+
+        await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "first", BasedOn = new DiskImageFile(file, format) }).Guarded();
+        await CreateKvAsync(platform, "writer", new InstanceVolume { Volume = "first", At = "/data" });
+        Assert.Equal("ok 1", await AskAsync(platform, "writer", "put base beneath"));
+        await platform.Instances.DeleteAsync("writer").Guarded();
+        await platform.Platform.WhenVolumesIdleAsync().Guarded();
+        string overlay = Directory.GetFiles(platform.VolumeDirectory!, "*.qcow2").Single();
+        byte[] content = new byte[Size];
+        await using (VolumeDisk disk = await VolumeDisk.OpenAsync(overlay, isReadOnly: true, outside: [file]))
+        {
+            await disk.ReadAsync(0, content);
+        }
+
+        await platform.Platform.Volumes.DeleteAsync("first").Guarded();
+        File.Delete(file);
+        if (format == DiskImageFormat.Raw)
+        {
+            await File.WriteAllBytesAsync(file, content);
+            return;
+        }
+
+        await using VolumeDisk made = await VolumeDisk.CreateAsync(file, Size);
+        await made.WriteAsync(0, content.AsMemory(0, 1 << 20));
+        await made.FlushAsync();
+    }
+
     private static InstanceVolume Owned() => new() { SizeMb = 8, Filesystem = VolumeFilesystem.None, At = "/data" };
 
     private static async Task CreateCheckpointAsync(DurablePlatform platform, bool runs)
@@ -168,7 +256,7 @@ public sealed class VolumeArchiveTests : IDisposable
         using FileStream journal = new(Path.Combine(platform.VolumeDirectory!, "volumes.journal"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
         using StreamReader reader = new(journal);
         Guid volume = checkpoint.Volumes.Single().Uuid;
-        return reader.ReadToEnd().Split('\n').Skip(1).Where(line => line.Length > 0)
+        return reader.ReadToEnd().TrimEnd('\0').Split('\n').Skip(1).Where(line => line.Length > 0)
             .SelectMany(line => JsonNode.Parse(line[line.IndexOf('{', StringComparison.Ordinal)..])!["Set"] as JsonArray ?? [])
             .Last(record => (Guid)record!["Uuid"]! == volume)!["Top"]!.GetValue<string>();
     }
@@ -182,6 +270,7 @@ public sealed class VolumeArchiveTests : IDisposable
         {
             // It had none: a format for the backing file, the end of the extensions, and the name.
             at = 104 + 16 + 8;
+            changed.AsSpan(104, 24).Clear();
             System.Buffers.Binary.BinaryPrimitives.WriteUInt32BigEndian(changed.AsSpan(104), 0xe279_2aca);
             System.Buffers.Binary.BinaryPrimitives.WriteInt32BigEndian(changed.AsSpan(108), 3);
             "raw"u8.CopyTo(changed.AsSpan(112));

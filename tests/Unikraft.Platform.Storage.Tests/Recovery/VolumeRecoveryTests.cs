@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Unikraft.Platform.Contracts;
 using Unikraft.Platform.Hypervisors;
@@ -17,7 +16,12 @@ public sealed class VolumeRecoveryTests : IDisposable
     private readonly string _folder = Directory.CreateTempSubdirectory("volumes-").FullName;
     private int _copies;
 
-    public void Dispose() => Directory.Delete(_folder, recursive: true);
+    public void Dispose()
+    {
+        IReadOnlyList<string> problems = LeftImages.FindProblems(_folder);
+        Directory.Delete(_folder, recursive: true);
+        Assert.Empty(problems);
+    }
 
     [Fact]
     public async Task An_instance_has_its_volumes_and_roms_again()
@@ -67,10 +71,83 @@ public sealed class VolumeRecoveryTests : IDisposable
         await before.Platform.Volumes.AttachAsync("three", new AttachVolumeRequest { Instance = "worker", At = "/three", ReadOnly = true }).Guarded();
         await using DurablePlatform after = Kill(before);
 
+        // It runs no more, so that nothing has to wait for its end.
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
         Assert.Empty(after.Platform.Volumes.Get("one").AttachedTo);
-        Assert.Equal(["/two"], after.Instances.Get("worker").Volumes.Select(volume => volume.At));
+        Assert.Equal(["/two", "/three"], after.Instances.Get("worker").Volumes.Select(volume => volume.At));
         await after.Instances.StartAsync("worker").Guarded();
         Assert.Equal([("/two", false), ("/three", true)], after.Instances.Get("worker").Volumes.Select(volume => (volume.At, volume.ReadOnly)));
+    }
+
+    [Fact]
+    public async Task A_start_opens_each_image_once_however_many_checkpoints_need_it()
+    {
+        const int Checkpoints = 12;
+        SimulatedDisk disk = new();
+        await using (DurablePlatform before = DurablePlatform.OnOneDisk(disk))
+        {
+            await CreateVolumeAsync(before, "data");
+            await CreateKvAsync(before, "source", Existing("data"));
+            for (int i = 0; i < Checkpoints; i++)
+            {
+                await before.AskAsync("source", $"put number {i}");
+                await before.CheckpointAsync("source");
+            }
+
+            await before.Instances.StopAsync("source").Guarded();
+            await before.Platform.WhenVolumesIdleAsync().Guarded();
+        }
+
+        disk.ResetCalls();
+        await using DurablePlatform after = DurablePlatform.OnOneDisk(disk);
+        int opened = disk.Calls.Count(static call => call is "OpenShared");
+
+        Assert.Equal(Checkpoints, after.Platform.Volumes.ListTemplates().Count);
+        Assert.Equal(disk.Files.Count(static file => file.EndsWith(".qcow2", StringComparison.Ordinal)), opened);
+        Assert.InRange(opened, Checkpoints, int.MaxValue);
+    }
+
+    /// <remarks>It is tried again when the files of what was deleted before are gone; the volumes of the checkpoint are kept by then, and could not be let go of either.</remarks>
+    [Fact]
+    public async Task A_checkpoint_with_volumes_that_finds_no_room_twice_says_so()
+    {
+        await using DurablePlatform platform = new();
+        await CreateVolumeAsync(platform, "data");
+        await CreateKvAsync(platform, "source", Existing("data"));
+        await platform.CheckpointAsync("source", "old");
+        TaskCompletionSource removing = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        bool isFull = false;
+        int asked = 0;
+        platform.Disk.Faults = (call, _) =>
+        {
+            if (call is "Delete" && removing.TrySetResult())
+            {
+                released.Task.Wait();
+            }
+
+            // Twice before anything is saved, and then by the backend.
+            if (call is "FreeBytes" && removing.Task.IsCompleted && ++asked == 3)
+            {
+                isFull = true;
+                released.SetResult();
+            }
+
+            return (call is "FreeBytes" && asked == 3) || (call is "Write" && isFull) ? new Fault.Error(28) : null;
+        };
+        await platform.Checkpoints.DeleteAsync("old").Guarded();
+        await removing.Task.Guarded();
+
+        Assert.True((await Assert.ThrowsAsync<StorageException>(() => platform.CheckpointAsync("source", "new"))).IsFull);
+
+        platform.Disk.Faults = null;
+        await using DurablePlatform after = platform.Kill();
+        Assert.Empty(after.Checkpoints.List());
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
+        Assert.Empty(after.Platform.Volumes.ListTemplates());
+        await after.Instances.StartAsync("source").Guarded();
+        await after.Instances.WaitAsync("source", InstanceState.Running).Guarded();
+        await after.CheckpointAsync("source", "new");
     }
 
     [Fact]
@@ -105,6 +182,70 @@ public sealed class VolumeRecoveryTests : IDisposable
         Assert.Equal("value=base", await AskAsync(after, clone.Uuid, "get who"));
         Assert.Equal("ok 2", await AskAsync(after, clone.Uuid, "put who clone"));
         Assert.StartsWith("check ok", await AskAsync(after, clone.Uuid, "check"), StringComparison.Ordinal);
+    }
+
+    /// <remarks>What there is and whose the volumes are is written down in two places.</remarks>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task An_instance_that_becomes_a_template_has_its_volume_or_the_template_has_wherever_the_host_ends(bool isStopped)
+    {
+        List<SimulatedDisk> left = [];
+        SimulatedDisk disk = new();
+        await using (DurablePlatform before = await CreateBaseAsync(disk, isStopped))
+        {
+            disk.Faults = (_, _) =>
+            {
+                left.Add(disk.AfterKill());
+                return null;
+            };
+            await before.Templates.ConvertAsync("base").Guarded();
+            await before.Platform.WhenVolumesIdleAsync().Guarded();
+            disk.Faults = null;
+        }
+
+        left.Add(disk.AfterKill());
+        HashSet<bool> found = [];
+        foreach (SimulatedDisk each in left)
+        {
+            found.Add(await CheckBaseAsync(each, $"call {left.IndexOf(each)}"));
+        }
+
+        Assert.Equal(2, found.Count);
+    }
+
+    [Fact]
+    public async Task An_instance_that_becomes_a_template_has_its_volume_or_the_template_has_whatever_fails()
+    {
+        int failed = 0;
+        bool isReached;
+        for (int call = 0; ; call++)
+        {
+            SimulatedDisk disk = new();
+            await using DurablePlatform platform = await CreateBaseAsync(disk, isStopped: false);
+            disk.ResetCalls();
+
+            // From there on, until it is over: nothing can be made good.
+            int from = call;
+            disk.Faults = (_, number) => number >= from ? new Fault.Error(5) : null;
+            failed += await Record.ExceptionAsync(() => platform.Templates.ConvertAsync("base").Guarded()) is StorageException ? 1 : 0;
+            isReached = disk.Calls.Count > call;
+            if (platform.Templates.List().Count > 0)
+            {
+                // Nobody writes to what the next start gives to the template.
+                Assert.All(platform.Platform.Volumes.List(), static volume => Assert.NotNull(volume.Error));
+            }
+
+            SimulatedDisk left = disk.AfterKill();
+            disk.Faults = null;
+            await CheckBaseAsync(left, $"failing from call {call} on");
+            if (!isReached)
+            {
+                break;
+            }
+        }
+
+        Assert.InRange(failed, 5, int.MaxValue);
     }
 
     [Fact]
@@ -282,6 +423,42 @@ public sealed class VolumeRecoveryTests : IDisposable
         }
     }
 
+    private static async Task<DurablePlatform> CreateBaseAsync(SimulatedDisk disk, bool isStopped)
+    {
+        DurablePlatform platform = new(disk);
+        await CreateVolumeAsync(platform, "data");
+        await CreateKvAsync(platform, "base", Existing("data"));
+        Assert.Equal("ok 1", await AskAsync(platform, "base", "put who base"));
+        if (isStopped)
+        {
+            await platform.Instances.StopAsync("base").Guarded();
+        }
+
+        return platform;
+    }
+
+    /// <returns>Whether there is a template.</returns>
+    private static async Task<bool> CheckBaseAsync(SimulatedDisk left, string context)
+    {
+        await using DurablePlatform after = new(left);
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
+        bool isTemplate = after.Templates.List().Count > 0;
+        string found = $"instances {after.Instances.List().Count}, templates {after.Templates.List().Count}, volumes {after.Platform.Volumes.List().Count(static volume => volume.State != VolumeState.Template)}";
+        Assert.Equal($"{context}: {(isTemplate ? "instances 0, templates 1, volumes 0" : "instances 1, templates 0, volumes 1")}", $"{context}: {found}");
+        Assert.Empty(await after.Platform.Data!.VerifyAsync().Guarded());
+        if (isTemplate)
+        {
+            await after.Instances.CreateAsync(new CreateInstanceRequest { Name = "made", Template = "base", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        }
+        else
+        {
+            await after.Instances.StartAsync("base").Guarded();
+        }
+
+        Assert.Equal("value=base", await AskAsync(after, isTemplate ? "made" : "base", "get who"));
+        return isTemplate;
+    }
+
     private static InstanceVolume Existing(string name) => new() { Volume = name, At = "/data" };
 
     private static InstanceVolume Owned(string at) => new() { SizeMb = 8, Filesystem = VolumeFilesystem.None, At = at };
@@ -322,7 +499,7 @@ public sealed class VolumeRecoveryTests : IDisposable
         using StreamReader reader = new(file);
         return
         [
-            .. reader.ReadToEnd().Split('\n').Skip(1).Where(line => line.Length > 0)
+            .. reader.ReadToEnd().TrimEnd('\0').Split('\n').Skip(1).Where(line => line.Length > 0)
                 .SelectMany(line => (JsonNode.Parse(line[line.IndexOf('{', StringComparison.Ordinal)..])!["Set"] as JsonArray)?.Select(record => (string?)record!["Top"]) ?? [])
                 .OfType<string>(),
         ];
@@ -342,11 +519,8 @@ public sealed class VolumeRecoveryTests : IDisposable
 
     private string CopyVolumes(DurablePlatform platform)
     {
-        string to = Directory.CreateDirectory(Path.Combine(_folder, $"copy{++_copies}")).FullName;
-        // A tool of its own, which does not mind the locks on files that are open.
-        using Process copy = Process.Start("cp", ["-R", $"{platform.VolumeDirectory}/.", to]);
-        copy.WaitForExit();
-        Assert.Equal(0, copy.ExitCode);
+        string to = Path.Combine(_folder, $"copy{++_copies}");
+        KilledFolder.Copy(platform.VolumeDirectory!, to);
         return to;
     }
 

@@ -6,6 +6,9 @@ namespace Unikraft.Platform.Storage.Tests.Testing;
 internal sealed class SimulatedDisk : IFileLayer
 {
     private const int SectorSize = 512;
+    private const int InUse = 11;
+    private const int Exists = 17;
+    private const int Interrupted = 4;
 
     private readonly Lock _lock = new();
     private readonly HashSet<string> _directories = new(StringComparer.Ordinal);
@@ -14,6 +17,7 @@ internal sealed class SimulatedDisk : IFileLayer
     private readonly Dictionary<string, Inode> _names = new(StringComparer.Ordinal);
     private Dictionary<string, Inode> _syncedNames = new(StringComparer.Ordinal);
     private List<NameChange> _unsyncedNames = [];
+    private readonly TaskCompletionSource _off = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private bool _isOff;
 
     /// <summary>Given the name and the number (from 0) of a call: what goes wrong in it.</summary>
@@ -21,6 +25,9 @@ internal sealed class SimulatedDisk : IFileLayer
 
     /// <summary>The bytes that fit.</summary>
     internal long Capacity { get; set; } = long.MaxValue;
+
+    /// <summary>Completes when the power goes out.</summary>
+    internal Task Off => _off.Task;
 
     /// <summary>The calls so far.</summary>
     internal IReadOnlyList<string> Calls
@@ -45,7 +52,16 @@ internal sealed class SimulatedDisk : IFileLayer
         }
     }
 
-    private long Used => _names.Values.Sum(static inode => (long)inode.Content.Length);
+    internal long Used => _names.Values.Sum(static inode => (long)inode.Content.Length);
+
+    /// <summary>What there is fits, and nothing else.</summary>
+    internal void Fill()
+    {
+        lock (_lock)
+        {
+            Capacity = Used;
+        }
+    }
 
     internal void ResetCalls()
     {
@@ -56,7 +72,7 @@ internal sealed class SimulatedDisk : IFileLayer
     }
 
     /// <summary>The disk as the next start finds it after the process was killed: everything that was written is there.</summary>
-    internal SimulatedDisk AfterKill() => Copy(static inode => inode.Content, _names);
+    internal SimulatedDisk AfterKill() => Copy(static inode => inode.Share(), _names);
 
     /// <summary>The disk as the next start finds it after a power cut.</summary>
     internal SimulatedDisk AfterPowerCut(Random random)
@@ -96,7 +112,7 @@ internal sealed class SimulatedDisk : IFileLayer
             }
             else
             {
-                _names[path] = new Inode { Content = content, Synced = [.. content] };
+                _names[path] = Inode.Of(content);
             }
         }
     }
@@ -141,6 +157,42 @@ internal sealed class SimulatedDisk : IFileLayer
         }
     }
 
+    public IFile? OpenShared(string path, bool isReadOnly)
+    {
+        Enter(nameof(OpenShared));
+        lock (_lock)
+        {
+            return _names.TryGetValue(path, out Inode? inode) ? Share(inode, isReadOnly, path) : null;
+        }
+    }
+
+    public IFile CreateNew(string path)
+    {
+        Enter(nameof(CreateNew));
+        lock (_lock)
+        {
+            if (_names.ContainsKey(path))
+            {
+                throw new IOException($"'{path}' exists", Exists);
+            }
+
+            Inode inode = new();
+            Change(new NameChange(path, inode, From: null));
+            return Share(inode, isReadOnly: false, path);
+        }
+    }
+
+    public FileStatus? Stat(string path)
+    {
+        Enter(nameof(Stat));
+        lock (_lock)
+        {
+            return _names.TryGetValue(path, out Inode? inode) ? new FileStatus(IsDirectory: false, IsPlain: true, inode.Content.Length, new DateTime(inode.Writes, DateTimeKind.Utc))
+                : _directories.Contains(path) ? new FileStatus(IsDirectory: true, IsPlain: false, 0, default)
+                : null;
+        }
+    }
+
     public IDisposable? Lock(string path)
     {
         Enter(nameof(Lock));
@@ -155,6 +207,12 @@ internal sealed class SimulatedDisk : IFileLayer
         Enter(nameof(Rename));
         lock (_lock)
         {
+            if (_directories.Contains(from))
+            {
+                MoveDirectory(from, to);
+                return;
+            }
+
             Change(new NameChange(to, _names[from], from));
         }
     }
@@ -168,6 +226,20 @@ internal sealed class SimulatedDisk : IFileLayer
             {
                 Change(new NameChange(path, Inode: null, From: null));
             }
+        }
+    }
+
+    public void DeleteDirectory(string path)
+    {
+        Enter(nameof(DeleteDirectory));
+        lock (_lock)
+        {
+            foreach (string file in _names.Keys.Where(file => file.StartsWith(path + '/', StringComparison.Ordinal)).ToArray())
+            {
+                Change(new NameChange(file, Inode: null, From: null));
+            }
+
+            _directories.RemoveWhere(directory => string.Equals(directory, path, StringComparison.Ordinal) || directory.StartsWith(path + '/', StringComparison.Ordinal));
         }
     }
 
@@ -217,10 +289,43 @@ internal sealed class SimulatedDisk : IFileLayer
                 throw new IOException($"errno {errno}", errno);
             case Fault.PowerCut:
                 _isOff = true;
+                _off.TrySetResult();
                 throw new PowerCutException();
             default:
                 return fault;
         }
+    }
+
+    // A whole subtree has its new name at once, also after a power cut: there is one name, that of the directory.
+    private void MoveDirectory(string from, string to)
+    {
+        foreach (string directory in _directories.Where(directory => string.Equals(directory, from, StringComparison.Ordinal) || directory.StartsWith(from + '/', StringComparison.Ordinal)).ToArray())
+        {
+            _directories.Remove(directory);
+            _directories.Add(to + directory[from.Length..]);
+        }
+
+        foreach (Dictionary<string, Inode> names in (Dictionary<string, Inode>[])[_names, _syncedNames])
+        {
+            foreach (string file in names.Keys.Where(file => file.StartsWith(from + '/', StringComparison.Ordinal)).ToArray())
+            {
+                names.Remove(file, out Inode? inode);
+                names[to + file[from.Length..]] = inode!;
+            }
+        }
+
+        _unsyncedNames = [.. _unsyncedNames.Select(change => change.Path.StartsWith(from + '/', StringComparison.Ordinal) ? change with { Path = to + change.Path[from.Length..] } : change)];
+    }
+
+    private OpenFile Share(Inode inode, bool isReadOnly, string path)
+    {
+        if (isReadOnly ? inode.Readers < 0 : inode.Readers != 0)
+        {
+            throw new IOException($"'{path}' is in use", InUse);
+        }
+
+        inode.Readers = isReadOnly ? inode.Readers + 1 : -1;
+        return new OpenFile(this, inode) { Shares = isReadOnly };
     }
 
     private void Change(NameChange change)
@@ -237,8 +342,7 @@ internal sealed class SimulatedDisk : IFileLayer
             copy._directories.UnionWith(_directories);
             foreach ((string path, Inode inode) in names)
             {
-                byte[] bytes = [.. content(inode)];
-                copy._names.Add(path, new Inode { Content = bytes, Synced = [.. bytes] });
+                copy._names.Add(path, Inode.Of(content(inode)));
             }
 
             copy._syncedNames = new(copy._names, StringComparer.Ordinal);
@@ -268,31 +372,87 @@ internal sealed class SimulatedDisk : IFileLayer
 
     private sealed class Inode
     {
+        // Whether somebody else has these bytes too, who is not to see what is written.
+        private bool _isShared;
+        private bool _isSyncedShared;
+
         internal byte[] Content { get; set; } = [];
 
         internal byte[] Synced { get; set; } = [];
 
-        internal List<(long Offset, byte[] Data)> Unsynced { get; } = [];
+        internal static Inode Of(byte[] content) => new() { Content = content, Synced = content, _isShared = true, _isSyncedShared = true };
+
+        /// <summary>The content, for somebody who keeps it as it is now.</summary>
+        internal byte[] Share()
+        {
+            _isShared = true;
+            return Content;
+        }
+
+        /// <summary>The content, to write to.</summary>
+        internal byte[] Own()
+        {
+            if (_isShared)
+            {
+                (Content, _isShared) = ([.. Content], false);
+            }
+
+            return Content;
+        }
+
+        /// <summary>What was synced, to write to.</summary>
+        internal byte[] OwnSynced()
+        {
+            if (_isSyncedShared)
+            {
+                (Synced, _isSyncedShared) = ([.. Synced], false);
+            }
+
+            return Synced;
+        }
+
+        /// <summary>What was written since the last sync; without data, what the length was made.</summary>
+        internal List<(long Offset, byte[]? Data)> Unsynced { get; } = [];
+
+        /// <summary>How many have it open to read; -1 for one that writes.</summary>
+        internal int Readers { get; set; }
+
+        /// <summary>How often it was written to.</summary>
+        internal long Writes { get; set; }
 
         internal byte[] AfterPowerCut(Random random)
         {
             byte[] content = [.. Synced];
-            foreach ((long offset, byte[] data) in Unsynced)
+            foreach ((long offset, byte[]? data) in Unsynced)
             {
                 switch (random.Next(3))
                 {
                     case 0:
                         break;
                     case 1:
-                        Put(ref content, offset, data);
+                        Apply(ref content, offset, data);
+                        break;
+                    case 2 when data is null:
                         break;
                     default:
-                        PutSectors(ref content, offset, data, random);
+                        PutSectors(ref content, offset, data!, random);
                         break;
                 }
             }
 
             return content;
+        }
+
+        internal static void Apply(ref byte[] content, long offset, byte[]? data)
+        {
+            if (data is null)
+            {
+                Array.Resize(ref content, (int)offset);
+            }
+            else
+            {
+                Put(ref content, offset, data);
+            }
         }
 
         internal static void Put(ref byte[] content, long offset, ReadOnlySpan<byte> data)
@@ -322,6 +482,11 @@ internal sealed class SimulatedDisk : IFileLayer
 
     private sealed class OpenFile(SimulatedDisk disk, Inode inode) : IFile
     {
+        private bool _isClosed;
+
+        /// <summary>Whether others may read meanwhile; <see langword="null"/> when it keeps nobody out.</summary>
+        internal bool? Shares { get; init; }
+
         public long Length
         {
             get
@@ -357,32 +522,76 @@ internal sealed class SimulatedDisk : IFileLayer
                 }
 
                 int length = fault is not null && data.Length > 1 ? data.Length / 2 : data.Length;
-                byte[] content = inode.Content;
+                byte[] content = inode.Own();
                 Inode.Put(ref content, offset, data[..length]);
                 inode.Content = content;
+                inode.Writes++;
                 inode.Unsynced.Add((offset, data[..length].ToArray()));
                 return fault is Fault.Torn torn ? throw new IOException("torn", torn.Errno) : length;
             }
         }
 
-        public void Sync()
+        public void SetLength(long length)
         {
-            disk.Enter(nameof(Sync));
+            disk.Enter(nameof(SetLength));
             lock (disk._lock)
             {
-                byte[] synced = inode.Synced;
-                foreach ((long offset, byte[] data) in inode.Unsynced)
+                if (disk.Used + length - inode.Content.Length > disk.Capacity)
                 {
-                    Inode.Put(ref synced, offset, data);
+                    throw new IOException("No space left on device", 28);
                 }
 
-                inode.Synced = synced;
-                inode.Unsynced.Clear();
+                byte[] content = inode.Own();
+                Inode.Apply(ref content, length, data: null);
+                inode.Content = content;
+                inode.Writes++;
+                inode.Unsynced.Add((length, null));
+            }
+        }
+
+        public void Sync()
+        {
+            try
+            {
+                disk.Enter(nameof(Sync));
+            }
+            catch (IOException error) when (error.HResult != Interrupted)
+            {
+                // As Linux does it: the pages count as written, so that the next sync succeeds, and what is in them never reaches the disk.
+                lock (disk._lock)
+                {
+                    inode.Unsynced.Clear();
+                }
+
+                throw;
+            }
+
+            lock (disk._lock)
+            {
+                if (inode.Unsynced.Count > 0)
+                {
+                    byte[] synced = inode.OwnSynced();
+                    foreach ((long offset, byte[]? data) in inode.Unsynced)
+                    {
+                        Inode.Apply(ref synced, offset, data);
+                    }
+
+                    inode.Synced = synced;
+                    inode.Unsynced.Clear();
+                }
             }
         }
 
         public void Dispose()
         {
+            lock (disk._lock)
+            {
+                if (Shares is { } isReader && !_isClosed)
+                {
+                    _isClosed = true;
+                    inode.Readers = isReader ? inode.Readers - 1 : 0;
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ public sealed class ManualTimeProvider : TimeProvider
     private readonly List<Waiter> _waiters = [];
     private readonly DateTimeOffset _start;
     private long _now;
+    private long _jumped;
     private long _target;
     private long _sequence;
 
@@ -51,7 +52,13 @@ public sealed class ManualTimeProvider : TimeProvider
     }
 
     /// <inheritdoc/>
-    public override DateTimeOffset GetUtcNow() => _start.AddTicks(GetTimestamp());
+    public override DateTimeOffset GetUtcNow()
+    {
+        lock (_gate)
+        {
+            return _start.AddTicks(_now + _jumped);
+        }
+    }
 
     /// <inheritdoc/>
     public override long GetTimestamp()
@@ -78,6 +85,16 @@ public sealed class ManualTimeProvider : TimeProvider
         while (TakeDue(target) is { } timer)
         {
             timer.Fire();
+        }
+    }
+
+    /// <summary>Sets the wall clock forwards or backwards, as whoever administers a host does. No time passes: nothing becomes due, and timestamps go on.</summary>
+    /// <param name="span">By how much.</param>
+    public void Jump(TimeSpan span)
+    {
+        lock (_gate)
+        {
+            _jumped += span.Ticks;
         }
     }
 

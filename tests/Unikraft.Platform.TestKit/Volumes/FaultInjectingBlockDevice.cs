@@ -27,43 +27,43 @@ public sealed class FaultInjectingBlockDevice(IBlockDevice inner) : IBlockDevice
     /// <inheritdoc/>
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
-        await BeginAsync(BlockOperation.Read, offset, buffer.Length);
-        await inner.ReadAsync(offset, buffer, cancellationToken);
+        await BeginAsync(BlockOperation.Read, offset, buffer.Length).ConfigureAwait(false);
+        await inner.ReadAsync(offset, buffer, cancellationToken).ConfigureAwait(false);
     }
 
     /// <inheritdoc/>
     public async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, CancellationToken cancellationToken = default)
     {
-        await BeginAsync(BlockOperation.Write, offset, data.Length);
-        await inner.WriteAsync(offset, data, cancellationToken);
+        await BeginAsync(BlockOperation.Write, offset, data.Length).ConfigureAwait(false);
+        await inner.WriteAsync(offset, data, cancellationToken).ConfigureAwait(false);
     }
 
     /// <inheritdoc/>
     public async ValueTask FlushAsync(CancellationToken cancellationToken = default)
     {
-        await BeginAsync(BlockOperation.Flush, 0, 0);
-        await inner.FlushAsync(cancellationToken);
+        await BeginAsync(BlockOperation.Flush, 0, 0).ConfigureAwait(false);
+        await inner.FlushAsync(cancellationToken).ConfigureAwait(false);
     }
 
     /// <inheritdoc/>
     public async ValueTask DiscardAsync(long offset, long length, CancellationToken cancellationToken = default)
     {
-        await BeginAsync(BlockOperation.Discard, offset, length);
-        await inner.DiscardAsync(offset, length, cancellationToken);
+        await BeginAsync(BlockOperation.Discard, offset, length).ConfigureAwait(false);
+        await inner.DiscardAsync(offset, length, cancellationToken).ConfigureAwait(false);
     }
 
     /// <inheritdoc/>
     public async ValueTask WriteZeroesAsync(long offset, long length, CancellationToken cancellationToken = default)
     {
-        await BeginAsync(BlockOperation.WriteZeroes, offset, length);
-        await inner.WriteZeroesAsync(offset, length, cancellationToken);
+        await BeginAsync(BlockOperation.WriteZeroes, offset, length).ConfigureAwait(false);
+        await inner.WriteZeroesAsync(offset, length, cancellationToken).ConfigureAwait(false);
     }
 
     private async ValueTask BeginAsync(BlockOperation operation, long offset, long length)
     {
         if (Delay is { } delay)
         {
-            await delay(operation);
+            await delay(operation).ConfigureAwait(false);
         }
 
         if (Fault?.Invoke(operation, offset, length) is { } error)

@@ -1,18 +1,24 @@
 using System.Globalization;
+using Unikraft.Platform.TestKit;
 using Unikraft.Platform.Volumes.Qcow2;
 using Unikraft.Platform.Volumes.Tests.Testing;
 
 namespace Unikraft.Platform.Volumes.Tests.Qcow2;
 
 /// <summary>Requests that meet in one image.</summary>
-public sealed class ConcurrencyTests
+public sealed class ConcurrencyTests : IDisposable
 {
     private const int Cluster = 4096;
+
+    private readonly JudgedFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
 
     [Fact]
     public async Task A_cluster_is_not_used_again_while_somebody_is_reading_it()
     {
-        GatedFile file = new(NewImage(1 << 20));
+        MemoryImageFile found = NewImage(1 << 20);
+        GatedFile file = new(found);
         Qcow2Image image = Open(file);
         image.Write(0, Filled(1));
         image.Flush();
@@ -39,12 +45,14 @@ public sealed class ConcurrencyTests
         image.Write(100 * Cluster, Filled(3));
         Assert.Equal(length, file.Length);
         image.Release();
+        found.SaveTo(_folder["image.qcow2"]);
     }
 
     [Fact]
     public async Task A_write_to_an_old_cluster_waits_for_no_allocation()
     {
-        GatedFile file = new(NewImage(1 << 20));
+        MemoryImageFile found = NewImage(1 << 20);
+        GatedFile file = new(found);
         Qcow2Image image = Open(file);
         image.Write(0, Filled(1));
 
@@ -62,6 +70,7 @@ public sealed class ConcurrencyTests
         image.Read(5 * Cluster, read);
         DiskModel.AssertEqual(Filled(2), read, 0);
         image.Release();
+        found.SaveTo(_folder["image.qcow2"]);
     }
 
     [Theory]
@@ -73,7 +82,8 @@ public sealed class ConcurrencyTests
         const int Threads = 4;
         const int Stripe = 1024;
         const int Size = 48 << 20;
-        Qcow2Image image = Open(NewImage(Size), cacheBytes: 16 << 10);
+        MemoryImageFile file = NewImage(Size);
+        Qcow2Image image = Open(file, cacheBytes: 16 << 10);
         byte[] expected = new byte[Size];
 
         // Far apart, so that every request needs another part of the mapping; and always two threads in one cluster.
@@ -110,6 +120,7 @@ public sealed class ConcurrencyTests
         image.Read(0, all);
         DiskModel.AssertEqual(expected, all, 0);
         image.Release();
+        file.SaveTo(_folder["image.qcow2"]);
     }
 
     private static MemoryImageFile NewImage(int size)

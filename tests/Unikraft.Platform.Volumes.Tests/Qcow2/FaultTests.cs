@@ -12,7 +12,7 @@ public sealed class FaultTests : IDisposable
     private const int Size = 1 << 20;
     private const int Requests = 60;
 
-    private readonly TestFolder _folder = new();
+    private readonly JudgedFolder _folder = new();
 
     public void Dispose() => _folder.Dispose();
 
@@ -41,10 +41,21 @@ public sealed class FaultTests : IDisposable
     [ContractFact]
     public void A_read_that_fails_costs_one_request()
     {
+        int failures = 0;
+
         // The first four open the image.
-        for (int read = 4; Play(seed: 5, new FaultyFile(NewImage()) { FailingRead = read, IsTransient = true }, BlockDeviceError.InputOutput); read++)
+        for (int read = 4; ; read++)
         {
+            FaultyFile faulty = new(NewImage()) { FailingRead = read, IsTransient = true };
+            if (!Play(seed: 5, faulty, BlockDeviceError.InputOutput))
+            {
+                break;
+            }
+
+            failures += faulty.Failures;
         }
+
+        Assert.InRange(failures, 30, 1000);
     }
 
     [ContractFact]
@@ -85,8 +96,110 @@ public sealed class FaultTests : IDisposable
             // What is in the file is not known, but it is consistent.
             Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null).Release();
             file.SaveTo(_folder["image.qcow2"]);
-            Qemu.AssertClean(_folder["image.qcow2"]);
+            Assert.Empty(LeftImages.FindProblems(_folder.Path));
         }
+    }
+
+    [ContractTheory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void An_image_whose_repair_fails_is_repaired_the_next_time(bool isFlush)
+    {
+        (MemoryImageFile dirty, byte[] expected) = NewDirtyImage();
+        int failures = 0;
+        for (int at = 0; ; at++)
+        {
+            MemoryImageFile file = dirty.Copy();
+            FaultyFile faulty = isFlush ? new(file) { FailingFlush = at } : new(file) { FailingWrite = at, Error = BlockDeviceError.NoSpace };
+            if (Record(() => Qcow2Image.Open(faulty, Qcow2Header.Read(faulty), backing: null).Release()) is not { } failure)
+            {
+                break;
+            }
+
+            failures++;
+            Assert.Equal(faulty.Error, failure.Error);
+            AssertHolds(file, expected);
+        }
+
+        Assert.InRange(failures, 2, 100);
+    }
+
+    [ContractTheory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void An_image_that_cannot_be_made_is_not_one_and_is_made_the_next_time(bool isFlush)
+    {
+        int failures = 0;
+        for (int at = 0; ; at++)
+        {
+            MemoryImageFile file = new();
+            FaultyFile faulty = isFlush ? new(file) { FailingFlush = at } : new(file) { FailingWrite = at, Error = BlockDeviceError.NoSpace };
+            if (Record(() => Qcow2Image.Create(faulty, Size, clusterBits: 12)) is not { } failure)
+            {
+                break;
+            }
+
+            failures++;
+            Assert.Equal(faulty.Error, failure.Error);
+            file = new MemoryImageFile();
+            Qcow2Image.Create(file, Size, clusterBits: 12);
+            AssertHolds(file, new byte[Size]);
+        }
+
+        Assert.InRange(failures, 1, 10);
+    }
+
+    [ContractTheory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_frozen_image_that_cannot_be_completed_is_completed_later(bool isFlush)
+    {
+        int failures = 0;
+        for (int at = 0; ; at++)
+        {
+            (MemoryImageFile file, byte[] expected) = (NewImage(), new byte[Size]);
+            FaultyFile faulty = new(file) { Error = BlockDeviceError.NoSpace };
+            Qcow2Image frozen = Qcow2Image.Open(faulty, Qcow2Header.Read(faulty), backing: null, cacheBytes: 16 << 10);
+            Random random = new(at);
+            for (int request = 0; request < 20; request++)
+            {
+                int offset = random.Next(Size / 512 - 100) * 512;
+                byte[] data = new byte[random.Next(1, 100) * 512];
+                random.NextBytes(data);
+                frozen.Write(offset, data);
+                data.CopyTo(expected, offset);
+            }
+
+            // What a guest has put on it since.
+            MemoryImageFile overlay = new("/memory/overlay.qcow2");
+            Qcow2Image top = Qcow2Image.CreateNew(overlay, Size, clusterBits: 12, frozen);
+            frozen.Freeze();
+            byte[] mine = new byte[4096];
+            random.NextBytes(mine);
+            top.Write(512, mine);
+            (faulty.FailingWrite, faulty.FailingFlush) = isFlush ? ((int?)null, (int?)(faulty.Flushes + at)) : (faulty.Writes + at, null);
+            BlockDeviceException? failure = Record(top.Flush);
+            if (failure is not null)
+            {
+                failures++;
+                byte[] all = new byte[Size];
+                top.Read(0, all);
+                DiskModel.AssertEqual([.. expected.AsSpan(0, 512), .. mine, .. expected.AsSpan(512 + mine.Length)], all, 0);
+                Recover(faulty);
+
+                // A flush that failed is final until the image is opened again; room is enough for anything else.
+                Assert.Equal(isFlush, Record(top.Flush) is not null);
+            }
+
+            _ = Record(top.Release);
+            AssertHolds(file, isFlush && failure is not null ? null : expected);
+            if (failure is null)
+            {
+                break;
+            }
+        }
+
+        Assert.InRange(failures, 2, 200);
     }
 
     /// <summary>Plays random requests. What fails is asked for again when the fault is gone, and then succeeds.</summary>
@@ -98,39 +211,43 @@ public sealed class FaultTests : IDisposable
         Qcow2Image image = Qcow2Image.Open(faulty, Qcow2Header.Read(faulty), backing: null, cacheBytes: 16 << 10);
         for (int request = 0; request < Requests; request++)
         {
-            int offset = random.Next(Size / 512) * 512;
-            int length = Math.Min(random.Next(1, 100) * 512, Size - offset);
+            int offset = random.Next(expected.Length / 512) * 512;
+            int length = Math.Min(random.Next(1, 100) * 512, expected.Length - offset);
             byte[] data = new byte[length];
             random.NextBytes(data);
-            int kind = random.Next(10);
+            int kind = random.Next(24);
             byte[] before = expected[offset..(offset + length)];
+            int size = expected.Length + (kind == 23 ? random.Next(1, 2000) * 512 : 0);
             Action act = kind switch
             {
-                < 6 => () => image.Write(offset, data),
-                < 8 => () => image.WriteZeroes(offset, length),
-                _ => image.Flush,
+                < 12 => () => image.Write(offset, data),
+                < 16 => () => image.WriteZeroes(offset, length),
+                < 19 => () => image.Discard(offset, length),
+                < 23 => image.Flush,
+                _ => () => image.Resize(size),
             };
-            byte[] after = kind switch { < 6 => data, < 8 => new byte[length], _ => before };
+            byte[] after = kind switch { < 12 => data, < 19 => new byte[length], _ => before };
             if (Record(act) is { } failure)
             {
                 Assert.Equal(error, failure.Error);
                 Recover(faulty);
-                byte[] now = new byte[length];
-                image.Read(offset, now);
-                for (int block = 0; block < length; block += 512)
-                {
-                    ReadOnlySpan<byte> found = now.AsSpan(block, 512);
-                    Assert.True(
-                        found.SequenceEqual(before.AsSpan(block, 512)) || found.SequenceEqual(after.AsSpan(block, 512)) || IsTorn(found, before, after, block));
-                }
-
+                AssertIsOneOf(image, offset, before, after);
                 act();
             }
 
+            if (kind is >= 16 and < 19)
+            {
+                // As it was or zeroes.
+                AssertIsOneOf(image, offset, before, after);
+                image.Read(offset, after);
+            }
+
             after.CopyTo(expected, offset);
+            Array.Resize(ref expected, size);
+            Assert.Equal(size, image.Size);
         }
 
-        byte[] all = new byte[Size];
+        byte[] all = new byte[expected.Length];
         if (Record(() => image.Read(0, all)) is not null)
         {
             Recover(faulty);
@@ -138,6 +255,14 @@ public sealed class FaultTests : IDisposable
         }
 
         DiskModel.AssertEqual(expected, all, 0);
+        if (Record(image.Flush) is { } unflushed)
+        {
+            Assert.Equal(error, unflushed.Error);
+            Recover(faulty);
+            image.Flush();
+        }
+
+        // What was flushed needs no closing.
         if (Record(image.Release) is { } unclosed)
         {
             Assert.Equal(error, unclosed.Error);
@@ -157,6 +282,47 @@ public sealed class FaultTests : IDisposable
         }
 
         return faulty.Failures > 0;
+    }
+
+    private static void AssertIsOneOf(Qcow2Image image, int offset, byte[] before, byte[] after)
+    {
+        byte[] now = new byte[before.Length];
+        image.Read(offset, now);
+        for (int block = 0; block < now.Length; block += 512)
+        {
+            ReadOnlySpan<byte> found = now.AsSpan(block, 512);
+            Assert.True(found.SequenceEqual(before.AsSpan(block, 512)) || found.SequenceEqual(after.AsSpan(block, 512)) || IsTorn(found, before, after, block));
+        }
+    }
+
+    /// <summary>A file is an image without a fault, and holds what it should; <see langword="null"/> for whatever it does.</summary>
+    private void AssertHolds(MemoryImageFile file, byte[]? expected)
+    {
+        Qcow2Image image = Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null);
+        byte[] all = new byte[image.Size];
+        image.Read(0, all);
+        image.Release();
+        DiskModel.AssertEqual(expected ?? all, all, 0);
+        file.SaveTo(_folder["image.qcow2"]);
+        File.WriteAllBytes(_folder["reference.raw"], all);
+        Qemu.AssertClean(_folder["image.qcow2"]);
+        Qemu.AssertEqual(_folder["image.qcow2"], _folder["reference.raw"]);
+    }
+
+    private static (MemoryImageFile File, byte[] Contents) NewDirtyImage()
+    {
+        MemoryImageFile file = NewImage();
+        byte[] contents = new byte[Size];
+        Random random = new(9);
+        Qcow2Image image = Qcow2Image.Open(file, Qcow2Header.Read(file), backing: null);
+        for (int offset = 0; offset < Size; offset += 3 * 4096)
+        {
+            random.NextBytes(contents.AsSpan(offset, 4096));
+            image.Write(offset, contents.AsSpan(offset, 4096));
+        }
+
+        image.Flush();
+        return (file.Copy(), contents);
     }
 
     // The file fails in the middle of a write, which need not be between two blocks.

@@ -54,6 +54,33 @@ public sealed class HostileImageTests
         }
     }
 
+    [Theory]
+    [InlineData(200)]
+    [InlineData(4096 - 4)]
+    [InlineData(4096 + 8)]
+    [InlineData((64 << 10) - 8)]
+    public void A_header_is_read_wherever_in_its_first_cluster_it_ends(int offset)
+    {
+        MemoryImageFile file = new();
+        Qcow2Image.Create(file, Size, clusterBits: 16);
+        byte[] name = new byte[12];
+        BinaryPrimitives.WriteInt64BigEndian(name, offset);
+        BinaryPrimitives.WriteInt32BigEndian(name.AsSpan(8), 8);
+        file.Write(8, name);
+        file.Write(offset, "beneath."u8);
+        Assert.Equal("beneath.", Qcow2Header.Read(file).BackingFile);
+
+        // An extension that nobody knows, which ends in the cluster too, and then one that does not.
+        byte[] extension = new byte[8];
+        BinaryPrimitives.WriteInt32BigEndian(extension, 1);
+        BinaryPrimitives.WriteInt32BigEndian(extension.AsSpan(4), (64 << 10) - 104 - 8 - 64);
+        file.Write(104, extension);
+        Assert.Equal("beneath.", Qcow2Header.Read(file).BackingFile);
+        BinaryPrimitives.WriteInt32BigEndian(extension.AsSpan(4), (64 << 10) - 104);
+        file.Write(104, extension);
+        Assert.Throws<DiskImageException>(() => Qcow2Header.Read(file));
+    }
+
     [Fact]
     public void Tables_are_not_written_over_whatever_the_refcounts_say()
     {

@@ -11,7 +11,7 @@ public sealed class InteropTests : IDisposable
 {
     private const int Size = 5 << 20;
 
-    private readonly TestFolder _folder = new();
+    private readonly JudgedFolder _folder = new();
 
     public void Dispose() => _folder.Dispose();
 
@@ -145,7 +145,7 @@ public sealed class InteropTests : IDisposable
     [InlineData("compression_type=zstd", "compression type")]
     public void Features_that_change_what_is_where_are_refused(string option, string name)
     {
-        string image = _folder["image.qcow2"];
+        string image = _folder.Damaged("image.qcow2");
         Qemu.Img("create", "-q", "-f", "qcow2", "-o", option.Replace("data.raw", _folder["data.raw"], StringComparison.Ordinal), image, "1M");
 
         AssertUnsupported(image, name);
@@ -157,13 +157,71 @@ public sealed class InteropTests : IDisposable
     [InlineData(72, 1, "unknown incompatible feature 56")]
     public void Numbers_of_the_header_that_mean_more_than_is_known_are_refused(int offset, byte value, string name)
     {
-        string image = _folder["image.qcow2"];
+        string image = _folder.Damaged("image.qcow2");
         Qemu.Img("create", "-q", "-f", "qcow2", image, "1M");
         byte[] bytes = File.ReadAllBytes(image);
         bytes[offset] = value;
         File.WriteAllBytes(image, bytes);
 
         AssertUnsupported(image, name);
+    }
+
+    [ContractTheory]
+    [InlineData("4k")]
+    [InlineData("64k")]
+    [InlineData("2M")]
+    public void An_image_with_lazy_refcounts_that_qemu_has_not_closed_is_repaired_when_it_is_opened(string clusterSize)
+    {
+        const int Kilobyte = 1024;
+        const int Features = 79;
+        string image = _folder["image.qcow2"];
+        Qemu.Img("create", "-q", "-f", "qcow2", "-o", $"lazy_refcounts=on,cluster_size={clusterSize}", image, "5M");
+        Qemu.IoThenKill(image, "write -P 1 100k 1M", "write -P 2 3M 300k", "write -z 320k 128k", "flush");
+        Assert.Equal(1, File.ReadAllBytes(image)[Features] & 1);
+        byte[] expected = new byte[Size];
+        expected.AsSpan(100 * Kilobyte, 1024 * Kilobyte).Fill(1);
+        expected.AsSpan(320 * Kilobyte, 128 * Kilobyte).Clear();
+        expected.AsSpan(3072 * Kilobyte, 300 * Kilobyte).Fill(2);
+
+        // Who only reads has nothing to repair, and changes nothing.
+        AssertReadsAs(image, expected);
+        Assert.Equal(1, File.ReadAllBytes(image)[Features] & 1);
+        ImageChain.Open(image, isReadOnly: false).Release();
+        Assert.Equal(0, File.ReadAllBytes(image)[Features] & 1);
+        Qemu.AssertClean(image);
+        DiskModel model = new(expected, new Random(4));
+        Qcow2Image opened = ImageChain.Open(image, isReadOnly: false);
+        for (int request = 0; request < 100; request++)
+        {
+            _ = model.Step(opened, 200 << 10);
+        }
+
+        opened.Release();
+        File.WriteAllBytes(_folder["reference.raw"], model.Bytes);
+        Qemu.AssertClean(image);
+        Qemu.AssertEqual(image, _folder["reference.raw"]);
+    }
+
+    [ContractFact]
+    public void Unknown_features_that_may_be_ignored_stay_and_those_that_a_writer_invalidates_go()
+    {
+        const int Compatible = 80;
+        const int Automatic = 88;
+        string image = _folder["image.qcow2"];
+        Qemu.Img("create", "-q", "-f", "qcow2", image, "5M");
+        byte[] bytes = File.ReadAllBytes(image);
+        bytes[Compatible] = bytes[Automatic] = 0x80;
+        File.WriteAllBytes(image, bytes);
+        AssertReadsAs(image, new byte[Size]);
+        Assert.Equal(0x80, File.ReadAllBytes(image)[Automatic]);
+
+        Qcow2Image opened = ImageChain.Open(image, isReadOnly: false);
+        opened.Write(1000, [1, 2, 3]);
+        opened.Release();
+
+        bytes = File.ReadAllBytes(image);
+        Assert.Equal((0x80, 0), (bytes[Compatible], bytes[Automatic]));
+        AssertReadsAs(image, ToRaw(image));
     }
 
     [ContractFact]
@@ -189,7 +247,7 @@ public sealed class InteropTests : IDisposable
     [ContractFact]
     public void Backing_files_are_followed_within_the_directory_only()
     {
-        string image = _folder["image.qcow2"];
+        string image = _folder.Damaged("image.qcow2");
         string outside = Path.Combine(Path.GetTempPath(), "outside.qcow2");
         Qemu.Img("create", "-q", "-f", "qcow2", image, "1M");
         AssertRefused(image, outside, "qcow2", "outside");
@@ -198,10 +256,10 @@ public sealed class InteropTests : IDisposable
         AssertRefused(image, "image.qcow2", "qcow2", "its own backing file");
         AssertRefused(image, "base.vmdk", "vmdk", "neither qcow2 nor raw");
 
-        File.CreateSymbolicLink(_folder["link.qcow2"], outside);
+        File.CreateSymbolicLink(_folder.Damaged("link.qcow2"), outside);
         AssertRefused(image, "link.qcow2", "qcow2", "symbolic link");
 
-        Qemu.Img("create", "-q", "-f", "qcow2", _folder["other.qcow2"], "1M");
+        Qemu.Img("create", "-q", "-f", "qcow2", _folder.Damaged("other.qcow2"), "1M");
         Qemu.Img("rebase", "-u", "-f", "qcow2", "-b", "image.qcow2", "-F", "qcow2", _folder["other.qcow2"]);
         AssertRefused(image, "other.qcow2", "qcow2", "its own backing file");
     }

@@ -12,7 +12,7 @@ public sealed class RandomOperationTests : IDisposable
     private const int RequestsPerSeed = 500;
     private const int SmallCache = 32 << 10;
 
-    private readonly TestFolder _folder = new();
+    private readonly JudgedFolder _folder = new();
 
     public static TheoryData<int> Seeds => [.. Enumerable.Range(0, 24)];
 

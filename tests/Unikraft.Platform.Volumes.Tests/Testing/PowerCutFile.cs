@@ -18,6 +18,15 @@ internal sealed class PowerCutFile : IImageFile
     /// <summary>Called before every write and flush: the moments at which the power can go.</summary>
     internal Action? Moment { get; set; }
 
+    /// <summary>How many writes and changes of the length nothing has made durable yet.</summary>
+    internal int Pending => _pending.Count;
+
+    /// <summary>How many of them each flush so far has made durable.</summary>
+    internal List<int> Flushed { get; } = [];
+
+    /// <summary>What is about to be written.</summary>
+    internal (long Offset, byte[] Data)? Next { get; private set; }
+
     public string Path => _live.Path;
 
     public bool IsReadOnly => false;
@@ -33,13 +42,17 @@ internal sealed class PowerCutFile : IImageFile
 
     public void Write(long offset, ReadOnlySpan<byte> data)
     {
+        (long Offset, byte[] Data) write = (offset, data.ToArray());
+        Next = write;
         Moment?.Invoke();
+        Next = null;
         _live.Write(offset, data);
-        _pending.Add((offset, data.ToArray()));
+        _pending.Add(write);
     }
 
     public void SetLength(long length)
     {
+        Moment?.Invoke();
         _live.SetLength(length);
         _pending.Add((length, []));
     }
@@ -47,6 +60,7 @@ internal sealed class PowerCutFile : IImageFile
     public void Flush()
     {
         Moment?.Invoke();
+        Flushed.Add(_pending.Count);
         foreach ((long offset, byte[] data) in _pending)
         {
             Apply(_durable, offset, data);
@@ -85,15 +99,46 @@ internal sealed class PowerCutFile : IImageFile
 
                 break;
             default:
-                // Some sectors of them, in any order.
-                double keep = random.Next(1, 10) / 10.0;
-                random.Shuffle(writes);
-                foreach ((long Offset, byte[] Data) write in writes)
-                {
-                    ApplySectors(found, write, random, keep);
-                }
+                return CutReordered(random);
+        }
 
-                break;
+        return found;
+    }
+
+    /// <summary>The file after a power cut that came between two writes: all before it are there.</summary>
+    internal MemoryImageFile CutClean()
+    {
+        MemoryImageFile found = _durable.Copy();
+        foreach ((long offset, byte[] data) in _pending)
+        {
+            Apply(found, offset, data);
+        }
+
+        return found;
+    }
+
+    /// <summary>The file after a power cut in the middle of the next write: all before it are there, and some of its sectors.</summary>
+    internal MemoryImageFile CutTorn(Random random)
+    {
+        MemoryImageFile found = CutClean();
+        if (Next is { } next)
+        {
+            ApplySectors(found, next, random, keep: 0.5);
+        }
+
+        return found;
+    }
+
+    /// <summary>The file after a power cut that overtook what a disk had not put in order yet: some sectors of each write are there, and of those that share a sector any may be the last.</summary>
+    internal MemoryImageFile CutReordered(Random random)
+    {
+        MemoryImageFile found = _durable.Copy();
+        (long Offset, byte[] Data)[] writes = [.. _pending];
+        random.Shuffle(writes);
+        double keep = random.Next(1, 10) / 10.0;
+        foreach ((long Offset, byte[] Data) write in writes)
+        {
+            ApplySectors(found, write, random, keep);
         }
 
         return found;

@@ -95,7 +95,6 @@ internal sealed class AcpiTables
     private static byte[] FixedDescription(ulong definitions)
     {
         const ushort NoVga = 1 << 2;
-        const ushort NoRealTimeClock = 1 << 5;
         const uint CachesCanBeFlushed = 1 << 0;
         const uint PowerButtonIsDevice = 1 << 4;
         const uint SleepButtonIsDevice = 1 << 5;
@@ -106,7 +105,7 @@ internal sealed class AcpiTables
 
         // Offsets are those of the table with its header.
         Span<byte> From(int offset) => table.AsSpan(offset - HeaderSize);
-        BinaryPrimitives.WriteUInt16LittleEndian(From(109), NoVga | NoRealTimeClock);
+        BinaryPrimitives.WriteUInt16LittleEndian(From(109), NoVga);
         BinaryPrimitives.WriteUInt32LittleEndian(
             From(112),
             CachesCanBeFlushed | PowerButtonIsDevice | SleepButtonIsDevice | ResetIsSupported | NoFixedHardware);
@@ -174,6 +173,11 @@ internal sealed class AcpiTables
                 .Resources(resources => resources
                     .Ports(GenerationPort.FirstPort, SerialPort.Ports)
                     .Interrupt(GenerationPort.Interrupt)));
+
+            // Without it Linux keeps what it has counted while it booted, and that is too little on a slow host.
+            system.Device("RTC", device => device
+                .Name("_HID", name => name.EisaId("PNP0B00"))
+                .Resources(resources => resources.Ports(RealTimeClock.FirstPort, RealTimeClock.Ports)));
             system.Device("PWRB", device => device
                 .Name("_HID", name => name.EisaId("PNP0C0C"))
                 .Name("_UID", name => name.Integer(0)));

@@ -176,6 +176,7 @@ internal sealed class VirtioBlock : VirtioDevice
                     return Answer(request, Status.Ok, (int)room);
                 case Operation.Write when IsOnDisk(sector, given) && !_isReadOnly:
                     await WriteAsync(request, sector, (int)given).ConfigureAwait(false);
+                    await MakeStableAsync().ConfigureAwait(false);
                     return Answer(request, Status.Ok);
                 case Operation.Flush:
                     await _disk.FlushAsync().ConfigureAwait(false);
@@ -201,6 +202,9 @@ internal sealed class VirtioBlock : VirtioDevice
             Interlocked.Add(ref _bytesUnderWay, -bytes);
         }
     }
+
+    /// <summary>A driver that has not accepted the feature of flushes takes a disk for one without a write cache: what is answered is durable (virtio 1.2, section 5.2.6.2).</summary>
+    private ValueTask MakeStableAsync() => (NegotiatedFeatures & (ulong)Feature.Flush) != 0 ? ValueTask.CompletedTask : _disk.FlushAsync();
 
     /// <summary>Whatever the disk throws, the guest gets an answer and the host hears of it.</summary>
     private int Fail(VirtqueueRequest request, Exception error)
@@ -312,6 +316,7 @@ internal sealed class VirtioBlock : VirtioDevice
             }
         }
 
+        await MakeStableAsync().ConfigureAwait(false);
         return Status.Ok;
     }
 }

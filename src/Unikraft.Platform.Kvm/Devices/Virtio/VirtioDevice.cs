@@ -10,6 +10,11 @@ namespace Unikraft.Platform.Kvm.Devices.Virtio;
 /// requests or is about to sleep does some itself: to wait for another thread takes longer. A driver that does what cannot be answered stops its
 /// device, which then says so, and nothing else.
 /// </para>
+/// <para>
+/// Whatever a driver does, its device looks whether it is to stop after each request, and a request is bounded: <see cref="Virtqueue.MaxSegments"/> descriptors are read, each
+/// once, and then as many bytes are moved, or as many ranges changed, as the kind of device allows. A turn on a thread of the pool is one look at as many requests as the queue
+/// has places, and what comes in while it polls, of which there is a bound as well.
+/// </para>
 /// <para>Must be disposed of before the guest memory is.</para>
 /// </remarks>
 internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncDisposable
@@ -84,11 +89,17 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
         NeedsReset = 64,
     }
 
+    /// <summary>Lets the device have a turn, on a thread of the pool. Tests give it one of theirs.</summary>
+    internal Action<IThreadPoolWorkItem> Schedule { get; init; } = static turn => ThreadPool.UnsafeQueueUserWorkItem(turn, preferLocal: false);
+
     /// <summary>The virtio device id.</summary>
     protected abstract uint DeviceId { get; }
 
     /// <summary>The features of this kind of device.</summary>
     protected abstract ulong Features { get; }
+
+    /// <summary>The features that the driver has accepted. They stay as they are while there are requests.</summary>
+    protected ulong NegotiatedFeatures => _driverFeatures;
 
     /// <summary>The configuration as the driver reads it.</summary>
     protected abstract ReadOnlySpan<byte> Configuration { get; }
@@ -202,7 +213,7 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
         // Not in a loop: a driver that never stops asking must not keep a thread for itself.
         if (isNext)
         {
-            ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+            Schedule(this);
         }
     }
 
@@ -569,10 +580,19 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
 
     private void SetReady(int queue, uint value)
     {
-        // A queue is made ready before the device runs, and is so until a reset.
-        if (value == 1 && _queues[queue] is null && (_status & (uint)DeviceStatus.DriverOk) == 0 && !_isResetting)
+        // A queue is made ready, or is not any more, before the device runs, and stays what it is until a reset.
+        if ((_status & (uint)DeviceStatus.DriverOk) != 0 || _isResetting)
         {
-            _queues[queue] = Virtqueue.TryCreate(_memory, _settings[queue]);
+            return;
+        }
+
+        if (value == 0)
+        {
+            _queues[queue] = null;
+        }
+        else if (value == 1)
+        {
+            _queues[queue] ??= Virtqueue.TryCreate(_memory, _settings[queue]);
         }
     }
 
@@ -638,7 +658,7 @@ internal abstract class VirtioDevice : IMmioDevice, IThreadPoolWorkItem, IAsyncD
 
         _isPumping = true;
         _active++;
-        ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+        Schedule(this);
     }
 
     private void Stop()

@@ -3,7 +3,7 @@ using Unikraft.Platform.Kvm.Interop;
 
 namespace Unikraft.Platform.Kvm.Machines.Kernels;
 
-/// <summary>What CPUID answers in a machine with a kernel: all that KVM supports, on one package of as many cores as there are vCPUs.</summary>
+/// <summary>What CPUID answers in a machine with a kernel: all that KVM supports but virtualisation, on one package of as many cores as there are vCPUs.</summary>
 /// <remarks>Leaves and bits: Intel SDM volume 2, CPUID; AMD64 APM volume 3, appendix E.</remarks>
 internal static class KernelCpuid
 {
@@ -14,6 +14,11 @@ internal static class KernelCpuid
     private const uint ExtendedTopologyV2 = 0x1F;
     private const uint ExtendedFeatures = 0x8000_0001;
     private const uint AddressSizes = 0x8000_0008;
+    private const uint SecureVirtualMachine = 0x8000_000A;
+
+    // A snapshot has nothing of a guest within a guest.
+    private const uint Vmx = 1u << 5;
+    private const uint Svm = 1u << 2;
 
     private const uint TscDeadlineTimer = 1u << 24;
     private const uint Hypervisor = 1u << 31;
@@ -48,17 +53,24 @@ internal static class KernelCpuid
                     break;
                 case Features:
                     entry.Ebx = entry.Ebx & 0xFFFF | (uint)vcpus << 16 | (uint)index << 24;
-                    entry.Ecx |= Hypervisor | (hasTscDeadline ? TscDeadlineTimer : 0);
+                    entry.Ecx = entry.Ecx & ~Vmx | Hypervisor | (hasTscDeadline ? TscDeadlineTimer : 0);
                     entry.Edx = vcpus > 1 ? entry.Edx | HyperThreading : entry.Edx & ~HyperThreading;
                     break;
                 case CacheParameters:
                     entry.Eax = entry.Eax & ~(CoresMask << CoresShift) | (uint)(vcpus - 1) << CoresShift;
                     break;
+                case SecureVirtualMachine:
+                    continue;
                 case ExtendedTopology or ExtendedTopologyV2:
                     // Written anew below, for KVM tells of the host's processors.
                     continue;
-                case ExtendedFeatures when isAmd:
-                    entry.Ecx = vcpus > 1 ? entry.Ecx | LegacyCores : entry.Ecx & ~LegacyCores;
+                case ExtendedFeatures:
+                    entry.Ecx &= ~Svm;
+                    if (isAmd)
+                    {
+                        entry.Ecx = vcpus > 1 ? entry.Ecx | LegacyCores : entry.Ecx & ~LegacyCores;
+                    }
+
                     break;
                 case AddressSizes when isAmd:
                     entry.Ecx = entry.Ecx & ~AmdCoresMask | (uint)(vcpus - 1);

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Boot.Kernels;
 using Unikraft.Platform.Kvm.Devices;
@@ -39,7 +40,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
         _platform = new KernelPlatformDevice(monitor, control);
 
         // The port is told by whoever writes, when the lock of the input is free again.
-        Input = new ConsoleInput(static _ => { });
+        Input = new ConsoleInput();
         _lines =
         [
             new InterruptLine(vm, SerialPort.Interrupt),
@@ -65,7 +66,7 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
         Ports.Attach(SerialPort.FirstPort, SerialPort.Ports, _serial);
         Ports.Attach(GenerationPort.FirstPort, SerialPort.Ports, _generation.Port);
         Ports.Attach(PowerDevice.FirstPort, PowerDevice.Ports, Power);
-        Ports.Attach(KeyboardController.FirstPort, KeyboardController.Ports, new KeyboardController(_platform.OnReset));
+        Ports.Attach(KeyboardController.FirstPort, KeyboardController.Ports, new KeyboardController(OnReset));
         Ports.Attach(KernelPlatformDevice.FirstPort, KernelPlatformDevice.Length, _platform);
         Ports.Attach(KernelPlatformDevice.PanicPort, 1, new ActionDevice(KernelPlatformDevice.PanicEvents, OnPanicPort));
         ActionDevice debugExit = new(0, _platform.OnDebugExit);
@@ -168,28 +169,34 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
     {
         private readonly PlatformDeviceCut _platform = new();
         private readonly VirtioDeviceCut _entropy = devices.Entropy.NewCut();
+        private readonly SerialPortCut _serial = new();
+        private readonly SerialPortCut _generation = new();
         private readonly KvmIrqchip[] _chips = new KvmIrqchip[KernelState.InterruptControllers];
-        private KernelState? _state;
+        private KvmPitState2 _timer;
+        private byte _clockIndex;
+        private byte _powerEvents;
+        private ulong _clock;
+        private DateTimeOffset _takenAt;
 
         public void Take()
         {
             // The devices first: what they say later is not in the clone, and an interrupt for it does no harm.
-            SerialPortState serial = devices._serial.Save();
-            SerialPortState generation = devices._generation.Port.Save();
+            devices._serial.Save(_serial);
+            devices._generation.Port.Save(_generation);
             devices.Entropy.Save(_entropy);
-            byte power = devices.Power.PendingEvents;
+            _powerEvents = devices.Power.PendingEvents;
+            _clockIndex = devices._realTime.Index;
             devices._platform.Save(_platform, devices.Input, devices._clock.Monotonic);
             KvmVm vm = devices._vm.GetAwaiter().GetResult();
-            ulong clock = vm.GetClock();
-            DateTimeOffset now = devices._clock.TimeProvider.GetUtcNow();
+            _clock = vm.GetClock();
+            _takenAt = devices._clock.TimeProvider.GetUtcNow();
             for (uint i = 0; i < KernelState.InterruptControllers; i++)
             {
                 _chips[i].ChipId = i;
                 vm.Get(ref _chips[i]);
             }
 
-            KvmPitState2 timer = default;
-            vm.Get(ref timer);
+            vm.Get(ref _timer);
 
             // One that has events pending for another takes them when asked for its run state, so all are asked before any is saved.
             foreach (VcpuState vcpu in vcpus)
@@ -201,28 +208,37 @@ internal sealed class KernelDevices : IVcpuGuest, IGuestState
             {
                 vcpu.SaveStanding();
             }
-
-            _state = new KernelState
-            {
-                Chips = _chips,
-                Timer = timer,
-                ClockIndex = devices._realTime.Index,
-                Clock = clock,
-                TakenAt = now,
-                TscKhz = devices.Identities[0].TscKhz,
-                Serial = serial,
-                Generation = generation,
-                Entropy = _entropy.ToState(),
-                PowerEvents = power,
-                Rule = devices._rule,
-            };
         }
 
         public PlatformDeviceState ToDevice() => _platform.ToState();
 
-        public KernelState? ToKernel() => _state;
+        public KernelState? ToKernel() => new()
+        {
+            Chips = _chips,
+            Timer = _timer,
+            ClockIndex = _clockIndex,
+            Clock = _clock,
+            TakenAt = _takenAt,
+            TscKhz = devices.Identities[0].TscKhz,
+            Serial = _serial.ToState(),
+            Generation = _generation.ToState(),
+            Entropy = _entropy.ToState(),
+            PowerEvents = _powerEvents,
+            Rule = devices._rule,
+        };
 
         public void Dispose() => _platform.Dispose();
+    }
+
+    /// <remarks>
+    /// A kernel that reboots in order first closes the inputs of the I/O APIC, so that no device interrupts what is booted next; one that restarts because it has
+    /// panicked no longer can. That is all that tells the two apart from outside.
+    /// </remarks>
+    private void OnReset()
+    {
+        KvmIrqchip chip = new() { ChipId = KvmIoapicState.ChipId };
+        _vm.GetAwaiter().GetResult().Get(ref chip);
+        _platform.OnReset(MemoryMarshal.Read<KvmIoapicState>(chip.Chip).HasOpenInput);
     }
 
     private void OnPanicPort(uint events)

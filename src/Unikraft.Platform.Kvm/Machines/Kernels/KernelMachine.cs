@@ -85,6 +85,8 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
 
     public Task<MachineExit> Exited => _control.Exited;
 
+    internal GuestMemory Memory => _shell.Memory;
+
     public bool HasReachedMain => _devices.HasReachedMain;
 
     public long Exits => _vcpus.Sum(static vcpu => vcpu.Exits);
@@ -247,13 +249,19 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(options);
+        return await CaptureAsync(options, hooks: null, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <inheritdoc cref="LiveCapture.CaptureAsync"/>
+    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
+    {
         cancellationToken.ThrowIfCancellationRequested();
         if (Volatile.Read(ref _started) == 0)
         {
             throw new InvalidOperationException("The machine has not been started.");
         }
 
-        return await _capture.CaptureAsync(options, hooks: null, cancellationToken).ConfigureAwait(false);
+        return await _capture.CaptureAsync(options, hooks, cancellationToken).ConfigureAwait(false);
     }
 
     public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);

@@ -136,6 +136,7 @@ internal sealed record KernelState
         uint flags = BinaryPrimitives.ReadUInt32LittleEndian(source[8..]);
         int received = BinaryPrimitives.ReadInt32LittleEndian(source[12..]);
         return received is < 0 or > ReceivedCapacity || (flags & ~(HasFifos | IsTransmitterEmptyPending)) != 0
+            || BinaryPrimitives.ReadUInt16LittleEndian(source[6..]) != 0 || source[(16 + received)..SerialSize].ContainsAnyExcept((byte)0)
             ? null
             : new SerialPortState(
                 BinaryPrimitives.ReadUInt16LittleEndian(source[4..]),

@@ -87,10 +87,14 @@ internal sealed class FileStore(IFileSystem files, string path)
         }
     }
 
-    /// <returns>The file, or <see langword="null"/> when it is not there.</returns>
-    internal StoredFile? TryOpen(string name)
+    /// <returns>The file, to read; <see langword="null"/> when it is not there.</returns>
+    internal StoredFile? TryOpen(string name) => Opened(name, files.OpenRead(PathOf(name), out DescriptorHandle file), file);
+
+    /// <returns>The file, to write and read in whole blocks; <see langword="null"/> when it is not there.</returns>
+    internal StoredFile? TryOpenDirect(string name) => Opened(name, files.OpenDirect(PathOf(name), out DescriptorHandle file), file);
+
+    private StoredFile? Opened(string name, int result, DescriptorHandle file)
     {
-        int result = files.OpenRead(PathOf(name), out DescriptorHandle file);
         if (result == -Libc.ErrnoNoEntry)
         {
             return null;
@@ -109,6 +113,9 @@ internal sealed class FileStore(IFileSystem files, string path)
             Check(result, "Deleting", name);
         }
     }
+
+    /// <summary>Removes a file that can be removed at the next opening as well.</summary>
+    internal void DeleteIfPossible(string name) => _ = files.Delete(PathOf(name));
 
     /// <summary>Returns when what was published and deleted is on the disk.</summary>
     internal void Sync() => SyncDirectory(path);

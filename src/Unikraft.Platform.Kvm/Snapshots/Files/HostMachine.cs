@@ -33,6 +33,20 @@ internal static class HostMachine
                 machine[FeaturePrefix + "7"] = Hex(extendedEbx, extendedEcx, extendedEdx);
                 (int stateEax, _, _, int stateEdx) = X86Base.CpuId(0xD, 0);
                 machine[FeaturePrefix + "d"] = Hex(stateEax, stateEdx);
+                (int moreEax, _, _, int moreEdx) = X86Base.CpuId(7, 1);
+                machine[FeaturePrefix + "7.1"] = Hex(moreEax, moreEdx);
+
+                // How the area of extended state is laid out, and what of it the kernel alone may use.
+                (int layoutEax, _, int layoutEcx, int layoutEdx) = X86Base.CpuId(0xD, 1);
+                machine[FeaturePrefix + "d.1"] = Hex(layoutEax, layoutEcx, layoutEdx);
+            }
+
+            // An instruction that is missing of these may be another one there: LZCNT is BSR, and its result a wrong number.
+            (int highestExtended, _, _, _) = X86Base.CpuId(unchecked((int)0x8000_0000), 0);
+            if (unchecked((uint)highestExtended) is >= 0x8000_0001 and < 0x8001_0000)
+            {
+                (_, _, int extendedEcx, int extendedEdx) = X86Base.CpuId(unchecked((int)0x8000_0001), 0);
+                machine[FeaturePrefix + "80000001"] = Hex(extendedEcx, extendedEdx);
             }
         }
 

@@ -19,6 +19,12 @@ internal interface IFileSystem
 
     int OpenRead(string path, out DescriptorHandle file);
 
+    /// <summary>
+    /// Opens a file to write and read in whole blocks of 4096 bytes from and to memory that is aligned like them: past the host's cache where it can, for a page of a guest is not
+    /// needed there, and is on its way to the disk a copy earlier. What the cache has of it takes time to drop whenever it is written over.
+    /// </summary>
+    int OpenDirect(string path, out DescriptorHandle file);
+
     /// <summary>Opens a file, which is made if need be, and locks it until it is closed.</summary>
     int OpenLocked(string path, out DescriptorHandle file);
 
@@ -43,6 +49,9 @@ internal interface IFileSystem
 
     /// <summary>Returns when the content of a file is on the disk, and what else is needed to read it; times may be lost.</summary>
     int SyncData(SafeFileHandle file);
+
+    /// <inheritdoc cref="SyncData(SafeFileHandle)"/>
+    int SyncData(DescriptorHandle file);
 
     /// <summary>Renames a file, in place of one that has the name already.</summary>
     int Rename(string from, string to);

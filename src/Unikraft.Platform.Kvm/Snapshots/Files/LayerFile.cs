@@ -4,6 +4,11 @@ using Unikraft.Platform.Kvm.Memory;
 
 namespace Unikraft.Platform.Kvm.Snapshots.Files;
 
+/// <summary>Reads a run of pages.</summary>
+/// <param name="destination">Where to, in whole pages.</param>
+/// <param name="page">The first page.</param>
+internal delegate void PageReader(Span<byte> destination, int page);
+
 /// <summary>Writes and reads layer files.</summary>
 internal static class LayerFile
 {
@@ -13,7 +18,8 @@ internal static class LayerFile
 
     /// <summary>Writes a layer.</summary>
     /// <param name="file">The file, empty.</param>
-    /// <param name="layer">The layer.</param>
+    /// <param name="id">The layer.</param>
+    /// <param name="read">Reads pages of it, all of one run.</param>
     /// <param name="index">The pages that it holds.</param>
     /// <param name="guestPages">The number of pages of the guest.</param>
     /// <param name="onBytes">Told of each part of the memory that is done.</param>
@@ -21,7 +27,8 @@ internal static class LayerFile
     /// <returns>The root checksum.</returns>
     internal static Digest Write(
         StoredFile file,
-        MemoryLayer layer,
+        Guid id,
+        PageReader read,
         PageIndex index,
         int guestPages,
         Action<long> onBytes,
@@ -32,7 +39,7 @@ internal static class LayerFile
         {
             byte[] checksums = new byte[LayerFormat.Chunks(index.StoredPages) * Digest.SizeInBytes];
             Span<byte> header = window.AsSpan(0, LayerFormat.HeaderSize);
-            LayerFormat.WriteHeader(header, new LayerHeader(layer.Id, guestPages, index.StoredPages, index.Runs.Length));
+            LayerFormat.WriteHeader(header, new LayerHeader(id, guestPages, index.StoredPages, index.Runs.Length));
             Digest headerDigest = Digest.Compute(header);
             file.Append(header);
 
@@ -43,7 +50,7 @@ internal static class LayerFile
                 for (int page = run.Start; page < run.End;)
                 {
                     int pages = Math.Min(run.End - page, WindowPages - filled);
-                    layer.Read(window.AsSpan(filled << PageSize.Shift, pages << PageSize.Shift), (long)page << PageSize.Shift);
+                    read(window.AsSpan(filled << PageSize.Shift, pages << PageSize.Shift), page);
                     page += pages;
                     filled += pages;
                     if (filled == WindowPages)

@@ -4,6 +4,7 @@ internal sealed partial class SnapshotDirectory
 {
     public IReadOnlyList<string> GetFiles(Guid id)
     {
+        SettleIfPending(id);
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_isDisposed, this);

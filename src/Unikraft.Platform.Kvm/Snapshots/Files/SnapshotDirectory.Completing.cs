@@ -35,9 +35,13 @@ internal sealed partial class SnapshotDirectory
             _store.Rename(name + FileStore.TemporarySuffix, name);
         }
 
-        foreach (string name in temporary)
+        // What cannot be read now may be needed: it is looked at again when the directory is next opened.
+        if (_unreadable.Count == 0)
         {
-            _store.Delete(name);
+            foreach (string name in temporary)
+            {
+                _store.Delete(name);
+            }
         }
 
         _areNamesPending = true;
@@ -103,6 +107,10 @@ internal sealed partial class SnapshotDirectory
             {
                 // It was being written.
             }
+            catch (StorageException error)
+            {
+                NoteUnreadable(name, error);
+            }
         }
 
         return whole;
@@ -120,6 +128,11 @@ internal sealed partial class SnapshotDirectory
         {
             return null;
         }
+        catch (StorageException error)
+        {
+            NoteUnreadable(name, error);
+            return null;
+        }
     }
 
     /// <summary>Whether the file of a layer is there and is the one that is meant. Its pages are verified when they are needed.</summary>
@@ -134,5 +147,17 @@ internal sealed partial class SnapshotDirectory
         {
             return false;
         }
+        catch (StorageException error)
+        {
+            NoteUnreadable(LayerFormat.NameOf(layer.Id), error);
+            return false;
+        }
+    }
+
+    // Nobody can tell what it is, and so what it needs.
+    private void NoteUnreadable(string name, StorageException error)
+    {
+        Log.StateUnreadable(_logger, error, _store.PathOf(name));
+        _unreadable.Add(name);
     }
 }

@@ -42,6 +42,7 @@ internal sealed partial class SnapshotDirectory
         IProgress<SnapshotProgress>? progress,
         CancellationToken cancellationToken)
     {
+        SettleIfPending(id);
         SnapshotState state = ReadStateOf(id);
         StoredLayer[] layers;
         lock (_lock)
@@ -65,7 +66,7 @@ internal sealed partial class SnapshotDirectory
             foreach (StoredLayer layer in layers)
             {
                 using StoredFile file = OpenFile(layer);
-                total += file.Stat().Length;
+                total += Reading(layer, () => file.Stat().Length);
             }
 
             return await read(new LayersToRead(state, layers, new ByteProgress(progress, total)), cancellationToken).ConfigureAwait(false);
@@ -269,13 +270,22 @@ internal sealed partial class SnapshotDirectory
         }
         catch (FileDamageException error)
         {
+            throw DescribeState(error);
+        }
+        catch (StorageException error) when (StoredFile.IsUnreadable(error))
+        {
+            throw DescribeState(Unreadable(error));
+        }
+
+        SnapshotFileException DescribeState(FileDamageException error)
+        {
             lock (_lock)
             {
                 // It may have been deleted in the meantime.
                 ThrowIfUnknown(id);
             }
 
-            throw Describe(name, error, [id]);
+            return Describe(name, error, [id]);
         }
     }
 
@@ -300,7 +310,8 @@ internal sealed partial class SnapshotDirectory
 
     private StoredFile OpenFile(StoredLayer layer) => Reading(
         layer,
-        () => _store.TryOpen(layer.Name) ?? throw new FileDamageException(SnapshotFileError.Missing, "is missing"));
+        () => _store.TryOpen(layer.Name)
+            ?? throw (layer.Loss is { } loss ? FileDamageException.Damaged(loss) : new FileDamageException(SnapshotFileError.Missing, "is missing")));
 
     private void Reading(StoredLayer layer, Action read) => Reading(layer, () =>
     {
@@ -316,23 +327,40 @@ internal sealed partial class SnapshotDirectory
         }
         catch (FileDamageException error)
         {
-            string[] dependents;
+            throw DescribeLayer(error);
+        }
+        catch (StorageException error) when (StoredFile.IsUnreadable(error))
+        {
+            throw DescribeLayer(Unreadable(error));
+        }
+
+        SnapshotFileException DescribeLayer(FileDamageException error)
+        {
+            List<Guid> snapshots;
             lock (_lock)
             {
-                dependents = [.. layer.Dependents.Order(StringComparer.Ordinal)];
+                snapshots = SnapshotsOf(layer);
             }
 
-            List<Guid> snapshots = [];
-            foreach (string name in dependents)
-            {
-                if (TryGetId(name, StateFile.Suffix, out Guid id))
-                {
-                    snapshots.Add(id);
-                }
-            }
-
-            throw Describe(layer.Name, error, snapshots);
+            return Describe(layer.Name, error, snapshots);
         }
+    }
+
+    private static FileDamageException Unreadable(StorageException error) => FileDamageException.Damaged($"cannot be read: {error.Message.TrimEnd('.')}");
+
+    /// <summary>The snapshots that need a layer. Under the lock.</summary>
+    private static List<Guid> SnapshotsOf(StoredLayer layer)
+    {
+        List<Guid> snapshots = [];
+        foreach (string name in layer.Dependents.Order(StringComparer.Ordinal))
+        {
+            if (TryGetId(name, StateFile.Suffix, out Guid id))
+            {
+                snapshots.Add(id);
+            }
+        }
+
+        return snapshots;
     }
 
     private SnapshotFileException Describe(string name, FileDamageException error, List<Guid> snapshots)

@@ -18,18 +18,38 @@ internal sealed partial class SnapshotDirectory
         List<StoredLayer> created = [];
         string name = StateFile.NameOf(id);
         bool isPublished = false;
+        IDisposable? reservation = null;
         try
         {
             long written = 0;
+            WaitForFold(layers, cancellationToken);
             List<LayerToSave> missing = [.. layers.Where(layer => layer.Layer is not null && !IsThere(layer, created))];
             ByteProgress total = new(progress, missing.Sum(static layer => layer.Layer!.StoredBytes));
+            reservation = ReserveSpace(Describe(id, snapshot, content, layers), missing, cancellationToken);
+            if (TryLog(id, snapshot, content, layers, missing, total, reservation, cancellationToken) is { } logged)
+            {
+                // Until there are files.
+                reservation = null;
+                KeepFoldIfWorthIt(memory, (int)(snapshot.Layout.MemorySize >> PageSize.Shift));
+                return logged;
+            }
+
+            // What is in the log only has no checksum that the state could refer to.
+            Settle(cancellationToken);
             int guestPages = (int)(snapshot.Layout.MemorySize >> PageSize.Shift);
             using Publication publication = _store.BeginPublishing();
             foreach (LayerToSave layer in missing)
             {
                 publication.Write(layer.Stored.Name, file =>
                 {
-                    Digest root = LayerFile.Write(file, layer.Layer!, layer.Index, guestPages, total.Add, cancellationToken);
+                    Digest root = LayerFile.Write(
+                        file,
+                        layer.Stored.Id,
+                        (destination, page) => layer.Layer!.Read(destination, (long)page << PageSize.Shift),
+                        layer.Index,
+                        guestPages,
+                        total.Add,
+                        cancellationToken);
                     written += file.Written;
                     lock (_lock)
                     {
@@ -52,6 +72,8 @@ internal sealed partial class SnapshotDirectory
                 layers.ForEach(layer => layer.Stored.Dependents.Add(name));
             }
 
+            PrepareLogIfWorthIt();
+            KeepFoldIfWorthIt(memory, guestPages);
             return written + state.Length;
         }
         catch
@@ -61,9 +83,39 @@ internal sealed partial class SnapshotDirectory
         }
         finally
         {
+            reservation?.Dispose();
             Unpin(layers.Select(static layer => layer.Stored));
         }
     }
+
+    /// <summary>Sets aside what the files of a snapshot take, now or when they are made of the log.</summary>
+    /// <exception cref="StorageException">The disk is full.</exception>
+    private IDisposable? ReserveSpace(SnapshotState state, List<LayerToSave> missing, CancellationToken cancellationToken)
+    {
+        if (_space is null)
+        {
+            return null;
+        }
+
+        long bytes = SpaceOfFile(StateFile.LengthOf(state))
+            + missing.Sum(static layer => SpaceOfFile(LayerFormat.Length(layer.Index.StoredPages, layer.Index.Runs.Length)));
+        try
+        {
+            return _space.Reserve(bytes);
+        }
+        catch (StorageException error) when (error.IsFull)
+        {
+            if (!GiveUpLog(cancellationToken))
+            {
+                throw;
+            }
+
+            return _space.Reserve(bytes);
+        }
+    }
+
+    /// <summary>What a file takes of a disk: whole blocks, one for where they are, and its part of a directory.</summary>
+    private static long SpaceOfFile(long length) => LogFormat.Align(length) + 2 * LogFormat.Block;
 
     /// <summary>Keeps the files of the layers of a snapshot that is to be saved.</summary>
     private List<LayerToSave> Pin(Guid id, MemoryToSave content)
@@ -92,7 +144,7 @@ internal sealed partial class SnapshotDirectory
     {
         lock (_lock)
         {
-            return _layers.TryGetValue(id, out StoredLayer? known) && known.Root is not null;
+            return _layers.TryGetValue(id, out StoredLayer? known) && (known.Root is not null || known.IsLogged);
         }
     }
 
@@ -101,6 +153,14 @@ internal sealed partial class SnapshotDirectory
     /// <param name="created">Where to note a layer of which there is no file at all.</param>
     private bool IsThere(LayerToSave layer, List<StoredLayer> created)
     {
+        lock (_lock)
+        {
+            if (layer.Stored.IsLogged)
+            {
+                return true;
+            }
+        }
+
         using StoredFile? file = _store.TryOpen(layer.Stored.Name);
         if (file is null)
         {
@@ -117,7 +177,6 @@ internal sealed partial class SnapshotDirectory
 
     private static SnapshotState Describe(Guid id, KvmSnapshot snapshot, MemoryToSave content, List<LayerToSave> layers)
     {
-        Dictionary<Guid, int> numbers = layers.Index().ToDictionary(static entry => entry.Item.Stored.Id, static entry => entry.Index);
         return new SnapshotState
         {
             Id = id,
@@ -126,8 +185,8 @@ internal sealed partial class SnapshotDirectory
             Device = snapshot.Device,
             Kernel = snapshot.Kernel,
             Disks = snapshot.Disks,
-            Layers = [.. layers.Select(static layer => new LayerReference(layer.Stored.Id, layer.Stored.Root!.Value))],
-            Extents = [.. content.Extents.Select(extent => new StoredExtent(extent.Start, extent.Length, numbers[extent.Layer]))],
+            Layers = [.. layers.Select(static layer => new LayerReference(layer.Stored.Id, layer.Stored.Root ?? default))],
+            Extents = content.Extents,
             Depth = snapshot.Depth,
             Pause = snapshot.Pause,
             Throttled = snapshot.Throttled,

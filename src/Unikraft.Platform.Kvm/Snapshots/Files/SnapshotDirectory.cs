@@ -17,6 +17,8 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     private readonly FileStore _store;
     private readonly DescriptorHandle _lockFile;
     private readonly ILogger _logger;
+    private readonly PublicationLogOptions? _logOptions;
+    private readonly IDiskSpace? _space;
     private readonly SemaphoreSlim _writing = new(1, 1);
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, IReadOnlyList<StoredLayer>> _snapshots = [];
@@ -29,8 +31,10 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     private bool _areNamesPending;
     private bool _isDisposed;
 
-    private SnapshotDirectory(FileStore store, DescriptorHandle lockFile, ILogger logger)
+    private SnapshotDirectory(FileStore store, DescriptorHandle lockFile, ILogger logger, PublicationLogOptions? logOptions, IDiskSpace? space)
     {
+        _space = space;
+        _logOptions = logOptions;
         _store = store;
         _lockFile = lockFile;
         _logger = logger;
@@ -49,11 +53,23 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     }
 
     /// <inheritdoc cref="ISnapshotFiles.OpenDirectoryAsync"/>
-    internal static SnapshotDirectory Open(IFileSystem files, string path, ILogger logger, CancellationToken cancellationToken)
+    /// <param name="files">The file system.</param>
+    /// <param name="path">The directory.</param>
+    /// <param name="logger">Where to log.</param>
+    /// <param name="logOptions">How snapshots are kept before they have files; <see langword="null"/> to give them files at once.</param>
+    /// <param name="space">The room on the disk; <see langword="null"/> to write until there is none.</param>
+    /// <param name="cancellationToken">Cancels the opening.</param>
+    internal static SnapshotDirectory Open(
+        IFileSystem files,
+        string path,
+        ILogger logger,
+        PublicationLogOptions? logOptions,
+        IDiskSpace? space,
+        CancellationToken cancellationToken)
     {
         FileStore store = new(files, path);
         store.MakeDirectory();
-        SnapshotDirectory directory = new(store, store.Lock(LockName), logger);
+        SnapshotDirectory directory = new(store, store.Lock(LockName), logger, logOptions, space);
         try
         {
             directory.Scan(cancellationToken);
@@ -61,6 +77,8 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         }
         catch
         {
+            directory._log?.Dispose();
+            directory._closing.Dispose();
             directory._lockFile.Dispose();
             throw;
         }
@@ -71,7 +89,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_isDisposed, this);
-            return [.. _snapshots.Keys];
+            return [.. _snapshots.Keys.Union(_lost.Keys)];
         }
     }
 
@@ -137,6 +155,8 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         await _writing.WaitAsync().ConfigureAwait(false);
         _writing.Release();
         await Collecting.ConfigureAwait(false);
+        await CloseLogAsync().ConfigureAwait(false);
+        ReleaseFold();
         SyncNames();
         _lockFile.Dispose();
     }
@@ -167,6 +187,12 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     private void Scan(CancellationToken cancellationToken)
     {
         IReadOnlyList<string> names = Complete(_store.List(), cancellationToken);
+        if (names.Any(static name => name.StartsWith(LogFormat.Name, StringComparison.Ordinal)))
+        {
+            RecoverLog(cancellationToken);
+            names = _store.List();
+        }
+
         foreach (string name in names)
         {
             cancellationToken.ThrowIfCancellationRequested();
@@ -176,6 +202,8 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
             }
         }
 
+        RegisterPending();
+        RegisterDamage();
         HashSet<string> present = new(names, StringComparer.Ordinal);
         if (_unreadable.Count > 0 || !_layers.Values.All(layer => present.Contains(layer.Name)))
         {
@@ -222,6 +250,8 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     /// <param name="root">What a state says of its content; <see langword="null"/> for nothing.</param>
     private StoredLayer FindOrAdd(Guid id, Digest? root)
     {
+        // A state says nothing of a layer that was lost before it had a file.
+        root = root == default(Digest) ? null : root;
         if (!_layers.TryGetValue(id, out StoredLayer? layer))
         {
             layer = new StoredLayer(id) { Root = root };
@@ -256,9 +286,16 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         string name = StateFile.NameOf(id);
         lock (_lock)
         {
+            if (_lost.Remove(id) && !_snapshots.ContainsKey(id))
+            {
+                return;
+            }
+
             ThrowIfUnknown(id);
         }
 
+        // The log brings back what is still in it.
+        SettleIfPending(id);
         _store.Delete(name);
         lock (_lock)
         {
@@ -366,7 +403,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     {
         if (!_snapshots.ContainsKey(id))
         {
-            throw new ResourceNotFoundException("snapshot", id);
+            throw _lost.TryGetValue(id, out IReadOnlyList<Guid>? layers) ? DescribeLost(id, layers) : new ResourceNotFoundException("snapshot", id);
         }
     }
 }

@@ -55,17 +55,22 @@ internal static class StateFile
 
     internal static byte[] Encode(SnapshotState state)
     {
-        Counts counts = new(
-            state.Layout.Vcpus,
-            state.Layout.Image.Count,
-            state.Layers.Count,
-            state.Extents.Count,
-            state.Device.ConsoleInput.Length,
-            state.Disks.Count,
-            state.Kernel is not null);
-        byte[] bytes = new byte[counts.FileLength];
+        byte[] bytes = new byte[LengthOf(state)];
+        Write(bytes, state);
+        Seal(bytes);
+        return bytes;
+    }
+
+    internal static int LengthOf(SnapshotState state) => checked((int)CountsOf(state).FileLength);
+
+    /// <summary>Writes all but the checksum at the end.</summary>
+    /// <param name="bytes">Where to, zero, of the length of the file.</param>
+    /// <param name="state">The state.</param>
+    internal static void Write(Span<byte> bytes, SnapshotState state)
+    {
+        Counts counts = CountsOf(state);
         WriteHeader(bytes, state, counts);
-        Span<byte> rest = bytes.AsSpan(HeaderSize);
+        Span<byte> rest = bytes[HeaderSize..];
         foreach (GuestRange range in state.Layout.Image)
         {
             BinaryPrimitives.WriteInt64LittleEndian(rest, range.Start);
@@ -88,13 +93,10 @@ internal static class StateFile
             rest = rest[LayerSize..];
         }
 
-        foreach (StoredExtent extent in state.Extents)
-        {
-            BinaryPrimitives.WriteInt32LittleEndian(rest, extent.Start);
-            BinaryPrimitives.WriteInt32LittleEndian(rest[4..], extent.Length);
-            BinaryPrimitives.WriteInt32LittleEndian(rest[8..], extent.Layer);
-            rest = rest[ExtentSize..];
-        }
+        // There may be thousands, and hosts with KVM on x86 are little-endian.
+        ReadOnlySpan<byte> extents = MemoryMarshal.AsBytes((state.Extents as StoredExtent[] ?? [.. state.Extents]).AsSpan());
+        extents.CopyTo(rest);
+        rest = rest[extents.Length..];
 
         foreach (DiskState disk in state.Disks)
         {
@@ -114,10 +116,16 @@ internal static class StateFile
                 rest = rest[KernelRegisters.Size..];
             }
         }
-
-        Seal(bytes);
-        return bytes;
     }
+
+    private static Counts CountsOf(SnapshotState state) => new(
+        state.Layout.Vcpus,
+        state.Layout.Image.Count,
+        state.Layers.Count,
+        state.Extents.Count,
+        state.Device.ConsoleInput.Length,
+        state.Disks.Count,
+        state.Kernel is not null);
 
     /// <summary>Writes the checksum behind everything else.</summary>
     internal static void Seal(Span<byte> file) => Digest.Compute(file[..^Digest.SizeInBytes]).Write(file[^Digest.SizeInBytes..]);

@@ -29,8 +29,14 @@ internal sealed class StoredFile(IFileSystem files, DescriptorHandle descriptor,
         throw new StorageException(
             path,
             $"{operation} '{path}' failed: {Marshal.GetPInvokeErrorMessage(-result)} (errno {-result}).{advice}",
-            isFull);
+            isFull)
+        {
+            HResult = -result,
+        };
     }
+
+    /// <summary>Whether the disk has lost what was to be read, which is damage; other errors are the host's, and may be over at the next attempt.</summary>
+    internal static bool IsUnreadable(StorageException error) => error.HResult == Libc.ErrnoInputOutput;
 
     internal FileStamp Stat()
     {
@@ -60,14 +66,22 @@ internal sealed class StoredFile(IFileSystem files, DescriptorHandle descriptor,
     /// <exception cref="StorageException">The disk is full, or the host refused.</exception>
     internal void Append(ReadOnlySpan<byte> buffer)
     {
+        Write(buffer, Written);
+        Written += buffer.Length;
+    }
+
+    /// <summary>Writes over a part of the file.</summary>
+    /// <exception cref="StorageException">The disk is full, or the host refused.</exception>
+    internal void Write(ReadOnlySpan<byte> buffer, long offset)
+    {
         while (!buffer.IsEmpty)
         {
-            int written = files.Write(Descriptor, buffer, Written);
+            int written = files.Write(Descriptor, buffer, offset);
 
             // A write of nothing would be tried for ever.
             int part = CheckPart(written == 0 ? -Libc.ErrnoInputOutput : written, "Writing");
             buffer = buffer[part..];
-            Written += part;
+            offset += part;
         }
     }
 
@@ -91,6 +105,18 @@ internal sealed class StoredFile(IFileSystem files, DescriptorHandle descriptor,
         do
         {
             result = files.Sync(Descriptor);
+        }
+        while (result == -Libc.ErrnoInterrupted);
+        Check(result, "Writing", path);
+    }
+
+    /// <summary>The same, but for times that were changed by it.</summary>
+    internal void SyncData()
+    {
+        int result;
+        do
+        {
+            result = files.SyncData(Descriptor);
         }
         while (result == -Libc.ErrnoInterrupted);
         Check(result, "Writing", path);

@@ -24,6 +24,12 @@ internal sealed class StoredLayer(Guid id)
     /// <summary>The root checksum, when all that is known of it agrees.</summary>
     internal Digest? Root { get; set; }
 
+    /// <summary>Whether it is in the publication log, and has no file yet.</summary>
+    internal bool IsLogged { get; set; }
+
+    /// <summary>Why there never was a file, in words that follow its name, when that is known.</summary>
+    internal string? Loss { get; set; }
+
     /// <summary>The file as it was when its pages were verified.</summary>
     internal FileStamp? Verified { get; set; }
 

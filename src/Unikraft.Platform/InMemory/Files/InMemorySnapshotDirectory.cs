@@ -10,36 +10,37 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
     private const string Suffix = ".guest";
     private const string LockName = "lock";
 
+    // What a file system needs for a file beside its content.
+    private const long Overhead = 4 << 10;
+
     private readonly InMemoryHypervisor _hypervisor;
     private readonly DataFiles _files;
     private readonly IDisposable _held;
+    private readonly IDiskSpace? _space;
     private readonly Lock _lock = new();
     private readonly HashSet<Guid> _ids = [];
     private bool _isDisposed;
 
-    private InMemorySnapshotDirectory(InMemoryHypervisor hypervisor, DataFiles files, IDisposable held) =>
-        (_hypervisor, _files, _held) = (hypervisor, files, held);
+    private InMemorySnapshotDirectory(InMemoryHypervisor hypervisor, DataFiles files, IDisposable held, IDiskSpace? space) =>
+        (_hypervisor, _files, _held, _space) = (hypervisor, files, held, space);
 
     private static ReadOnlySpan<byte> Magic => "UKGUEST\u001a"u8;
 
-    internal static InMemorySnapshotDirectory Open(InMemoryHypervisor hypervisor, DataFiles files)
+    internal static InMemorySnapshotDirectory Open(InMemoryHypervisor hypervisor, DataFiles files, IDiskSpace? space)
     {
         files.MakeDirectory("");
         IDisposable held = files.TryLock(LockName) ?? throw new DataDirectoryInUseException(files.Root);
-        InMemorySnapshotDirectory directory = new(hypervisor, files, held);
-        foreach (string name in files.List(""))
+        InMemorySnapshotDirectory directory = new(hypervisor, files, held, space);
+        try
         {
-            if (name.EndsWith(DataFiles.TemporarySuffix, StringComparison.Ordinal))
-            {
-                files.DeleteIfPossible(name);
-            }
-            else if (name.EndsWith(Suffix, StringComparison.Ordinal) && Guid.TryParseExact(name.AsSpan(0, name.Length - Suffix.Length), "D", out Guid id))
-            {
-                directory._ids.Add(id);
-            }
+            directory.Scan();
+            return directory;
         }
-
-        return directory;
+        catch
+        {
+            held.Dispose();
+            throw;
+        }
     }
 
     public IReadOnlyList<Guid> List()
@@ -82,6 +83,7 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
             }
         }
 
+        using IDisposable? reservation = _space?.Reserve(content.Length + Overhead);
         _files.Publish(NameOf(id), content);
         lock (_lock)
         {
@@ -150,12 +152,16 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
         }
 
         string source = Path.Combine(Path.GetFullPath(from), NameOf(id));
-        if (_files.TryRead(source) is null)
+        if (_files.Stat(source) is not null)
+        {
+            _files.Rename(source, NameOf(id));
+        }
+        else if (_files.Stat(NameOf(id)) is null)
         {
             throw Damaged(id, SnapshotFileError.Missing, $"is missing in '{from}'");
         }
 
-        _files.Rename(source, NameOf(id));
+        // Else it has its name from an earlier attempt.
         _files.SyncDirectory("");
         lock (_lock)
         {
@@ -181,6 +187,21 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
 
     private static string NameOf(Guid id) => $"{id:D}{Suffix}";
 
+    private void Scan()
+    {
+        foreach (string name in _files.List(""))
+        {
+            if (name.EndsWith(DataFiles.TemporarySuffix, StringComparison.Ordinal))
+            {
+                _files.DeleteIfPossible(name);
+            }
+            else if (name.EndsWith(Suffix, StringComparison.Ordinal) && Guid.TryParseExact(name.AsSpan(0, name.Length - Suffix.Length), "D", out Guid id))
+            {
+                _ids.Add(id);
+            }
+        }
+    }
+
     // Under the lock.
     private void ThrowIfUnknown(Guid id)
     {
@@ -198,7 +219,16 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
             ThrowIfUnknown(id);
         }
 
-        byte[] content = _files.TryRead(NameOf(id)) ?? throw Damaged(id, SnapshotFileError.Missing, "is missing");
+        byte[] content;
+        try
+        {
+            content = _files.TryRead(NameOf(id)) ?? throw Damaged(id, SnapshotFileError.Missing, "is missing");
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            throw Damaged(id, SnapshotFileError.Damaged, $"cannot be read: {error.Message}", error);
+        }
+
         if (content.Length < Magic.Length + Checksum.Size || !content.AsSpan().StartsWith(Magic))
         {
             throw Damaged(id, SnapshotFileError.Damaged, "is not the file of a guest");

@@ -16,12 +16,13 @@ internal sealed class InMemorySnapshotFiles(InMemoryHypervisor hypervisor) : ISn
             ? null
             : $"it was taken on the hypervisor '{machine.GetValueOrDefault(HypervisorKey)}', and this is '{hypervisor.Info.Name}'";
 
-    public Task<ISnapshotDirectory> OpenDirectoryAsync(string path, CancellationToken cancellationToken = default)
+    public Task<ISnapshotDirectory> OpenDirectoryAsync(string path, IDiskSpace? space = null, bool isSynced = true, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(path);
         cancellationToken.ThrowIfCancellationRequested();
         return Task.FromResult<ISnapshotDirectory>(InMemorySnapshotDirectory.Open(
             hypervisor,
-            new DataFiles(hypervisor.Files, Path.GetFullPath(path), isSynced: true)));
+            new DataFiles(hypervisor.Files, Path.GetFullPath(path), isSynced),
+            space));
     }
 }

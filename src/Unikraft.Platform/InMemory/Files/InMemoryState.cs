@@ -43,13 +43,15 @@ internal sealed record InMemoryState(
 
     public TimeSpan Monotonic { get; init; }
 
-    public byte[] Input { get; init; } = [];
+    public byte[] Input { get; init => field = value ?? []; } = [];
 
-    public byte[] Line { get; init; } = [];
+    public byte[] Line { get; init => field = value ?? []; } = [];
 
     public int Depth { get; init; }
 
     public TimeSpan Pause { get; init; }
+
+    public IReadOnlyList<DiskShape> Disks { get; init => field = value ?? []; } = [];
 
     internal static InMemoryState Of(Guid id, MachineState state, byte[] guest, TimeSpan pause) => new(
         id,
@@ -80,6 +82,7 @@ internal sealed record InMemoryState(
         Line = [.. state.Line],
         Depth = state.Depth,
         Pause = pause,
+        Disks = state.Disks,
     };
 
     internal MachineState ToMachineState(ScriptedGuest guest) => new(
@@ -109,6 +112,7 @@ internal sealed record InMemoryState(
         Input = Input,
         Line = Line,
         Depth = Depth,
+        Disks = Disks,
     };
 }
 

@@ -5,17 +5,20 @@ using Unikraft.Platform.Hypervisors;
 
 namespace Unikraft.Platform.InMemory.Guests;
 
-/// <summary><c>kv</c>: keeps keys and values on the volume in slot 0, in a journal of one sector for each change, and obeys most of the flat guest's commands.</summary>
+/// <summary><c>kv</c>: keeps keys and values on the disk in slot 0, or in another one by <c>--disk SLOT</c>, in a journal of one sector for each change, and obeys most of the flat guest's commands.</summary>
 internal sealed class KvGuest : ScriptedGuest
 {
     private const int SectorSize = 512;
     private const int DigestSize = 32;
+    private const int MinSize = 64 << 10;
     private const int NoDisk = 65;
+    private const int Foreign = 66;
     private const int CannotRead = 74;
 
     private Dictionary<string, string> _entries = new(StringComparer.Ordinal);
     private bool _isOpen;
     private int _last;
+    private int _slot;
 
     public override GuestStep Step(ScriptedGuestContext context)
     {
@@ -52,6 +55,7 @@ internal sealed class KvGuest : ScriptedGuest
         using BinaryWriter writer = new(stream);
         writer.Write(_isOpen);
         writer.Write(_last);
+        writer.Write(_slot);
         writer.Write(_entries.Count);
         foreach ((string key, string value) in _entries)
         {
@@ -65,15 +69,34 @@ internal sealed class KvGuest : ScriptedGuest
 
     public override void Load(ReadOnlySpan<byte> saved)
     {
+        // In snapshots of earlier versions the disk is always that in slot 0, and there is no word of it.
+        if (!TryLoad(saved, hasSlot: true) && !TryLoad(saved, hasSlot: false))
+        {
+            throw new InvalidDataException("It is not what the guest 'kv' has saved.");
+        }
+    }
+
+    private bool TryLoad(ReadOnlySpan<byte> saved, bool hasSlot)
+    {
         using MemoryStream stream = new(saved.ToArray());
         using BinaryReader reader = new(stream);
-        _isOpen = reader.ReadBoolean();
-        _last = reader.ReadInt32();
         _entries.Clear();
-        for (int count = reader.ReadInt32(); count > 0; count--)
+        try
         {
-            string key = reader.ReadString();
-            _entries[key] = reader.ReadString();
+            _isOpen = reader.ReadBoolean();
+            _last = reader.ReadInt32();
+            _slot = hasSlot ? reader.ReadInt32() : 0;
+            for (int count = reader.ReadInt32(); count > 0; count--)
+            {
+                string key = reader.ReadString();
+                _entries[key] = reader.ReadString();
+            }
+
+            return stream.Position == stream.Length;
+        }
+        catch (Exception error) when (error is EndOfStreamException or FormatException)
+        {
+            return false;
         }
     }
 
@@ -94,10 +117,19 @@ internal sealed class KvGuest : ScriptedGuest
     private GuestStep Open(ScriptedGuestContext context)
     {
         _isOpen = true;
-        if (context.Disks.FirstOrDefault(static disk => disk.Slot == 0) is not { } disk)
+        _slot = context.Args.SkipWhile(static arg => !string.Equals(arg, "--disk", StringComparison.Ordinal)).Skip(1).FirstOrDefault() is { } slot
+            ? int.Parse(slot, CultureInfo.InvariantCulture)
+            : 0;
+        if (context.Disks.FirstOrDefault(disk => disk.Slot == _slot) is not { } disk)
         {
-            context.WriteLine("kv: no disk in slot 0: error 19");
+            context.WriteLine(string.Create(CultureInfo.InvariantCulture, $"kv: no disk in slot {_slot}: error 19"));
             return GuestStep.Exit(NoDisk);
+        }
+
+        if (disk.Device.Size < MinSize)
+        {
+            context.WriteLine("kv: the volume holds something else");
+            return GuestStep.Exit(Foreign);
         }
 
         if (Replay(context, disk, _entries, out _last) is var error and not 0)
@@ -166,8 +198,8 @@ internal sealed class KvGuest : ScriptedGuest
 
     private void Change(ScriptedGuestContext context, string command, string key, string? value)
     {
-        int error = context.WriteDisk(0, _last * (long)SectorSize, Format(_last + 1, key, value));
-        error = error == 0 ? context.FlushDisk(0) : error;
+        int error = context.WriteDisk(_slot, _last * (long)SectorSize, Format(_last + 1, key, value));
+        error = error == 0 ? context.FlushDisk(_slot) : error;
         if (error != 0)
         {
             context.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{command} error={error}"));
@@ -190,7 +222,7 @@ internal sealed class KvGuest : ScriptedGuest
     private void Check(ScriptedGuestContext context)
     {
         Dictionary<string, string> entries = new(StringComparer.Ordinal);
-        int error = Replay(context, context.Disks.First(static disk => disk.Slot == 0), entries, out int last);
+        int error = Replay(context, context.Disks.First(disk => disk.Slot == _slot), entries, out int last);
         context.WriteLine(error != 0
             ? string.Create(CultureInfo.InvariantCulture, $"check error={error}")
             : last != _last || entries.Count != _entries.Count || entries.Except(_entries).Any()

@@ -23,6 +23,8 @@ internal sealed class CheckpointArchive : IDisposable
     internal const string NameAnnotation = "org.opencontainers.image.ref.name";
     internal const string LayoutVersion = "1.0.0";
 
+    internal const string DigestFolder = "sha256";
+
     private const string DigestPrefix = "sha256:";
     private const int MaxDocument = 64 << 20;
     private const int MaxVolumeImages = ImageChain.MaxDepth;
@@ -47,18 +49,25 @@ internal sealed class CheckpointArchive : IDisposable
 
     internal static string DigestOf(ImageChecksum image) => DigestPrefix + image.Sha256;
 
-    internal static string NameOf(string digest) => $"blobs/sha256/{digest[DigestPrefix.Length..]}";
+    internal static string NameOf(string digest) => $"blobs/{DigestFolder}/{digest[DigestPrefix.Length..]}";
 
     /// <summary>Opens an archive and reads what it says of itself.</summary>
     /// <exception cref="CheckpointArchiveException">It is none, or not as it was written.</exception>
     /// <exception cref="DataVersionException">It is of a newer version.</exception>
-    internal static CheckpointArchive Open(string path)
+    /// <exception cref="StorageException">The host cannot read it.</exception>
+    internal static CheckpointArchive Open(string path, IFileLayer layer)
     {
         IArchiveReader? files = null;
         try
         {
-            files = Directory.Exists(path) ? new DirectoryArchive(path) : File.Exists(path) ? new TarArchive(path)
-                : throw new CheckpointArchiveException(path, isIncompatible: false, $"There is no archive '{path}'.");
+            DataFiles folder = new(layer, System.IO.Path.GetDirectoryName(path) ?? path, isSynced: true);
+            string name = System.IO.Path.GetFileName(path);
+            if (folder.Stat(name) is not { } found)
+            {
+                throw new CheckpointArchiveException(path, isIncompatible: false, $"There is no archive '{path}'.");
+            }
+
+            files = found.IsDirectory ? new DirectoryArchive(new DataFiles(layer, path, isSynced: true)) : new TarArchive(folder, name);
             return Read(path, files);
         }
         catch (Exception error)
@@ -118,7 +127,8 @@ internal sealed class CheckpointArchive : IDisposable
             && checkpoint.Files.All(static file => IsPlainName(file.Key) && IsDigest(file.Value))
             && (checkpoint.Checkpoint.Snapshot is null) == (checkpoint.Files.Count == 0 && checkpoint.Volumes is null)
             && AreSound(checkpoint.Volumes)
-            && checkpoint.Files.Values.Count(digest => manifest.Layers.Any(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal))) <= checkpoint.Files.Count,
+            && checkpoint.Files.Values.All(manifest.Layers.Select(static layer => layer.Digest).ToHashSet(StringComparer.Ordinal).Contains)
+            && manifest.Layers.All(static layer => layer.Size >= 0 && IsDigest(layer.Digest)),
             "it contradicts itself");
         return new CheckpointArchive(path, files, manifest, checkpoint);
     }
@@ -142,7 +152,7 @@ internal sealed class CheckpointArchive : IDisposable
 
         foreach (string digest in needed)
         {
-            OciDescriptor? layer = Manifest.Layers.FirstOrDefault(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal));
+            OciDescriptor? layer = FindLayer(digest);
             if (layer is not null && Has(digest))
             {
                 Copy(layer, Stream.Null, cancellationToken);
@@ -156,8 +166,19 @@ internal sealed class CheckpointArchive : IDisposable
 
     /// <summary>Copies a blob, which is compared with its digest.</summary>
     /// <exception cref="CheckpointArchiveException">It is damaged.</exception>
-    internal void Copy(string digest, Stream destination, CancellationToken cancellationToken) =>
-        Copy(Manifest.Layers.First(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal)), destination, cancellationToken);
+    internal void Copy(string digest, Stream destination, CancellationToken cancellationToken)
+    {
+        OciDescriptor? layer = FindLayer(digest);
+        Require(_path, layer is not null, $"it has no blob {digest}");
+        Copy(layer!, destination, cancellationToken);
+    }
+
+    /// <summary>How many bytes of a blob are in the archive, whatever it says of those that it leaves out.</summary>
+    internal long SizeOf(string digest)
+    {
+        using Stream? blob = _files.Open(NameOf(digest));
+        return blob?.Length ?? 0;
+    }
 
     public void Dispose() => _files.Dispose();
 
@@ -191,12 +212,8 @@ internal sealed class CheckpointArchive : IDisposable
         return volumes.SelectMany(static volume => volume.Images).Distinct().GroupBy(static image => image.Name, StringComparer.Ordinal).All(static group => group.Count() == 1);
     }
 
-    private static bool IsImageName(string name, bool isLast)
-    {
-        string suffix = name.EndsWith(ImageDirectory.OverlaySuffix, StringComparison.Ordinal) ? ImageDirectory.OverlaySuffix
-            : isLast ? ImageDirectory.RawSuffix : "?";
-        return name.EndsWith(suffix, StringComparison.Ordinal) && Guid.TryParseExact(name.AsSpan(0, name.Length - suffix.Length), "D", out _);
-    }
+    private static bool IsImageName(string name, bool isLast) =>
+        ImageDirectory.IsImage(name, ImageDirectory.OverlaySuffix) || (isLast && ImageDirectory.IsImage(name, ImageDirectory.RawSuffix));
 
     private static bool IsPlainName(string name) =>
         name.Length is > 0 and <= 255 && name[0] != '.' && name.All(static c => char.IsAsciiLetterOrDigit(c) || c is '-' or '.');
@@ -244,6 +261,8 @@ internal sealed class CheckpointArchive : IDisposable
         stream.ReadExactly(content);
         return content;
     }
+
+    private OciDescriptor? FindLayer(string digest) => Manifest.Layers.FirstOrDefault(layer => string.Equals(layer.Digest, digest, StringComparison.Ordinal));
 
     private void Copy(OciDescriptor descriptor, Stream destination, CancellationToken cancellationToken)
     {

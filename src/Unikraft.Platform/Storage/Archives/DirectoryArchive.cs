@@ -1,14 +1,11 @@
 namespace Unikraft.Platform.Storage.Archives;
 
 /// <summary>An archive in a directory.</summary>
-internal sealed class DirectoryArchive(string path) : IArchiveReader
+internal sealed class DirectoryArchive(DataFiles files) : IArchiveReader
 {
-    public Stream? Open(string name)
-    {
-        FileInfo file = new(Path.Combine(path, name));
-        // A link could lead to any file of the host, a device to no end.
-        return file.Exists && file.LinkTarget is null && !file.Attributes.HasFlag(FileAttributes.Device) ? file.OpenRead() : null;
-    }
+    // A link could lead to any file of the host, a device to no end.
+    public Stream? Open(string name) =>
+        files.Stat(name) is { IsPlain: true } && files.TryOpenToRead(name) is { } file ? new StoredStream(files, name, file) : null;
 
     public void Dispose()
     {

@@ -7,30 +7,32 @@ internal sealed class TarArchive : IArchiveReader
 {
     private const int MaxEntries = 1 << 20;
 
-    private readonly string _path;
+    private readonly DataFiles _files;
+    private readonly string _name;
     private readonly Dictionary<string, (long Offset, long Length)> _entries = new(StringComparer.Ordinal);
 
     /// <exception cref="InvalidDataException">It is not a tar file.</exception>
-    internal TarArchive(string path)
+    /// <exception cref="StorageException">The host cannot read it.</exception>
+    internal TarArchive(DataFiles files, string name)
     {
-        _path = path;
-        using FileStream file = File.OpenRead(path);
+        (_files, _name) = (files, name);
+        using StoredStream file = Open();
         using TarReader reader = new(file, leaveOpen: true);
         while (reader.GetNextEntry() is { } entry)
         {
             if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && entry.DataOffset >= 0)
             {
-                string name = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name[2..] : entry.Name;
-                if (entry.DataOffset + entry.Length > file.Length || !_entries.TryAdd(name, (entry.DataOffset, entry.Length)) || _entries.Count > MaxEntries)
+                string path = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name[2..] : entry.Name;
+                if (entry.DataOffset + entry.Length > file.Length || !_entries.TryAdd(path, (entry.DataOffset, entry.Length)) || _entries.Count > MaxEntries)
                 {
-                    throw new InvalidDataException($"The entry '{name}' is there twice, or longer than the file");
+                    throw new InvalidDataException($"The entry '{path}' is there twice, or longer than the file");
                 }
             }
         }
     }
 
     public Stream? Open(string name) => _entries.TryGetValue(name, out (long Offset, long Length) entry)
-        ? new Part(File.OpenRead(_path), entry.Offset, entry.Length)
+        ? new Part(Open(), entry.Offset, entry.Length)
         : null;
 
     public void Dispose()
@@ -38,13 +40,18 @@ internal sealed class TarArchive : IArchiveReader
         // Each stream has the file open for itself.
     }
 
+    private StoredStream Open() => new(
+        _files,
+        _name,
+        _files.TryOpenToRead(_name) ?? throw new InvalidDataException($"'{_files.PathOf(_name)}' is not there any more"));
+
     private sealed class Part : Stream
     {
-        private readonly FileStream _file;
+        private readonly StoredStream _file;
         private readonly long _length;
         private long _read;
 
-        internal Part(FileStream file, long offset, long length)
+        internal Part(StoredStream file, long offset, long length)
         {
             _file = file;
             _length = length;

@@ -47,6 +47,18 @@ internal sealed class L2Cache
 
     internal Dictionary<long, L2Slice>.ValueCollection Changed => _changed.Values;
 
+    /// <summary>What is in memory, in bytes.</summary>
+    internal long Bytes
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _slots.Concat(_changed.Values).Where(static slice => slice is not null).Distinct().Count() * (long)_sliceBytes;
+            }
+        }
+    }
+
     internal L2Slice? Find(long index)
     {
         int set = ((int)index & _setMask) * Ways;

@@ -21,6 +21,7 @@ internal sealed class Qcow2Header
     private const uint Magic = 0x5146_49fb;
     private const int LengthOfV2 = 72;
     private const int LengthOfV3 = 104;
+    private const int UsualLength = 4096;
     private const int MaxBackingName = 1023;
 
     private const ulong DirtyBit = 1;
@@ -30,6 +31,10 @@ internal sealed class Qcow2Header
     private const uint BackingFormatExtension = 0xe279_2aca;
     private const uint FeatureNamesExtension = 0x6803_f857;
     private const uint BitmapsExtension = 0x2385_2875;
+
+    /// <summary>Under which UUID the image was made, so that one in the place of another is noticed. Others pass over extensions that they do not know.</summary>
+    private const uint IdentityExtension = 0x554b_5631;
+    private const int IdentityLength = 16;
 
     private static readonly string[] KnownFeatures =
         ["dirty bit", "corrupt bit", "external data file", "compression type", "extended L2 entries"];
@@ -66,6 +71,9 @@ internal sealed class Qcow2Header
 
     internal required string? BackingFormat { get; init; }
 
+    /// <summary>The UUID that the file was named by when it was made; <see langword="null"/> when it does not say.</summary>
+    internal required Guid? Identity { get; init; }
+
     internal int ClusterSize => 1 << ClusterBits;
 
     /// <summary>How many L1 entries a disk of a size takes.</summary>
@@ -83,7 +91,8 @@ internal sealed class Qcow2Header
         long l1Offset,
         long refcountTableOffset,
         bool isDirty,
-        (string Name, string Format)? backing)
+        (string Name, string Format)? backing,
+        Guid? identity = null)
     {
         byte[] cluster = new byte[1 << clusterBits];
         Span<byte> span = cluster;
@@ -100,15 +109,27 @@ internal sealed class Qcow2Header
         BinaryPrimitives.WriteInt32BigEndian(span[96..], RefcountBlocks.DefaultOrder);
         BinaryPrimitives.WriteInt32BigEndian(span[100..], LengthOfV3);
         int position = LengthOfV3;
-        if (backing is { } file)
+        if (backing is { } named)
         {
-            byte[] format = Encoding.UTF8.GetBytes(file.Format);
+            byte[] format = Encoding.UTF8.GetBytes(named.Format);
             BinaryPrimitives.WriteUInt32BigEndian(span[position..], BackingFormatExtension);
             BinaryPrimitives.WriteInt32BigEndian(span[(position + 4)..], format.Length);
             format.CopyTo(span[(position + 8)..]);
+            position += 8 + ((format.Length + 7) & ~7);
+        }
 
-            // The end of the extensions is eight zero bytes.
-            position += 8 + ((format.Length + 7) & ~7) + 8;
+        if (identity is { } uuid)
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(span[position..], IdentityExtension);
+            BinaryPrimitives.WriteInt32BigEndian(span[(position + 4)..], IdentityLength);
+            uuid.TryWriteBytes(span[(position + 8)..], bigEndian: true, out _);
+            position += 8 + IdentityLength;
+        }
+
+        // The end of the extensions is eight zero bytes.
+        position += 8;
+        if (backing is { } file)
+        {
             byte[] name = Encoding.UTF8.GetBytes(file.Name);
             name.CopyTo(span[position..]);
             BinaryPrimitives.WriteInt64BigEndian(span[8..], position);
@@ -121,15 +142,15 @@ internal sealed class Qcow2Header
     /// <summary>Whether the name of a backing file fits into the header.</summary>
     internal static bool Fits(string backingFile, int clusterBits) =>
         Encoding.UTF8.GetByteCount(backingFile) is > 0 and var length
-        && length <= Math.Min(MaxBackingName, (1 << clusterBits) - LengthOfV3 - 32);
+        && length <= Math.Min(MaxBackingName, (1 << clusterBits) - LengthOfV3 - 32 - 8 - IdentityLength);
 
     /// <summary>Reads the header of a file.</summary>
     /// <exception cref="DiskImageException">It is no qcow2 file, uses what is not supported, or contradicts itself.</exception>
     internal static Qcow2Header Read(IImageFile file)
     {
-        byte[] sector = new byte[SectorSize];
-        int length = file.Read(0, sector);
-        if (length < LengthOfV2 || BinaryPrimitives.ReadUInt32BigEndian(sector) != Magic)
+        byte[] head = new byte[UsualLength];
+        int length = file.Read(0, head);
+        if (length < LengthOfV2 || BinaryPrimitives.ReadUInt32BigEndian(head) != Magic)
         {
             throw new DiskImageException(
                 DiskImageError.WrongFormat,
@@ -137,22 +158,29 @@ internal sealed class Qcow2Header
                 $"'{file.Path}' is not a qcow2 image: it does not begin as one. Name its format, or convert it with qemu-img convert -O qcow2.");
         }
 
-        uint version = BinaryPrimitives.ReadUInt32BigEndian(sector.AsSpan(4));
+        uint version = BinaryPrimitives.ReadUInt32BigEndian(head.AsSpan(4));
         if (version is not (2 or 3))
         {
             throw Unsupported(file.Path, string.Create(CultureInfo.InvariantCulture, $"version {version}"));
         }
 
-        uint clusterBits = BinaryPrimitives.ReadUInt32BigEndian(sector.AsSpan(20));
+        uint clusterBits = BinaryPrimitives.ReadUInt32BigEndian(head.AsSpan(20));
         if (clusterBits is < MinClusterBits or > MaxClusterBits)
         {
             throw Corrupt(file.Path, string.Create(CultureInfo.InvariantCulture, $"clusters of 2^{clusterBits} bytes"));
         }
 
-        // The rest of the header may be anywhere in the first cluster.
-        byte[] cluster = new byte[1 << (int)clusterBits];
-        length = file.Read(0, cluster);
-        return Parse(file, cluster.AsSpan(0, length), (int)version, (int)clusterBits);
+        int clusterSize = 1 << (int)clusterBits;
+        Span<byte> cluster = head.AsSpan(0, Math.Min(length, clusterSize));
+
+        // The rest of the header may be anywhere in the first cluster, which is up to 2 MiB of which it seldom has so much.
+        if (length == UsualLength && clusterSize > UsualLength && !HasWholeHeader(cluster))
+        {
+            byte[] all = new byte[clusterSize];
+            cluster = all.AsSpan(0, file.Read(0, all));
+        }
+
+        return Parse(file, cluster, (int)version, (int)clusterBits);
     }
 
     /// <summary>The sector that makes the properties which can change what they are now.</summary>
@@ -206,6 +234,7 @@ internal sealed class Qcow2Header
         HasBitmaps = HasBitmaps,
         BackingFile = BackingFile,
         BackingFormat = BackingFormat,
+        Identity = Identity,
     };
 
     /// <summary>Refuses to write to an image whose contents cannot be kept consistent.</summary>
@@ -298,9 +327,29 @@ internal sealed class Qcow2Header
             HasBitmaps = extensions.HasBitmaps,
             BackingFile = ReadBackingFile(path, cluster),
             BackingFormat = extensions.BackingFormat,
+            Identity = extensions.Identity,
         };
         header.CheckTables(path, file.Length);
         return header;
+    }
+
+    // Whether what a header consists of ends in the beginning of it that was read: what contradicts itself does not.
+    private static bool HasWholeHeader(ReadOnlySpan<byte> start)
+    {
+        ulong nameOffset = BinaryPrimitives.ReadUInt64BigEndian(start[8..]);
+        ulong nameEnd = nameOffset is 0 or > UsualLength ? nameOffset : nameOffset + BinaryPrimitives.ReadUInt32BigEndian(start[16..]);
+        long position = BinaryPrimitives.ReadUInt32BigEndian(start[4..]) == 2 ? LengthOfV2 : BinaryPrimitives.ReadUInt32BigEndian(start[100..]);
+        while (nameEnd <= (ulong)start.Length && position + 8 <= start.Length)
+        {
+            if (BinaryPrimitives.ReadUInt32BigEndian(start[(int)position..]) == 0)
+            {
+                return true;
+            }
+
+            position += 8 + (((long)BinaryPrimitives.ReadUInt32BigEndian(start[((int)position + 4)..]) + 7) & ~7L);
+        }
+
+        return false;
     }
 
     private static string? ReadBackingFile(string path, ReadOnlySpan<byte> cluster)
@@ -345,6 +394,9 @@ internal sealed class Qcow2Header
             {
                 case BackingFormatExtension:
                     found.BackingFormat = Encoding.UTF8.GetString(data);
+                    break;
+                case IdentityExtension when length == IdentityLength:
+                    found.Identity = new Guid(data, bigEndian: true);
                     break;
                 case BitmapsExtension:
                     found.HasBitmaps = true;
@@ -412,6 +464,8 @@ internal sealed class Qcow2Header
     private sealed class Extensions
     {
         internal string? BackingFormat { get; set; }
+
+        internal Guid? Identity { get; set; }
 
         internal bool HasBitmaps { get; set; }
 

@@ -94,6 +94,9 @@ internal sealed class Qcow2Image : BlockLayer
 
     internal BlockLayer? Backing => _backing;
 
+    /// <summary>How much of the mapping of its clusters is in memory, in bytes.</summary>
+    internal long CachedBytes => _l2.Bytes;
+
     internal override bool IsFrozen => Volatile.Read(ref _isFrozen);
 
     private int EntriesPerSlice => 1 << _sliceBits;
@@ -181,7 +184,8 @@ internal sealed class Qcow2Image : BlockLayer
         file.SetLength((long)total << clusterBits);
         file.Write(clusterSize, table);
         file.Write(2L << clusterBits, counts);
-        file.Write(0, Qcow2Header.Format(clusterBits, size, (int)l1Entries, (2L + blocks) << clusterBits, clusterSize, isDirty, backing));
+        Guid? identity = Guid.TryParseExact(System.IO.Path.GetFileNameWithoutExtension(file.Path), "D", out Guid uuid) ? uuid : null;
+        file.Write(0, Qcow2Header.Format(clusterBits, size, (int)l1Entries, (2L + blocks) << clusterBits, clusterSize, isDirty, backing, identity));
         file.Flush();
     }
 
@@ -418,20 +422,28 @@ internal sealed class Qcow2Image : BlockLayer
 
     protected override void Close()
     {
+        bool isComplete = _isSealed;
         try
         {
             // After a lost flush nobody knows what is in the file: it stays marked for repair.
-            if (!_isSealed && _lostFlush is null)
+            if (!isComplete && _lostFlush is null)
             {
                 _backing?.Seal();
                 lock (_allocation)
                 {
                     StoreAll();
                 }
+
+                isComplete = true;
             }
         }
         finally
         {
+            if (!isComplete)
+            {
+                Registry?.NoteIncomplete(Path);
+            }
+
             _file.Dispose();
             _backing?.Release();
         }
@@ -963,6 +975,13 @@ internal sealed class Qcow2Image : BlockLayer
         ReleaseDrained();
 
         _refcounts!.Store();
+
+        // A file that has lost its end is told from one that ends there.
+        if (_file.Length is var length && length % ClusterSize != 0)
+        {
+            _file.SetLength((length + ClusterSize - 1) & -(long)ClusterSize);
+        }
+
         FlushFile();
         Qcow2Header header = _header.Clone();
         header.IsDirty = false;

@@ -48,6 +48,13 @@ internal static class Qcow2Repair
         }
 
         file.Write(first << bits, table);
+
+        // What was written farther behind and is referred to by nothing may end anywhere.
+        if (file.Length is var length && length % header.ClusterSize != 0)
+        {
+            file.SetLength((length + header.ClusterSize - 1) & -(long)header.ClusterSize);
+        }
+
         file.Flush();
 
         Qcow2Header repaired = header.Clone();

@@ -46,6 +46,7 @@ public sealed partial class AcpiTablesTests
             + "0x01, // Alignment 0x08, // Length ) Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive, ,, ) { 0x00000004, } }) }",
             text,
             StringComparison.Ordinal);
+        Assert.Contains("""Device (RTC) { Name (_HID, EisaId ("PNP0B00") /* AT Real-Time Clock */)""", text, StringComparison.Ordinal);
         Assert.Contains("""Device (PWRB) { Name (_HID, EisaId ("PNP0C0C") /* Power Button Device */)""", text, StringComparison.Ordinal);
         Assert.Contains(
             """Name (_HID, "ACPI0013" /* Generic Event Device */)""",
@@ -98,7 +99,7 @@ public sealed partial class AcpiTablesTests
         Assert.Contains("Reset Register Supported (V2) : 1", text, StringComparison.Ordinal);
         Assert.Contains("Control Method Power Button (V1) : 1", text, StringComparison.Ordinal);
         Assert.Contains("8042 Present on ports 60/64 (V2) : 0", text, StringComparison.Ordinal);
-        Assert.Contains("CMOS RTC Not Present (V5) : 1", text, StringComparison.Ordinal);
+        Assert.Contains("CMOS RTC Not Present (V5) : 0", text, StringComparison.Ordinal);
         Assert.Contains("Value to cause reset : FE", text, StringComparison.Ordinal);
         Assert.Matches("Reset Register : .* Space ID : 01 .* Address : 0000000000000064 ", text);
         Assert.Matches("Sleep Control Register : .* Address : 0000000000000600 ", text);

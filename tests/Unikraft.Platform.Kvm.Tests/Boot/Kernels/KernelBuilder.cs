@@ -57,10 +57,24 @@ internal static class KernelBuilder
         return elf;
     }
 
-    /// <summary>An ELF file with section names, the first one of them as given.</summary>
-    internal static byte[] WithSection(string name)
+    /// <summary>An ELF file with a PVH note that leads to some code.</summary>
+    internal static byte[] PvhWith(byte[] code)
     {
-        byte[] file = ElfBuilder.Program().Build();
+        const ulong Entry = ElfBuilder.Base + 0x800;
+        ElfBuilder elf = Pvh(Entry);
+        elf.Segments.Add(new ElfBuilder.Segment { Address = Entry, FileSize = (ulong)code.Length, MemorySize = (ulong)code.Length });
+        elf.Segments[0].MemorySize = 0x100;
+        elf.Segments[0].Offset += ElfBuilder.ProgramHeaderSize;
+        elf.Segments[1].Offset += ElfBuilder.ProgramHeaderSize;
+        elf.Segments[2].Offset = (ulong)(ElfBuilder.HeaderSize + 3 * ElfBuilder.ProgramHeaderSize + elf.Content.Length);
+        elf.Content = [.. elf.Content, .. code];
+        return elf.Build();
+    }
+
+    /// <summary>An ELF file with section names, the first one of them as given.</summary>
+    internal static byte[] WithSection(string name, params byte[] code)
+    {
+        byte[] file = ElfBuilder.Program(code).Build();
         byte[] names = [0, .. System.Text.Encoding.ASCII.GetBytes(name), 0];
         byte[] sections = new byte[2 * 64];
         BinaryPrimitives.WriteUInt32LittleEndian(sections, 1);

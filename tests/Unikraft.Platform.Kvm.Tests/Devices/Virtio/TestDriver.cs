@@ -10,6 +10,7 @@ namespace Unikraft.Platform.Kvm.Tests.Devices.Virtio;
 internal sealed class TestDriver : IMmioInitiator, IDisposable
 {
     internal const ulong Version1 = 1UL << 32;
+    internal const ulong FlushFeature = 1UL << 9;
     internal const int QueueSize = 16;
     internal const long Descriptors = 0x1000;
     internal const long Available = 0x2000;

@@ -161,6 +161,65 @@ public sealed class VirtioBlockTests : IAsyncLifetime
         Assert.Equal(0, await _driver.RequestAsync(WriteSectors, 0, new byte[512], isRead: false));
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task What_is_answered_is_durable_for_a_driver_that_does_not_know_flushes(bool isRestored)
+    {
+        _driver.Start();
+        using TestDriver? copy = isRestored ? await RestoreAsync() : null;
+        TestDriver driver = copy ?? _driver;
+        try
+        {
+            await AssertEachChangeIsFlushedAsync(driver, flushes: 1);
+
+            // A flush that fails is a write that fails, and one is answered no sooner than it is flushed.
+            _disk.Fault = static (operation, _, _) => operation == BlockOperation.Flush ? BlockDeviceError.NoSpace : null;
+            Assert.Equal(1, await driver.RequestAsync(WriteSectors, 0, new byte[512], isRead: false));
+            Assert.Single(_failures);
+            _disk.Fault = null;
+            TaskCompletionSource begun = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            TaskCompletionSource flushed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            _disk.Delay = operation =>
+            {
+                if (operation != BlockOperation.Flush)
+                {
+                    return Task.CompletedTask;
+                }
+
+                begun.SetResult();
+                return flushed.Task;
+            };
+            (long status, _) = driver.Begin(WriteSectors, 0, new byte[512], isRead: false);
+            await begun.Task.Guarded();
+            Assert.Equal(0xff, driver.Memory.Read<byte>(status));
+            flushed.SetResult();
+            await driver.NextAsync();
+            Assert.Equal(0, driver.Memory.Read<byte>(status));
+        }
+        finally
+        {
+            if (copy is not null)
+            {
+                await copy.Device.DisposeAsync();
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_driver_that_knows_flushes_says_when(bool isRestored)
+    {
+        _driver.Start(TestDriver.Version1 | TestDriver.FlushFeature);
+        using TestDriver? copy = isRestored ? await RestoreAsync() : null;
+        await AssertEachChangeIsFlushedAsync(copy ?? _driver, flushes: 0);
+        if (copy is not null)
+        {
+            await copy.Device.DisposeAsync();
+        }
+    }
+
     [Fact]
     public async Task Requests_overtake_each_other()
     {
@@ -213,6 +272,15 @@ public sealed class VirtioBlockTests : IAsyncLifetime
         Assert.Equal(0u, _driver.Read(0x044));
         _driver.SetUpQueue(available: -2);
         Assert.Equal(0u, _driver.Read(0x044));
+
+        // Before the device runs, one that is ready need not stay it.
+        _driver.SetUpQueue();
+        Assert.Equal(1u, _driver.Read(0x044));
+        _driver.Write(0x044, 0);
+        Assert.Equal(0u, _driver.Read(0x044));
+        _driver.Write(0x038, 8);
+        _driver.Write(0x044, 1);
+        Assert.Equal(1u, _driver.Read(0x044));
 
         // A queue in use stays where it is.
         _driver.Start();
@@ -351,6 +419,31 @@ public sealed class VirtioBlockTests : IAsyncLifetime
             Queues = [state.Queues[0] with { Settings = state.Queues[0].Settings with { Used = ulong.MaxValue - 3 } }],
         };
         Assert.Throws<ArgumentException>(() => other.Restore(wrong));
+    }
+
+    /// <summary>A device of the same disk over a copy of the memory, whose state is that of the driver's.</summary>
+    private async Task<TestDriver> RestoreAsync()
+    {
+        await _driver.Device.HoldAsync().Guarded();
+        VirtioDeviceState state = _driver.Device.Save();
+        TestDriver copy = new();
+        copy.Memory.Write(0, _driver.Memory.Read(0, (int)TestDriver.MemorySize));
+        copy.Device = new VirtioBlock(copy.Memory, _disk, "copy", _failures.Add, copy.Interrupt);
+        copy.Device.Restore(state);
+        return copy;
+    }
+
+    private async Task AssertEachChangeIsFlushedAsync(TestDriver driver, int flushes)
+    {
+        int before = _memoryDisk.Flushes;
+        Assert.Equal(0, await driver.RequestAsync(ReadSectors, 0, new byte[512], isRead: true));
+        Assert.Equal(before, _memoryDisk.Flushes);
+        foreach ((uint operation, byte[] data, int pieces) in ((uint, byte[], int)[])
+            [(WriteSectors, new byte[512], 1), (WriteSectors, new byte[2048], 3), (Discard, Range(4, 4), 1), (WriteZeroes, [.. Range(8, 2), .. Range(16, 1)], 1)])
+        {
+            Assert.Equal(0, await driver.RequestAsync(operation, 0, data, isRead: false, pieces));
+            Assert.Equal(before += flushes, _memoryDisk.Flushes);
+        }
     }
 
     private static byte[] Range(long sector, uint sectors, uint flags = 0)

@@ -1,5 +1,7 @@
 using System.Buffers.Binary;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Machines.Kernels;
+using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Boot;
 using Unikraft.Platform.Kvm.Tests.Boot.Kernels;
 using Unikraft.Platform.Kvm.Tests.Testing;
@@ -55,22 +57,11 @@ public sealed class KernelMachineTests
     }
 
     [ContractFact]
-    public Task A_pvh_kernel_finds_its_start_info()
-    {
-        byte[] code =
-        [
-            0x81, 0x3B, 0x78, 0xC5, 0x6E, 0x33,                             // cmp dword [ebx], 0x336EC578
-            .. Verdict,
-        ];
-        ElfBuilder elf = KernelBuilder.Pvh(ElfBuilder.Base + 0x800);
-        elf.Segments.Add(new ElfBuilder.Segment { Address = ElfBuilder.Base + 0x800, FileSize = (ulong)code.Length, MemorySize = (ulong)code.Length });
-        elf.Segments[0].MemorySize = 0x100;
-        elf.Segments[0].Offset += ElfBuilder.ProgramHeaderSize;
-        elf.Segments[1].Offset += ElfBuilder.ProgramHeaderSize;
-        elf.Segments[2].Offset = (ulong)(ElfBuilder.HeaderSize + 3 * ElfBuilder.ProgramHeaderSize + elf.Content.Length);
-        elf.Content = [.. elf.Content, .. code];
-        return AssertPowersOffAsync(elf.Build());
-    }
+    public Task A_pvh_kernel_finds_its_start_info() => AssertPowersOffAsync(KernelBuilder.PvhWith(
+    [
+        0x81, 0x3B, 0x78, 0xC5, 0x6E, 0x33,                                 // cmp dword [ebx], 0x336EC578
+        .. Verdict,
+    ]));
 
     [ContractFact]
     public Task A_multiboot_kernel_finds_the_magic_number_and_its_module()
@@ -87,6 +78,102 @@ public sealed class KernelMachineTests
         ];
         code.CopyTo(file, 0x40);
         return AssertPowersOffAsync(file);
+    }
+
+    [ContractTheory]
+    [MemberData(nameof(EchoKernels))]
+    public async Task Every_protocol_hands_over_the_command_line_and_the_initrd(string protocol, string commandLine)
+    {
+        await using KernelMachineFixture fixture = await CreateAsync(EchoKernel.Build(protocol));
+        await fixture.StartAsync();
+        Assert.IsType<MachineExit.PoweredOff>(await fixture.Exited);
+        Assert.Equal($"{commandLine}\ninitrd\n", fixture.Monitor.Text);
+    }
+
+    public static TheoryData<string, string> EchoKernels => new()
+    {
+        { EchoKernel.BzImage, "test of the command line" },
+        { EchoKernel.Vmlinux, "test of the command line" },
+        { EchoKernel.Pvh, "test of the command line" },
+        { EchoKernel.Multiboot, "test of the command line" },
+        { EchoKernel.Unikraft, "kernel test of the command line --" },
+    };
+
+    /// <summary>The timer that a kernel has set is set in a clone, and so in what is captured of that.</summary>
+    [ContractFact]
+    public async Task The_timer_goes_on_in_a_clone()
+    {
+        const uint Count = 0x1234;
+
+        // mov al, 0x34; out 0x43, al; mov al, 0x34; out 0x40, al; mov al, 0x12; out 0x40, al; mov edx, 0x3F8; mov al, 10; out dx, al; a loop
+        byte[] code = Convert.FromHexString("B034E643 B034E640 B012E640 BAF8030000 B00AEE EBFE".Replace(" ", "", StringComparison.Ordinal));
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(code));
+        await fixture.StartAsync();
+        await fixture.ReadLineAsync("");
+        using IMachineSnapshot snapshot = await fixture.Machine.CaptureAsync().Guarded();
+        await using TestMachine clone = await fixture.RestoreAsync(snapshot);
+        using IMachineSnapshot ofClone = await clone.CaptureAsync();
+        Assert.Equal((Count, Count), (CountOf(snapshot), CountOf(ofClone)));
+
+        static uint CountOf(IMachineSnapshot snapshot) => (uint)((KvmSnapshot)snapshot).Kernel!.Timer.Channels[0];
+    }
+
+    /// <summary>KVM's log of what a kernel writes, on the page tables of the processor or of KVM, against a comparison of all pages.</summary>
+    [ContractFact]
+    public async Task What_is_stored_of_a_kernel_is_what_a_comparison_of_all_pages_finds()
+    {
+        const int Rounds = 25;
+
+        // So large that what lies scattered in it is never folded, which would bring all pages into a new layer.
+        const int MemoryMb = 96;
+
+        // With nested paging of AMD whatever the processor looks up in a page table counts as written to it: one of each level.
+        const int PageTables = 3;
+
+        // For each byte of input writes to 40 words all over the memory from 4 to 5 MiB, and prints the end of a line.
+        byte[] code =
+        [
+            0xBA, 0xFD, 0x03, 0x00, 0x00,                   // start: mov edx, 0x3FD
+            0xEC,                                           // wait: in al, dx
+            0xA8, 0x01,                                     // test al, 1
+            0x74, 0xFB,                                     // jz wait
+            0xB2, 0xF8,                                     // mov dl, 0xF8
+            0xEC,                                           // in al, dx
+            0xB9, 0x28, 0x00, 0x00, 0x00,                   // mov ecx, 40
+            0x69, 0xF6, 0x6D, 0x4E, 0xC6, 0x41,             // next: imul esi, esi, 1103515245
+            0x81, 0xC6, 0x39, 0x30, 0x00, 0x00,             // add esi, 12345
+            0x89, 0xF7,                                     // mov edi, esi
+            0xC1, 0xEF, 0x09,                               // shr edi, 9
+            0x81, 0xE7, 0xFC, 0xFF, 0x0F, 0x00,             // and edi, 0xFFFFC
+            0x89, 0xB7, 0x00, 0x00, 0x40, 0x00,             // mov [rdi + 0x400000], esi
+            0xFF, 0xC9,                                     // dec ecx
+            0x75, 0xDF,                                     // jnz next
+            0xB0, 0x0A, 0xEE,                               // mov al, 10; out dx, al
+            0xEB, 0xC8,                                     // jmp start
+        ];
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(code), memoryMb: MemoryMb);
+        await fixture.StartAsync();
+        KernelMachine machine = (KernelMachine)fixture.Machine;
+        SnapshotComparison comparison = new(machine.Memory);
+        for (int round = 0; round < Rounds; round++)
+        {
+            await WriteAsync();
+            using KvmSnapshot snapshot = await machine.CaptureAsync(
+                CaptureOptions.Default,
+                new CaptureHooks(BeforeCut: async () => await WriteAsync(), InCut: comparison.Copy),
+                CancellationToken.None).Guarded();
+            (int changed, int rewritten) = comparison.AssertStored(snapshot, $"Round {round}");
+
+            // Twice 40 words, some of them on one page. The first time there is what was loaded as well, zeroes included.
+            Assert.InRange(changed, 40, round == 0 ? int.MaxValue : 80);
+            Assert.InRange(rewritten, 0, round == 0 ? int.MaxValue : PageTables);
+        }
+
+        async Task WriteAsync()
+        {
+            await machine.TypeAsync("");
+            await fixture.ReadLineAsync("");
+        }
     }
 
     [ContractFact]
@@ -127,6 +214,59 @@ public sealed class KernelMachineTests
             new MachineExit.PoweredOff(3, new StopCode(StopCodeReason.PageFault, errno: 12))
         },
     };
+
+    /// <summary>What a kernel does to the I/O APIC before it resets the machine, and what that looks like.</summary>
+    public static TheoryData<string, StopCode> Resets => new()
+    {
+        // mov ebx, 0xFEC00000; mov dword [rbx], 0x18; mov dword [rbx + 0x10], 0x24: input 4 is open
+        { "BB0000C0FE C70318000000 C7431024000000", new StopCode(StopCodeReason.Exception, errno: 131, initLevel: 0) },
+
+        // ... mov dword [rbx + 0x10], 0x10024: and closed again
+        { "BB0000C0FE C70318000000 C7431024000000 C7431024000100", Ended },
+
+        // mov dword [rbx + 0x10], 0x700: that of the older controllers is open
+        { "BB0000C0FE C70318000000 C7431000070000", Ended },
+
+        // mov dx, 0x628; mov eax, 0x102; out dx, eax: input 4 is open, but the kernel is shutting down, it says
+        {
+            "BB0000C0FE C70318000000 C7431024000000 66BA2806 B802010000 EF",
+            new StopCode(StopCodeReason.Ok, initLevel: 2, isShuttingDown: true)
+        },
+    };
+
+    [ContractTheory]
+    [MemberData(nameof(Resets))]
+    public async Task A_reset_by_a_kernel_that_can_still_be_interrupted_is_a_panic(string code, StopCode end)
+    {
+        ArgumentNullException.ThrowIfNull(code);
+
+        // mov al, 0xFE; out 0x64, al; hlt
+        byte[] bytes = Convert.FromHexString($"{code} B0FE E664 F4".Replace(" ", "", StringComparison.Ordinal));
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(bytes));
+        await fixture.StartAsync();
+        Assert.Equal(new MachineExit.PoweredOff(ExitCode: null, end), await fixture.Exited);
+    }
+
+    /// <summary>All that a vCPU thread does from one cut to the next is to make the cut and to go on.</summary>
+    [ContractTheory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public async Task A_cut_allocates_nothing(int vcpus)
+    {
+        // mov edx, 0x3F8; mov al, 10; out dx, al; a loop
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(Convert.FromHexString("BAF8030000B00AEEEBFE")), vcpus);
+        await fixture.StartAsync();
+        await fixture.ReadLineAsync("");
+        KernelMachine machine = (KernelMachine)fixture.Machine;
+        CutAllocations allocations = new();
+        for (int i = 0; i < 20; i++)
+        {
+            await fixture.TypeAsync("x");
+            (await machine.CaptureAsync(CaptureOptions.Default, allocations.Hooks, CancellationToken.None).Guarded()).Dispose();
+        }
+
+        allocations.AssertNone();
+    }
 
     [ContractTheory]
     [MemberData(nameof(Endings))]

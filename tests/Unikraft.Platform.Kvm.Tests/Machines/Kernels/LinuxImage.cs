@@ -9,13 +9,7 @@ internal static class LinuxImage
     /// <summary>The image with a script as its first program.</summary>
     /// <param name="init">The script.</param>
     /// <param name="modules">Files of modules, found at <c>/modules</c>.</param>
-    internal static GuestImageContent WithInit(string init, params ReadOnlySpan<string> modules) => WithInit(init, withTools: false, modules);
-
-    /// <summary>The image with a script as its first program.</summary>
-    /// <param name="init">The script.</param>
-    /// <param name="withTools">Whether <c>/sbin/e2fsck</c> is there.</param>
-    /// <param name="modules">Files of modules, found at <c>/modules</c>.</param>
-    internal static GuestImageContent WithInit(string init, bool withTools, params ReadOnlySpan<string> modules)
+    internal static GuestImageContent WithInit(string init, params ReadOnlySpan<string> modules)
     {
         CpioArchive archive = new CpioArchive()
             .AddFolder("bin")
@@ -28,23 +22,8 @@ internal static class LinuxImage
             .AddDevice("dev/console", 5, 1)
             .AddProgram("bin/busybox", RequiresLinuxKernelAttribute.ReadBusybox())
             .AddProgram("bin/linux-reseed", GuestImages.ReadLinuxProgram("reseed"))
+            .AddProgram("bin/linux-writer", GuestImages.ReadLinuxProgram("writer"))
             .AddProgram("init", Encoding.ASCII.GetBytes(init));
-        HashSet<string> folders = new(StringComparer.Ordinal) { "bin" };
-        foreach ((string path, string file) in withTools ? RequiresLinuxKernelAttribute.Tools() : [])
-        {
-            string[] parts = path.Split('/');
-            for (int i = 1; i < parts.Length; i++)
-            {
-                string folder = string.Join('/', parts[..i]);
-                if (folders.Add(folder))
-                {
-                    archive.AddFolder(folder);
-                }
-            }
-
-            archive.AddProgram(path, File.ReadAllBytes(file));
-        }
-
         foreach (string module in modules)
         {
             archive.AddProgram($"modules/{Path.GetFileName(module)}", File.ReadAllBytes(module));

@@ -75,6 +75,23 @@ public sealed class LinuxInstanceTests : IDisposable
         await platform.Instances.StopAsync(hung.Uuid, new StopRequest { GracePeriod = TimeSpan.FromMilliseconds(100) }).Guarded();
         Instance killed = await platform.Instances.WaitAsync(hung.Uuid, InstanceState.Stopped).Guarded();
         Assert.Equal((StopReason.Force | StopReason.User | StopReason.Platform, null, null), (killed.StopReason, killed.ExitCode, killed.StopCode));
+        StopCode clean = new(StopCodeReason.Ok, isShuttingDown: true);
+        StopCode panicked = new(StopCodeReason.Exception, errno: 131);
+        foreach ((string command, StopReason reason, int? exitCode, StopCode code) in new[]
+        {
+            ("busybox poweroff -f", StopReason.App | StopReason.Kernel, (int?)0, clean),
+            ("busybox reboot -f", StopReason.Kernel, null, clean),
+            ("echo c > /proc/sysrq-trigger", StopReason.Kernel, null, panicked),
+            ("echo b > /proc/sysrq-trigger", StopReason.Kernel, null, panicked),
+        })
+        {
+            Instance ending = await platform.Instances.CreateAsync(Clone() with { BranchFrom = source.Uuid }).Guarded();
+            await using LinuxShell shell = new(platform, ending.Uuid, fromStart: false);
+            await shell.TypeAsync(command);
+            Instance ended = await platform.Instances.WaitAsync(ending.Uuid, InstanceState.Stopped).Guarded();
+            Assert.Equal((command, reason, exitCode, code), (command, ended.StopReason!.Value, ended.ExitCode, ended.StopCode!.Value));
+        }
+
         foreach (Instance instance in new[] { source, branch })
         {
             await StopAsync(platform, instance.Uuid);

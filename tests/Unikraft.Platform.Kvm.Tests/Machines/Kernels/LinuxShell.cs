@@ -48,16 +48,17 @@ internal sealed partial class LinuxShell : IAsyncDisposable
     internal async Task<IReadOnlyDictionary<string, string>> AskAsync(string command, string prefix)
     {
         await TypeAsync(command);
-        string line = await ReadLineAsync($"{prefix}: ");
-        Dictionary<string, string> fields = Field().Matches(line).ToDictionary(
-            static match => match.Groups["name"].Value,
-            static match => match.Groups["value"].Value,
-            StringComparer.Ordinal);
-        return fields;
+        return await ReadFieldsAsync(prefix);
     }
 
+    /// <summary>Waits for the next line <c>PREFIX: NAME=VALUE ...</c>.</summary>
+    internal async Task<IReadOnlyDictionary<string, string>> ReadFieldsAsync(string prefix) => Field().Matches(await ReadLineAsync($"{prefix}: ")).ToDictionary(
+        static match => match.Groups["name"].Value,
+        static match => match.Groups["value"].Value,
+        StringComparer.Ordinal);
+
     /// <summary>Compares the guest's clock with the host's.</summary>
-    internal Task<LinuxClock> MeasureClockAsync() => LinuxClock.MeasureAsync(TimeProvider.System, async () =>
+    internal Task AssertClockAsync() => LinuxClock.AssertRightAsync(TimeProvider.System, async () =>
     {
         await TypeAsync(LinuxClock.Command);
         return await ReadLineAsync(LinuxClock.Prefix);

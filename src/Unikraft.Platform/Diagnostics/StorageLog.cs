@@ -3,7 +3,8 @@ using Microsoft.Extensions.Logging;
 namespace Unikraft.Platform.Diagnostics;
 
 /// <summary>What a data directory logs: event ids 1400 to 1499.</summary>
-internal static partial class Log
+/// <remarks>Not another part of <see cref="Log"/>: the generator takes the parts of a class in any order, and no two builds would be the same.</remarks>
+internal static partial class StorageLog
 {
     [LoggerMessage(1400, LogLevel.Information, "Data directory {Path}: {Instances} instances, {Checkpoints} checkpoints, {Templates} templates")]
     public static partial void DataRecovered(this ILogger logger, string path, int instances, int checkpoints, int templates);

@@ -1,0 +1,609 @@
+using System.Runtime.InteropServices;
+using Unikraft.Platform.Kvm.Memory;
+
+namespace Unikraft.Platform.Kvm.Snapshots.Files;
+
+/// <summary>
+/// A file that is written ahead and over again: a snapshot is in it with one write and one sync, for which the file system has nothing to change but a time. From here it gets
+/// files of its own later.
+/// </summary>
+/// <remarks>One may append and one other release at a time.</remarks>
+internal sealed class PublicationLog : IDisposable
+{
+    // So many pages are read or made at a time.
+    private const int WindowSize = 64 * PageSize.Bytes;
+
+    // So much of a log is made at a time: others who wait for the disk do not wait for all of it.
+    private const int MadeAtOnce = 1 << 20;
+
+    // Beyond that the bytes themselves take the time, however long the log.
+    private const long LongestRecord = 8 << 20;
+    private const string Temporary = LogFormat.Name + FileStore.TemporarySuffix;
+
+    private readonly FileStore _store;
+    private readonly StoredFile _file;
+    private readonly StoredFile _reader;
+    private readonly Lock _lock = new();
+    private readonly StagingBuffer _block = new(1);
+    private readonly StagingBuffer _mark = new(1);
+    private StagingBuffer? _record;
+    private StagingBuffer? _read;
+    private LogHeader _header;
+    private long _next;
+    private long _end;
+    private bool _isClosed;
+
+    private PublicationLog(FileStore store, StoredFile file, StoredFile reader, LogHeader header)
+    {
+        (_store, _file, _reader, _header) = (store, file, reader, header);
+        (_next, _end) = (header.Sequence, header.Offset);
+    }
+
+    /// <summary>Whether nothing is appended any more: it was there when the directory was opened, or a write failed and nobody knows what of it is on the disk.</summary>
+    internal bool IsClosed
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _isClosed;
+            }
+        }
+    }
+
+    /// <summary>The longest record that is worth it: beyond that the bytes themselves take the time.</summary>
+    internal long MaxLength => Math.Min(_header.Length / 4, LongestRecord);
+
+    /// <summary>The length of the file.</summary>
+    internal long Length => _header.Length;
+
+    /// <summary>With so much in use, room is made although somebody may need the disk: before that a burst has it to itself.</summary>
+    internal long FillMark => _header.Length / 4 * 3;
+
+    /// <summary>The number of the first record that was not released.</summary>
+    internal long FirstNeeded
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _header.Sequence;
+            }
+        }
+    }
+
+    /// <summary>Whether so much of it is in use that room should be made before somebody waits for it.</summary>
+    internal bool IsFilling
+    {
+        get
+        {
+            lock (_lock)
+            {
+                long used = _end - _header.Offset;
+                return (used < 0 || (used == 0 && _next > _header.Sequence) ? used + _header.Length : used) >= FillMark;
+            }
+        }
+    }
+
+    /// <summary>Makes a log, in the place of one that is not needed any more.</summary>
+    /// <exception cref="StorageException">The disk is full, or the host refused. Nothing remains.</exception>
+    internal static PublicationLog Make(FileStore store, long length, CancellationToken cancellationToken) =>
+        Place(store, Prepare(store, length, cancellationToken));
+
+    /// <summary>Writes a log under another name, where it is of no use yet and keeps nobody from using the one that is there.</summary>
+    /// <returns>What <see cref="Place"/> needs.</returns>
+    /// <exception cref="StorageException">The disk is full, or the host refused. Nothing remains.</exception>
+    internal static LogHeader Prepare(FileStore store, long length, CancellationToken cancellationToken)
+    {
+        LogHeader header = new(Guid.NewGuid(), Count: 0, Sequence: 1, LogFormat.RecordsStart, length);
+        using StagingBuffer zeroes = StagingBuffer.ForDisk((int)(Math.Min(MadeAtOnce, length) / LogFormat.Block));
+        try
+        {
+            store.Create(Temporary).Dispose();
+
+            // What the host's cache had of it would have to be dropped by whoever writes over it first.
+            using StoredFile file = store.TryOpenDirect(Temporary)
+                ?? throw new StorageException(store.PathOf(Temporary), $"The file '{store.PathOf(Temporary)}' is gone that was just made.");
+            LogFormat.WriteHeader(zeroes.Slice(0, 1), header);
+            file.Append(zeroes.Slice(0, 1));
+            zeroes.Slice(0, 1).Clear();
+            while (file.Written < length)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                file.Append(zeroes.Slice(0, (int)(Math.Min(MadeAtOnce, length - file.Written) / LogFormat.Block)));
+            }
+
+            file.Sync();
+            return header;
+        }
+        catch
+        {
+            DeletePrepared(store);
+            throw;
+        }
+    }
+
+    /// <summary>Puts a log that was prepared in the place of one of which everything was released, and opens it.</summary>
+    /// <exception cref="StorageException">The host refused. Neither remains.</exception>
+    internal static PublicationLog Place(FileStore store, LogHeader header)
+    {
+        try
+        {
+            store.Rename(Temporary, LogFormat.Name);
+            store.Sync();
+            PublicationLog log = Open(store, header)
+                ?? throw new StorageException(store.PathOf(LogFormat.Name), $"The file '{store.PathOf(LogFormat.Name)}' is gone that was just written.");
+            try
+            {
+                // There are file systems that open a file past the page cache and then refuse to write blocks of this size.
+                log.Write(header with { Count = 1 });
+            }
+            catch
+            {
+                log.Dispose();
+                throw;
+            }
+
+            return log;
+        }
+        catch
+        {
+            store.DeleteIfPossible(LogFormat.Name);
+            DeletePrepared(store);
+            throw;
+        }
+    }
+
+    /// <summary>Removes a log that was prepared and is not needed.</summary>
+    internal static void DeletePrepared(FileStore store) => store.DeleteIfPossible(Temporary);
+
+    /// <summary>Opens the log that a platform before has left, to read and release what is in it.</summary>
+    /// <returns><see langword="null"/> when there is none.</returns>
+    /// <exception cref="FileDamageException">It is not as it was written.</exception>
+    internal static PublicationLog? TryOpen(FileStore store)
+    {
+        using StoredFile? file = store.TryOpen(LogFormat.Name);
+        if (file is not null)
+        {
+            long length = file.Stat().Length;
+            byte[] block = new byte[LogFormat.Block];
+            LogHeader? newest = null;
+            for (int place = 0; place < 2 && length >= LogFormat.RecordsStart; place++)
+            {
+                file.Read(block, place * LogFormat.Block);
+                if (LogFormat.TryReadHeader(block, length) is { } header && (newest is null || header.Count > newest.Value.Count))
+                {
+                    newest = header;
+                }
+            }
+
+            PublicationLog? log = Open(store, newest ?? throw FileDamageException.Damaged("has no header that can be read"));
+            log?.Close();
+            return log;
+        }
+
+        return null;
+    }
+
+    private static PublicationLog? Open(FileStore store, LogHeader header)
+    {
+        StoredFile? reader = store.TryOpen(LogFormat.Name);
+        try
+        {
+            StoredFile? file = reader is null ? null : store.TryOpenDirect(LogFormat.Name);
+            if (file is not null)
+            {
+                PublicationLog log = new(store, file, reader!, header);
+                reader = null;
+                return log;
+            }
+
+            return null;
+        }
+        finally
+        {
+            reader?.Dispose();
+        }
+    }
+
+    /// <summary>Appends a snapshot. When this returns it is on the disk.</summary>
+    /// <param name="layers">The layers that come with it.</param>
+    /// <param name="state">Its state.</param>
+    /// <param name="onBytes">Told of each part of the memory that is done.</param>
+    /// <param name="cancellationToken">Cancels the writing.</param>
+    /// <returns><see langword="null"/> when there is no room.</returns>
+    /// <exception cref="StorageException">The host refused. Nothing can be appended any more.</exception>
+    internal LogRecord? TryAppend(
+        IReadOnlyList<(MemoryLayer Layer, PageIndex Index)> layers,
+        SnapshotState state,
+        Action<long> onBytes,
+        CancellationToken cancellationToken)
+    {
+        int stateLength = StateFile.LengthOf(state);
+        long length = LogFormat.LengthOf(layers.Select(static layer => layer.Index), stateLength);
+        if (length > MaxLength || TryPlace(length) is not { } place)
+        {
+            return null;
+        }
+
+        int blocks = (int)(length / LogFormat.Block);
+        int headLength = (int)(length - layers.Sum(static layer => (long)layer.Index.StoredPages << PageSize.Shift));
+        Span<byte> record = Fit(ref _record, blocks).Slice(0, blocks);
+        List<LoggedLayer> logged = Encode(record, headLength, place.Offset, layers, state, out RecordChecksum body, onBytes, cancellationToken);
+        LogFormat.WriteRecord(
+            record[..LogFormat.Block],
+            new RecordHeader(_header.Log, place.Sequence, length, state.Id, stateLength, body),
+            [.. logged.Select(static layer => layer.Header)]);
+        cancellationToken.ThrowIfCancellationRequested();
+        try
+        {
+            _file.Write(record, place.Offset);
+            _file.SyncData();
+        }
+        catch
+        {
+            Close();
+            throw;
+        }
+
+        lock (_lock)
+        {
+            (_next, _end) = (place.Sequence + 1, place.Offset + length);
+        }
+
+        return new LogRecord(place.Sequence, place.Offset, length, state.Id, logged, body);
+    }
+
+    /// <summary>Writes all of a record but its first block to memory.</summary>
+    private static List<LoggedLayer> Encode(
+        Span<byte> record,
+        int headLength,
+        long offset,
+        IReadOnlyList<(MemoryLayer Layer, PageIndex Index)> layers,
+        SnapshotState state,
+        out RecordChecksum body,
+        Action<long> onBytes,
+        CancellationToken cancellationToken)
+    {
+        int guestPages = (int)(state.Layout.MemorySize >> PageSize.Shift);
+        List<LoggedLayer> logged = [];
+        Span<byte> head = record[LogFormat.Block..headLength];
+        Span<byte> rest = head;
+        long content = offset + headLength;
+        foreach ((MemoryLayer layer, PageIndex index) in layers)
+        {
+            logged.Add(new LoggedLayer(new LayerHeader(layer.Id, guestPages, index.StoredPages, index.Runs.Length), index, content));
+            content += (long)index.StoredPages << PageSize.Shift;
+            LayerFormat.WriteIndex(rest, index);
+            rest = rest[(index.Runs.Length * LayerFormat.RunSize)..];
+        }
+
+        rest.Clear();
+        StateFile.Write(rest[..StateFile.LengthOf(state)], state);
+        body = default;
+        body.Add(head);
+        rest = record[headLength..];
+        foreach ((MemoryLayer layer, PageIndex index) in layers)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            foreach (PageRun run in index.Runs)
+            {
+                Span<byte> pages = rest[..(run.Length << PageSize.Shift)];
+                layer.Read(pages, (long)run.Start << PageSize.Shift);
+                body.Add(pages);
+                rest = rest[pages.Length..];
+            }
+
+            onBytes((long)index.StoredPages << PageSize.Shift);
+        }
+
+        return logged;
+    }
+
+    /// <summary>What was not released. A record that was being written when the host ended is not part of it.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal LogContents Read(CancellationToken cancellationToken)
+    {
+        List<PendingSnapshot> sound = [];
+        List<DamagedRecord> damaged = [];
+        DamagedRecord? doubtful = null;
+        bool isReadable = true;
+
+        // Damage is looked past in a fraction of that; somebody's forgery must not keep a directory from opening for hours.
+        long budget = 4 * _header.Length;
+        byte[] block = new byte[LogFormat.Block];
+        List<LayerHeader> layers = [];
+        (long sequence, long offset) = (_header.Sequence, _header.Offset);
+        while (true)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            offset = offset == _header.Length ? LogFormat.RecordsStart : offset;
+            if (TryReadRecord(block, sequence, offset, layers, ref isReadable) is not { } header)
+            {
+                if (FindNext(sequence, offset, ref budget, ref isReadable, cancellationToken) is not { } next)
+                {
+                    // If the one before is not whole, it was the last, and being written.
+                    return new LogContents(sound, damaged, isReadable);
+                }
+
+                // Between a record and one at the beginning of the file there may be a mark, of which nothing is missed.
+                if (doubtful is not null || next != (sequence + 1, LogFormat.RecordsStart))
+                {
+                    damaged.Add(doubtful ?? new DamagedRecord(Guid.Empty, []));
+                }
+
+                doubtful = null;
+                (sequence, offset) = next;
+                continue;
+            }
+
+            if (doubtful is not null)
+            {
+                damaged.Add(doubtful);
+                doubtful = null;
+            }
+
+            if (header.StateLength > 0)
+            {
+                try
+                {
+                    sound.Add(Decode(block, header, offset, layers, cancellationToken));
+                }
+                catch (Exception error) when (error is FileDamageException or StorageException)
+                {
+                    isReadable &= error is FileDamageException;
+                    doubtful = new DamagedRecord(header.Snapshot, [.. layers.Select(static layer => layer.Id)]);
+                }
+            }
+
+            sequence++;
+            offset = header.StateLength > 0 ? offset + header.Length : LogFormat.RecordsStart;
+        }
+    }
+
+    /// <summary>Reads a whole record. What of it is on the disk may have changed since it was written, or found when the log was opened.</summary>
+    /// <param name="record">The record.</param>
+    /// <returns>The record, until the next one is read.</returns>
+    /// <exception cref="FileDamageException">It is not as it was written.</exception>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal StagingBuffer Read(LogRecord record)
+    {
+        int blocks = (int)(record.Length / LogFormat.Block);
+        StagingBuffer buffer = Fit(ref _read, blocks);
+        Span<byte> content = buffer.Slice(0, blocks);
+        _file.Read(content, record.Offset);
+        RecordChecksum checksum = default;
+        checksum.Add(content[LogFormat.Block..]);
+        return checksum.Equals(record.Body)
+            ? buffer
+            : throw FileDamageException.Damaged($"has a record that does not match its checksum, in the {record.Length} bytes from byte {record.Offset}");
+    }
+
+    private static StagingBuffer Fit(ref StagingBuffer? buffer, int blocks)
+    {
+        if (buffer is null || buffer.Capacity < blocks)
+        {
+            // With room for a next one that is a little larger.
+            buffer?.Dispose();
+            buffer = StagingBuffer.ForDisk(blocks + blocks / 2);
+        }
+
+        return buffer;
+    }
+
+    /// <summary>The records up to one are not needed any more. When this returns, the next start does not find them.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void Release(LogRecord last)
+    {
+        LogHeader next;
+        lock (_lock)
+        {
+            next = _header with { Count = _header.Count + 1, Sequence = last.Sequence + 1, Offset = last.Offset + last.Length };
+        }
+
+        Write(next);
+    }
+
+    private void Write(LogHeader next)
+    {
+        Span<byte> block = _block.Slice(0, 1);
+        LogFormat.WriteHeader(block, next);
+        try
+        {
+            _file.Write(block, next.Count % 2 * LogFormat.Block);
+            _file.SyncData();
+        }
+        catch
+        {
+            Close();
+            throw;
+        }
+
+        lock (_lock)
+        {
+            _header = next;
+        }
+    }
+
+    /// <summary>Nothing is appended any more.</summary>
+    internal void Close()
+    {
+        lock (_lock)
+        {
+            _isClosed = true;
+        }
+    }
+
+    /// <summary>Removes the file, of which everything was released.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void Delete()
+    {
+        Close();
+        _store.Delete(LogFormat.Name);
+    }
+
+    public void Dispose()
+    {
+        _file.Dispose();
+        _reader.Dispose();
+        _block.Dispose();
+        _mark.Dispose();
+        _record?.Dispose();
+        _read?.Dispose();
+    }
+
+    /// <returns>Where a record goes and under which number; <see langword="null"/> when there is no room.</returns>
+    private (long Offset, long Sequence)? TryPlace(long length)
+    {
+        long end;
+        long sequence;
+        lock (_lock)
+        {
+            if (_isClosed)
+            {
+                return null;
+            }
+
+            long start = _header.Offset;
+            bool isWrapped = _next > _header.Sequence && _end <= start;
+            long room = isWrapped ? start - _end : _header.Length - _end;
+            if (length <= room)
+            {
+                return (_end, _next);
+            }
+
+            if (isWrapped || length > start - LogFormat.RecordsStart)
+            {
+                return null;
+            }
+
+            (end, sequence) = (_end, _next);
+        }
+
+        // A mark takes whoever reads it to the beginning of the file. It goes to the disk with the record.
+        if (end < _header.Length)
+        {
+            Span<byte> block = _mark.Slice(0, 1);
+            LogFormat.WriteRecord(block, new RecordHeader(_header.Log, sequence, LogFormat.Block, default, StateLength: 0, default), []);
+            try
+            {
+                _file.Write(block, end);
+            }
+            catch
+            {
+                Close();
+                throw;
+            }
+
+            sequence++;
+        }
+
+        return (LogFormat.RecordsStart, sequence);
+    }
+
+    private RecordHeader? TryReadRecord(byte[] block, long sequence, long offset, List<LayerHeader> layers, ref bool isReadable)
+    {
+        try
+        {
+            _reader.Read(block, offset);
+            return LogFormat.TryReadRecord(block, _header, sequence, offset, layers);
+        }
+        catch (StorageException)
+        {
+            isReadable = false;
+            return null;
+        }
+    }
+
+    /// <summary>The record that follows one whose beginning cannot be read, and so not its length either.</summary>
+    private (long Sequence, long Offset)? FindNext(
+        long sequence,
+        long offset,
+        ref long budget,
+        ref bool isReadable,
+        CancellationToken cancellationToken)
+    {
+        byte[] window = new byte[WindowSize];
+        long searched = offset + LogFormat.Block;
+
+        // Each record takes a block at least.
+        long last = _header.Sequence + (_header.Length / LogFormat.Block);
+        for (long left = Math.Min(budget, _header.Length - LogFormat.RecordsStart - LogFormat.Block); left > 0;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            searched = searched >= _header.Length ? LogFormat.RecordsStart : searched;
+            Span<byte> part = window.AsSpan(0, (int)Math.Min(Math.Min(WindowSize, left), _header.Length - searched));
+            try
+            {
+                _reader.Read(part, searched);
+                for (int start = 0; start < part.Length; start += LogFormat.Block)
+                {
+                    if (LogFormat.SequenceOf(part.Slice(start, LogFormat.Block), _header.Log) is { } found && found > sequence && found <= last)
+                    {
+                        budget -= start + LogFormat.Block;
+                        return (found, searched + start);
+                    }
+                }
+            }
+            catch (StorageException)
+            {
+                isReadable = false;
+            }
+
+            searched += part.Length;
+            left -= part.Length;
+            budget -= part.Length;
+        }
+
+        return null;
+    }
+
+    /// <exception cref="FileDamageException">It is not as it was written.</exception>
+    /// <exception cref="StorageException">The host refused.</exception>
+    private PendingSnapshot Decode(byte[] block, in RecordHeader header, long offset, List<LayerHeader> layers, CancellationToken cancellationToken)
+    {
+        long pages = layers.Sum(static layer => (long)layer.StoredPages);
+        byte[] body = new byte[header.Length - LogFormat.Block - (pages << PageSize.Shift)];
+        RecordChecksum checksum = default;
+        _reader.Read(body, offset + LogFormat.Block);
+        checksum.Add(body);
+        byte[] window = new byte[WindowSize];
+        long end = offset + header.Length;
+        for (long position = end - (pages << PageSize.Shift); position < end;)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            Span<byte> part = window.AsSpan(0, (int)Math.Min(WindowSize, end - position));
+            _reader.Read(part, position);
+            checksum.Add(part);
+            position += part.Length;
+        }
+
+        if (!checksum.Is(LogFormat.BodyChecksumOf(block)))
+        {
+            throw FileDamageException.Damaged($"has a record that does not match its checksum, in the {header.Length} bytes from byte {offset}");
+        }
+
+        List<LoggedLayer> logged = [];
+        int read = 0;
+        long content = end - (pages << PageSize.Shift);
+        foreach (LayerHeader layer in layers)
+        {
+            int size = layer.Runs * LayerFormat.RunSize;
+            logged.Add(new LoggedLayer(layer, LayerFormat.ReadIndex(body.AsSpan(read, size), layer), content));
+            read += size;
+            content += (long)layer.StoredPages << PageSize.Shift;
+        }
+
+        Span<byte> encoded = body.AsSpan(read, header.StateLength);
+        if (encoded.Length > Digest.SizeInBytes)
+        {
+            // The record is sealed as a whole.
+            StateFile.Seal(encoded);
+        }
+
+        SnapshotState state = StateFile.Decode(encoded);
+        return state.Id == header.Snapshot
+            ? new PendingSnapshot(new LogRecord(header.Sequence, offset, header.Length, header.Snapshot, logged, checksum), state)
+            : throw new FileDamageException(SnapshotFileError.Mismatched, $"holds the snapshot {state.Id:D} in the place of {header.Snapshot:D}");
+    }
+}
