@@ -18,6 +18,7 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
 {
     private readonly ConcurrentDictionary<string, int> _calls = new(StringComparer.Ordinal);
     private readonly string[] _steps = point.Split('>');
+    private readonly ConcurrentDictionary<string, TaskCompletionSource> _passed = new(StringComparer.Ordinal);
     private readonly Lock _lock = new();
     private int _failed;
     private int _isStopped;
@@ -27,6 +28,19 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
 
     /// <summary>Whether there has been a failure, after which nothing is as in a run without.</summary>
     internal bool HasFailed => Volatile.Read(ref _failed) != 0;
+
+    /// <summary>Waits for something that is done in the background, or for a failure, after which it may never be done.</summary>
+    /// <param name="site">A call at a place.</param>
+    internal Task WhenPassedAsync(string site)
+    {
+        TaskCompletionSource passed = Awaited(site);
+        if (HasFailed || _calls.ContainsKey(site))
+        {
+            passed.TrySetResult();
+        }
+
+        return passed.Task;
+    }
 
     /// <summary>One of the calls that prepare what others take to the disk.</summary>
     /// <returns>Whether it is to stop in the middle of the call, if it may.</returns>
@@ -54,6 +68,11 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
             if (_failed < _steps.Length && _steps[_failed].StartsWith('!'))
             {
                 _failed++;
+                foreach (TaskCompletionSource awaited in _passed.Values)
+                {
+                    awaited.TrySetResult();
+                }
+
                 say($"failed-at {site}");
                 return true;
             }
@@ -72,8 +91,18 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
     /// <summary>How much of a write is made when the kill comes in its middle: no part of a sector, for nothing makes it without the rest.</summary>
     internal static int Half(int length, int unit = 512) => length / 2 / unit * unit;
 
-    private bool Count(string call) =>
-        _calls.AddOrUpdate(call, 1, static (_, count) => count + 1) == number && IsAt(call, _steps[0]);
+    private bool Count(string call)
+    {
+        int count = _calls.AddOrUpdate(call, 1, static (_, count) => count + 1);
+        if (_passed.TryGetValue(call, out TaskCompletionSource? passed))
+        {
+            passed.TrySetResult();
+        }
+
+        return count == number && IsAt(call, _steps[0]);
+    }
+
+    private TaskCompletionSource Awaited(string site) => _passed.GetOrAdd(site, static _ => new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously));
 
     private static bool IsAt(string call, string step) => call.AsSpan().SequenceEqual(step.AsSpan().TrimStart('!'));
 

@@ -41,13 +41,21 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
         // Output is written each time.
         ["instance n0", "restart", "start n0", "restart", "start n0", "tick n0", "restart"],
 
-        // For machines. So many layers that what is folded gets a file of its own.
-        ["instance n0 scattered", .. Enumerable.Range(0, 120).SelectMany(static i => (string[])[$"checkpoint n0 c{i % 2}", $"delete-checkpoint c{(i + 1) % 2}"])],
+        // For machines. So many layers that what is folded gets a file of its own, however long a checkpoint takes here.
+        [
+            "instance n0 scattered",
+            .. Scattered(66), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6),
+            "pass SyncDirectory@SnapshotDirectory.KeepFold",
+        ],
     ];
+
+    private static IEnumerable<string> Scattered(int count) =>
+        Enumerable.Range(0, count).SelectMany(static i => (string[])[$"checkpoint n0 c{i % 2}", $"delete-checkpoint c{(i + 1) % 2}"]);
 
     private readonly Dictionary<string, string> _held = new(StringComparer.Ordinal);
     private readonly Dictionary<string, string> _exported = new(StringComparer.Ordinal);
     private UnikraftPlatform? _platform;
+    private KvmHypervisor? _kvm;
 
     private string Archives => directory + "-archives";
 
@@ -114,7 +122,7 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
     }
 
     // The log is small, and made early: it is filled, used over and emptied within a few snapshots.
-    private KvmHypervisor OpenKvm(HypervisorContext context) => new(
+    private KvmHypervisor OpenKvm(HypervisorContext context) => _kvm = new KvmHypervisor(
         new KvmOptions { WarmUp = false, ReadyMachines = 0 },
         context,
         files: new KillingFileSystem(kill),
@@ -234,6 +242,12 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
             case "import":
                 await Platform.Data!.ImportAsync(Path.Combine(Archives, words[1]), Path.GetFileNameWithoutExtension(words[1]));
                 return _held[Path.GetFileNameWithoutExtension(words[1])] = _exported[words[1]];
+            case "settle":
+                await _kvm!.ReclaimAsync();
+                return Unknown;
+            case "pass":
+                await kill.WhenPassedAsync(words[1]);
+                return Unknown;
             case "restart":
                 await Platform.DisposeAsync();
                 _platform = Open();
