@@ -1,3 +1,4 @@
+using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Instances;
@@ -551,10 +552,12 @@ internal sealed partial class VolumeCatalog
     /// <summary>
     /// Writes down which volumes a template takes over from its instance when it is one: between what is written down of the two, the host may end.
     /// </summary>
+    /// <param name="snapshot">The snapshot that the template continues from.</param>
+    /// <param name="instance">The instance.</param>
     /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
-    public void PlanAdoption(IMachineSnapshot? snapshot, Guid instance)
+    public void PlanAdoption(SnapshotReference snapshot, Guid instance)
     {
-        SnapshotVolume[] adopted = AdoptedBy(snapshot, instance);
+        SnapshotVolume[] adopted = AdoptedBy(VolumesOf(snapshot), instance);
         if (adopted.Length > 0)
         {
             Commit(() => new VolumeChange { Set = [.. adopted.Select(part => part.Template.Record with { Adopts = part.Source!.Identity.Uuid, Adopter = instance })] });
@@ -565,24 +568,36 @@ internal sealed partial class VolumeCatalog
     /// <param name="snapshot">The snapshot.</param>
     /// <param name="instance">The instance.</param>
     /// <param name="isWritten">Whether it is on the disk that there is a template; if not, the volumes are those of the instance there.</param>
-    public void Adopt(IMachineSnapshot? snapshot, Guid instance, bool isWritten)
+    public void Adopt(SnapshotReference snapshot, Guid instance, bool isWritten)
     {
         // One that others read as well stays what it is.
-        SnapshotVolume[] adopted = AdoptedBy(snapshot, instance);
-        if (snapshot is not VolumeSnapshot withVolumes || !TryAdopt(
+        IReadOnlyList<SnapshotVolume> volumes = VolumesOf(snapshot);
+        SnapshotVolume[] adopted = AdoptedBy(volumes, instance);
+        if (!TryAdopt(
             [.. adopted.Select(static part => (part.Template, part.Source!))],
-            [.. withVolumes.Volumes.Except(adopted).Select(static part => part.Template).Where(static template => template.Record.Adopter is not null)],
+            [.. volumes.Except(adopted).Select(static part => part.Template).Where(static template => template.Record.Adopter is not null)],
             isWritten))
         {
             return;
         }
 
-        withVolumes.Replace([.. withVolumes.Volumes.Select(part => adopted.Contains(part) ? part with { Template = part.Source! } : part)]);
+        (snapshot.Opened as VolumeSnapshot)?.Replace([.. volumes.Select(part => adopted.Contains(part) ? part with { Template = part.Source! } : part)]);
         BeginDelete([.. adopted.Select(static part => part.Template)]);
     }
 
-    private SnapshotVolume[] AdoptedBy(IMachineSnapshot? snapshot, Guid instance) =>
-        snapshot is VolumeSnapshot withVolumes ? [.. withVolumes.Volumes.Where(part => part.Source is { } source && IsOnlyIn(source, instance))] : [];
+    // A snapshot from before the last start of the host need not be opened for that.
+    private IReadOnlyList<SnapshotVolume> VolumesOf(SnapshotReference snapshot) => snapshot switch
+    {
+        { Opened: VolumeSnapshot opened } => opened.Volumes,
+        { Opened: null, KeptAs: { } id } => ListKept(id),
+        _ => [],
+    };
+
+    private SnapshotVolume[] AdoptedBy(IReadOnlyList<SnapshotVolume> volumes, Guid instance) =>
+    [
+        // What is damaged takes nobody's place, nor has it taken by a sound one that would count as damaged then.
+        .. volumes.Where(part => part is { Template.Failure: null, Source: { Failure: null } source } && IsOnlyIn(source, instance)),
+    ];
 
     /// <param name="adopted">Templates, and the volumes that take their places.</param>
     /// <param name="others">Templates that stay what they are, although something else was planned.</param>
@@ -669,6 +684,7 @@ internal sealed partial class VolumeCatalog
                         {
                             Owner = id,
                             IsKept = true,
+                            Adopts = part.Source?.Identity.Uuid,
                             HasNoMemory = snapshot.Machine is null,
                             Images = images[part.Template.Identity.Uuid],
                             Slot = part.Slot,
@@ -726,18 +742,26 @@ internal sealed partial class VolumeCatalog
     /// <param name="machine">What was opened; <see langword="null"/> when there are only volumes.</param>
     public IMachineSnapshot OpenKept(Guid id, IMachineSnapshot? machine)
     {
-        IReadOnlyList<StoredVolume> kept = [.. OwnedBy(id).Where(static volume => volume.Record is { IsKept: true, Rom: null })];
         IReadOnlyList<RomMount> roms = RomsKeptWith(id);
-        return machine is not null && kept.Count + roms.Count == 0
-            ? machine
-            : new VolumeSnapshot(
-                this,
-                machine,
-                [
-                    .. kept.OrderBy(static volume => volume.Record.Slot)
-                        .Select(static volume => new SnapshotVolume(volume, volume.Record.Slot, volume.Record.At, volume.Record.ReadOnly, Source: null)),
-                ],
-                roms);
+        return machine is not null && ListKept(id).Count + roms.Count == 0 ? machine : new VolumeSnapshot(this, machine, id, roms);
+    }
+
+    /// <summary>The volumes that are kept under the id of a snapshot, and which they are cuts of if those are there.</summary>
+    public IReadOnlyList<SnapshotVolume> ListKept(Guid id)
+    {
+        lock (_lock)
+        {
+            return
+            [
+                .. OwnedBy(id).Where(static volume => volume.Record is { IsKept: true, Rom: null }).OrderBy(static volume => volume.Record.Slot)
+                    .Select(volume => new SnapshotVolume(
+                        volume,
+                        volume.Record.Slot,
+                        volume.Record.At,
+                        volume.Record.ReadOnly,
+                        volume.Record.Adopts is { } source ? _volumes.GetValueOrDefault(source) : null)),
+            ];
+        }
     }
 
     private static void RequireBlocks(IEnumerable<VolumeMount> mounts, ClonePurpose purpose)
