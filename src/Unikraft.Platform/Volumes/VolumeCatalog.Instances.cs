@@ -455,6 +455,63 @@ internal sealed partial class VolumeCatalog
         }
     }
 
+    /// <summary>Whether an instance has a volume open, or continues with it from memory that knows it as it was.</summary>
+    public bool IsInUse(StoredVolume volume)
+    {
+        Guid[] owners;
+        lock (_lock)
+        {
+            if (volume.IsOpen)
+            {
+                return true;
+            }
+
+            owners = [.. volume.Mounts.Where(static mount => mount.Pending != VolumeUpdate.Attach).Select(static mount => mount.Owner.Identity.Uuid)];
+        }
+
+        // Not under the lock, which instances must not be asked under.
+        return !Array.TrueForAll(owners, IsFree);
+    }
+
+    /// <summary>An instance that has a volume, or is to have it; <see langword="null"/> when none does.</summary>
+    public ResourceIdentity? UserOf(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            return volume.Mounts.FirstOrDefault()?.Owner.Identity;
+        }
+    }
+
+    /// <summary>Keeps instances from getting a volume until <see cref="EndConversion"/>.</summary>
+    /// <returns>The instance that has it, or is to have it, in which case nothing has begun; else <see langword="null"/>.</returns>
+    public ResourceIdentity? BeginConversion(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            ResourceIdentity? user = UserOf(volume);
+            volume.IsConverting = user is null;
+            return user;
+        }
+    }
+
+    /// <summary>A volume has become a template, or has not.</summary>
+    public void EndConversion(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            volume.IsConverting = false;
+        }
+    }
+
+    /// <summary>Says whether an operation on a volume is under way.</summary>
+    public void SetBusy(StoredVolume volume, bool isBusy)
+    {
+        lock (_lock)
+        {
+            volume.IsBusy = isBusy;
+        }
+    }
+
     /// <summary>Waits until instances that have stopped have given a volume back, which takes a moment.</summary>
     public Task SettleAsync(StoredVolume volume, CancellationToken cancellationToken)
     {
@@ -788,6 +845,11 @@ internal sealed partial class VolumeCatalog
         if (!volume.IsListed)
         {
             throw NotFound(volume.Identity.Uuid);
+        }
+
+        if (volume.IsConverting)
+        {
+            throw new VolumeBusyException(volume.Identity.Uuid, $"The {volume.Title} is being turned into a template: clone it first, or create a volume from the template");
         }
 
         if (volume.Mounts.Find(mount => !mount.IsReadOnly || !isReadOnly) is { } other)
@@ -1166,7 +1228,13 @@ internal sealed partial class VolumeCatalog
                 cut.Release();
             }
 
-            PublishCuts([volume.Mounts.First(mount => mount.Disk == disk)], [name], cut);
+            VolumeMount mount;
+            lock (_lock)
+            {
+                mount = volume.Mounts.First(other => other.Disk == disk);
+            }
+
+            PublishCuts([mount], [name], cut);
         }
 
         return record.Top!;

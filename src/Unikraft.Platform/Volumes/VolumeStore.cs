@@ -142,8 +142,17 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
                     throw new InvalidRequestException($"The {found.Title} is a directory of the host, which cannot be a template");
                 }
 
-                RequireDetached(found, "turn into a template");
-                await Task.Run(() => Catalog.FreezeAsTemplate(found, cancellationToken), cancellationToken).ConfigureAwait(false);
+                // From now on until it is one nobody gets it.
+                RequireDetached(found, Catalog.BeginConversion(found), "turn into a template");
+                try
+                {
+                    await Task.Run(() => Catalog.FreezeAsTemplate(found, cancellationToken), cancellationToken).ConfigureAwait(false);
+                }
+                finally
+                {
+                    Catalog.EndConversion(found);
+                }
+
                 return found;
             },
             cancellationToken).ConfigureAwait(false);
@@ -156,7 +165,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         cancellationToken.ThrowIfCancellationRequested();
         StoredVolume found = Catalog.Find(volume);
         await Catalog.SettleAsync(found, cancellationToken).ConfigureAwait(false);
-        RequireDetached(found, "delete");
+        RequireDetached(found, Catalog.UserOf(found), "delete");
         if (found.Record is { Owner: not null, IsTemplate: true })
         {
             throw new VolumeBusyException(found.Identity.Uuid, $"Cannot delete the {found.Title}: it belongs to a checkpoint or a template, and is deleted with that");
@@ -211,8 +220,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
 
     private void RequireUnused(StoredVolume volume, string what)
     {
-        // Memory that an instance continues from knows the disk as it was.
-        if (volume.IsOpen || volume.Mounts.Exists(mount => mount.Pending != VolumeUpdate.Attach && !Catalog.IsFree(mount.Owner.Identity.Uuid)))
+        if (Catalog.IsInUse(volume))
         {
             throw new VolumeBusyException(
                 volume.Identity.Uuid,
@@ -220,13 +228,13 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         }
     }
 
-    private static void RequireDetached(StoredVolume volume, string what)
+    private static void RequireDetached(StoredVolume volume, ResourceIdentity? user, string what)
     {
-        if (volume.Mounts.FirstOrDefault() is { } mount)
+        if (user is not null)
         {
             throw new VolumeBusyException(
                 volume.Identity.Uuid,
-                $"Cannot {what} the {volume.Title}: it is attached to instance '{mount.Owner.Identity.Name}'. Detach it first");
+                $"Cannot {what} the {volume.Title}: it is attached to instance '{user.Name}'. Detach it first");
         }
     }
 
@@ -428,17 +436,17 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         }
     }
 
-    private static async Task<T> InTurnAsync<T>(StoredVolume volume, Func<Task<T>> operation, CancellationToken cancellationToken)
+    private async Task<T> InTurnAsync<T>(StoredVolume volume, Func<Task<T>> operation, CancellationToken cancellationToken)
     {
         await volume.Turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            volume.IsBusy = true;
+            Catalog.SetBusy(volume, true);
             return await operation().ConfigureAwait(false);
         }
         finally
         {
-            volume.IsBusy = false;
+            Catalog.SetBusy(volume, false);
             volume.Turn.Release();
         }
     }
