@@ -52,7 +52,7 @@ internal sealed partial class VolumeCatalog
                 volumes.Roms = source.Roms;
                 foreach (SnapshotVolume volume in source.Volumes)
                 {
-                    StoredVolume clone = await CloneAsync(volume.Template, ReserveUnnamed(), identity.Uuid, ResourceMetadata.None).ConfigureAwait(false);
+                    StoredVolume clone = await CloneAsync(volume.Template, ReserveUnnamed(), identity.Uuid, ResourceMetadata.None, cancellationToken).ConfigureAwait(false);
                     Mount(new VolumeMount(clone, volumes, volume.Slot, volume.At, volume.IsReadOnly));
                     cancellationToken.ThrowIfCancellationRequested();
                 }
@@ -258,7 +258,7 @@ internal sealed partial class VolumeCatalog
                 PublishCuts(written, names, cut);
             }
 
-            List<SnapshotVolume> parts = await MakeTemplatesAsync(open.Mounts, written, cut).ConfigureAwait(false);
+            List<SnapshotVolume> parts = await MakeTemplatesAsync(open.Mounts, written, cut, cancellationToken).ConfigureAwait(false);
             return new VolumeSnapshot(this, machine, parts, open.Roms);
         }
         catch
@@ -314,7 +314,7 @@ internal sealed partial class VolumeCatalog
             foreach (VolumeMount mount in mounts)
             {
                 using Turns turn = await Turns.TakeAsync([mount.Volume], cancellationToken).ConfigureAwait(false);
-                StoredVolume template = await FreezeAsync(mount.Volume).ConfigureAwait(false);
+                StoredVolume template = await FreezeAsync(mount.Volume, cancellationToken).ConfigureAwait(false);
                 parts.Add(new SnapshotVolume(template, mount.Slot, mount.At, mount.IsReadOnly, mount.Volume));
             }
         }
@@ -361,7 +361,17 @@ internal sealed partial class VolumeCatalog
     /// <summary>
     /// Makes a clone of a volume as it is now. The caller has its turn, unless it is a template. One that is in use is cut while its guest goes on.
     /// </summary>
-    public async Task<StoredVolume> CloneAsync(StoredVolume source, ResourceIdentity identity, Guid? owner, ResourceMetadata metadata)
+    /// <param name="source">The volume.</param>
+    /// <param name="identity">What the clone is known by.</param>
+    /// <param name="owner">What owns the clone; <see langword="null"/> when nothing does.</param>
+    /// <param name="metadata">Its tags and its delete lock.</param>
+    /// <param name="cancellationToken">Cancels it; there is no clone then, and the volume holds what it did.</param>
+    public async Task<StoredVolume> CloneAsync(
+        StoredVolume source,
+        ResourceIdentity identity,
+        Guid? owner,
+        ResourceMetadata metadata,
+        CancellationToken cancellationToken)
     {
         RequireUsable(source);
         if (source.Writer is null)
@@ -370,8 +380,8 @@ internal sealed partial class VolumeCatalog
         }
 
         VolumeRecord record = source.Record;
-        string backing = record.IsTemplate ? record.Top! : await CutAsync(source).ConfigureAwait(false);
-        string top = await MakeImageAsync(backing, FormatOf(backing), record.Size).ConfigureAwait(false);
+        string backing = record.IsTemplate ? record.Top! : await CutAsync(source, cancellationToken).ConfigureAwait(false);
+        string top = await MakeImageAsync(backing, FormatOf(backing), record.Size, cancellationToken).ConfigureAwait(false);
         return Add(
             identity,
             new VolumeRecord
@@ -1129,7 +1139,7 @@ internal sealed partial class VolumeCatalog
         }
     });
 
-    private async Task<List<SnapshotVolume>> MakeTemplatesAsync(IReadOnlyList<VolumeMount> mounts, VolumeMount[] written, DiskCutOfVolumes cut)
+    private async Task<List<SnapshotVolume>> MakeTemplatesAsync(IReadOnlyList<VolumeMount> mounts, VolumeMount[] written, DiskCutOfVolumes cut, CancellationToken cancellationToken)
     {
         Guid owner = Guid.CreateVersion7(_platform.TimeProvider.GetUtcNow());
         List<SnapshotVolume> parts = [];
@@ -1139,7 +1149,7 @@ internal sealed partial class VolumeCatalog
             {
                 int index = Array.IndexOf(written, mount);
                 StoredVolume template = index < 0
-                    ? await FreezeAsync(mount.Volume).ConfigureAwait(false)
+                    ? await FreezeAsync(mount.Volume, cancellationToken).ConfigureAwait(false)
                     : AddTemplate(mount.Volume.Record, Path.GetFileName(cut.Cuts[index]!.Path), owner, mount.Slot, mount.At, mount.IsReadOnly);
                 parts.Add(new SnapshotVolume(template, mount.Slot, mount.At, mount.IsReadOnly, mount.Volume));
             }
@@ -1154,9 +1164,9 @@ internal sealed partial class VolumeCatalog
     }
 
     /// <summary>Makes a volume template of a volume that nobody writes to. The caller has its turn.</summary>
-    private async Task<StoredVolume> FreezeAsync(StoredVolume volume)
+    private async Task<StoredVolume> FreezeAsync(StoredVolume volume, CancellationToken cancellationToken)
     {
-        string frozen = await CutAsync(volume).ConfigureAwait(false);
+        string frozen = await CutAsync(volume, cancellationToken).ConfigureAwait(false);
         return AddTemplate(volume.Record, frozen, Guid.CreateVersion7(_platform.TimeProvider.GetUtcNow()), slot: 0, at: "", isReadOnly: false);
     }
 
@@ -1189,15 +1199,15 @@ internal sealed partial class VolumeCatalog
 
     /// <summary>Puts a new image on a volume, so that the one below does not change any more. The caller has its turn.</summary>
     /// <returns>The name of the one below.</returns>
-    private async Task<string> CutAsync(StoredVolume volume)
+    private async Task<string> CutAsync(StoredVolume volume, CancellationToken cancellationToken)
     {
-        await TrySettleFoldAsync(volume, CancellationToken.None).ConfigureAwait(false);
+        await TrySettleFoldAsync(volume, cancellationToken).ConfigureAwait(false);
         VolumeRecord record = volume.Record;
         if (volume.Writer is not { } disk)
         {
             // It does not change any more, and so it is not completed by its next opening.
-            await Task.Run(() => Images.Repair(record.Top!, record.Bases)).ConfigureAwait(false);
-            string overlay = await MakeImageAsync(record.Top, FormatOf(record.Top!), record.Size).ConfigureAwait(false);
+            await Task.Run(() => Images.Repair(record.Top!, record.Bases), cancellationToken).ConfigureAwait(false);
+            string overlay = await MakeImageAsync(record.Top, FormatOf(record.Top!), record.Size, cancellationToken).ConfigureAwait(false);
             try
             {
                 Commit(new VolumeChange { Set = [record with { Top = overlay }] });
@@ -1214,11 +1224,11 @@ internal sealed partial class VolumeCatalog
         await disk.WhenPublishedAsync().ConfigureAwait(false);
         record = volume.Record;
         string name = ImageDirectory.NewName();
-        PreparedOverlay prepared = await disk.PrepareOverlayAsync(Images.PathOf(name)).ConfigureAwait(false);
+        PreparedOverlay prepared = await disk.PrepareOverlayAsync(Images.PathOf(name), cancellationToken).ConfigureAwait(false);
         await using (prepared.ConfigureAwait(false))
         {
             DiskCutOfVolumes cut = new([disk], [prepared]);
-            await cut.HoldAsync(CancellationToken.None).ConfigureAwait(false);
+            await cut.HoldAsync(cancellationToken).ConfigureAwait(false);
             try
             {
                 cut.Cut();

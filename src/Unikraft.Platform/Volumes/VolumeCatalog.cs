@@ -287,7 +287,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <param name="backing">The image beneath: its name in the directory, or its path elsewhere.</param>
     /// <param name="format">The format of that.</param>
     /// <param name="size">The size of the disk in bytes.</param>
-    public async Task<string> MakeImageAsync(string? backing, string? format, long size)
+    /// <param name="cancellationToken">Cancels it; nothing remains then.</param>
+    public async Task<string> MakeImageAsync(string? backing, string? format, long size, CancellationToken cancellationToken)
     {
         string name = ImageDirectory.NewName();
         string path = Images.PathOf(name);
@@ -297,13 +298,14 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             try
             {
                 Qcow2Image.Create(file, size, backing: backing is null ? null : (backing, format!));
+                cancellationToken.ThrowIfCancellationRequested();
             }
             catch
             {
                 ImageFile.Discard(path, Images.Files.Layer);
                 throw;
             }
-        }).ConfigureAwait(false);
+        }, cancellationToken).ConfigureAwait(false);
         Images.Add(name, backing is not null && !backing.Contains('/', StringComparison.Ordinal) ? backing : null);
         return name;
     }

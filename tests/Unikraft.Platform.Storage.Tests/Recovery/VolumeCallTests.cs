@@ -58,5 +58,160 @@ public sealed class VolumeCallTests
         Assert.Equal(VolumeState.Idle, attached.State);
     }
 
+    /// <remarks>Of a template, of a volume that nobody uses and of one that a guest has; cancelled when the disk is at the first call, and at each call before what is made is written down.</remarks>
+    [Theory]
+    [InlineData("golden")]
+    [InlineData("idle")]
+    [InlineData("used")]
+    public async Task A_clone_that_is_cancelled_leaves_nothing(string source)
+    {
+        bool isDone = false;
+        int cancelled = 0;
+        for (int call = 0; !isDone; call++)
+        {
+            SimulatedDisk disk = new();
+            await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
+            IVolumeStore volumes = platform.Platform.Volumes;
+            await volumes.CreateAsync(Blank(source)).Guarded();
+            switch (source)
+            {
+                case "golden":
+                    await volumes.ConvertAsync(source).Guarded();
+                    break;
+                case "used":
+                    await platform.Instances.CreateAsync(DurablePlatform.Request("kv") with
+                    {
+                        Name = "guest",
+                        Volumes = [new InstanceVolume { Volume = source, At = "/data" }],
+                        WaitTimeout = Timeout.InfiniteTimeSpan,
+                    }).Guarded();
+                    Assert.Equal("ok 1", await platform.AskAsync("guest", "put a 1"));
+                    break;
+            }
+
+            await platform.Platform.WhenVolumesIdleAsync().Guarded();
+            using CancellationTokenSource cancellation = new();
+            disk.ResetCalls();
+            int at = call;
+            disk.Faults = (_, number) =>
+            {
+                if (number == at)
+                {
+                    cancellation.Cancel();
+                }
+
+                return null;
+            };
+
+            Exception? error = await Record.ExceptionAsync(() => (string.Equals(source, "golden", StringComparison.Ordinal)
+                ? volumes.CreateAsync(new CreateVolumeRequest { Name = "clone", Template = source }, cancellation.Token)
+                : volumes.CloneAsync(source, new CloneVolumeRequest { Name = "clone" }, cancellation.Token)).Guarded());
+
+            disk.Faults = null;
+            isDone = error is null;
+            if (!isDone)
+            {
+                cancelled++;
+                Assert.IsAssignableFrom<OperationCanceledException>(error);
+                await platform.Platform.WhenVolumesIdleAsync().Guarded();
+                Assert.Equal([source], volumes.List().Concat(volumes.ListTemplates()).Select(static volume => volume.Name));
+                if (string.Equals(source, "used", StringComparison.Ordinal))
+                {
+                    Assert.Equal("ok 2", await platform.AskAsync("guest", "put b 2"));
+                    Assert.StartsWith("check ok", await platform.AskAsync("guest", "check"), StringComparison.Ordinal);
+                }
+
+                // The name is free.
+                await volumes.CreateAsync(Blank("clone")).Guarded();
+            }
+        }
+
+        Assert.InRange(cancelled, 1, int.MaxValue);
+    }
+
+    [Fact]
+    public async Task What_is_wrong_with_a_patch_is_said_by_its_task_and_the_disk_does_not_keep_the_caller()
+    {
+        SimulatedDisk disk = new();
+        await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data")).Guarded();
+        using CancellationTokenSource cancelled = new();
+        await cancelled.CancelAsync();
+        HashSet<int> threads = [];
+        Task<Volume>[] wrong = [];
+        int caller = 0;
+        disk.Faults = (_, _) =>
+        {
+            lock (threads)
+            {
+                threads.Add(Environment.CurrentManagedThreadId);
+            }
+
+            return null;
+        };
+
+        // A thread of its own, which none of the pool is as long as it waits.
+        await Task.Factory.StartNew(
+            () =>
+            {
+                caller = Environment.CurrentManagedThreadId;
+                wrong =
+                [
+                    volumes.PatchAsync("nowhere", [new PatchOperation.AddTags("a")]),
+                    volumes.PatchAsync("data", [new PatchOperation.SetAutokill(new AutokillPolicy(TimeSpan.FromHours(1)))]),
+                    volumes.PatchAsync("data", null!),
+                    volumes.PatchAsync("data", [new PatchOperation.AddTags("a")], cancelled.Token),
+                ];
+                volumes.PatchAsync("data", [new PatchOperation.AddTags("b")]).Guarded().GetAwaiter().GetResult();
+                volumes.CreateAsync(new CreateVolumeRequest { Name = "shared", HostPath = "/shared" }).Guarded().GetAwaiter().GetResult();
+            },
+            CancellationToken.None,
+            TaskCreationOptions.LongRunning,
+            TaskScheduler.Default).Guarded();
+
+        await Assert.ThrowsAsync<ResourceNotFoundException>(() => wrong[0]);
+        await Assert.ThrowsAsync<InvalidRequestException>(() => wrong[1]);
+        await Assert.ThrowsAsync<ArgumentNullException>(() => wrong[2]);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => wrong[3]);
+        Assert.Equal(["b"], volumes.Get("data").Tags);
+        Assert.NotEmpty(threads);
+        Assert.DoesNotContain(caller, threads);
+    }
+
+    /// <remarks>The second one is made while the first is on its way to the disk, where that fails.</remarks>
+    [Fact]
+    public async Task A_patch_that_fails_takes_no_other_along()
+    {
+        SimulatedDisk disk = new();
+        await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
+        IVolumeStore volumes = platform.Platform.Volumes;
+        await volumes.CreateAsync(Blank("data")).Guarded();
+        TaskCompletionSource reached = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        disk.Faults = (_, _) =>
+        {
+            if (!reached.TrySetResult())
+            {
+                return null;
+            }
+
+            released.Task.Wait();
+            return new Fault.Error(28);
+        };
+
+        Task<Volume> failing = volumes.PatchAsync("data", [new PatchOperation.AddTags("failed")]);
+        await reached.Task.Guarded();
+        Task<Volume> next = volumes.PatchAsync("data", [new PatchOperation.AddTags("made")]);
+        released.SetResult();
+        await Assert.ThrowsAsync<StorageException>(() => failing.Guarded());
+        await next.Guarded();
+
+        Assert.Equal(["made"], volumes.Get("data").Tags);
+        await platform.DisposeAsync();
+        await using DurablePlatform after = DurablePlatform.OnOneDisk(disk);
+        Assert.Equal(["made"], after.Platform.Volumes.Get("data").Tags);
+    }
+
     private static CreateVolumeRequest Blank(string name) => new() { Name = name, SizeMb = 8, Filesystem = VolumeFilesystem.None };
 }
