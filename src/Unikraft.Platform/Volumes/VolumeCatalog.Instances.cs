@@ -775,7 +775,7 @@ internal sealed partial class VolumeCatalog
         lock (_lock)
         {
             return part.Source is { Record: { IsTemplate: false, Top: { } top } record }
-                && _volumes.ContainsKey(record.Uuid)
+                && _volumes.Has(record.Uuid)
                 && Images.ChainOf(top).Skip(1).Contains(part.Template.Record.Top, StringComparer.Ordinal);
         }
     }
@@ -795,12 +795,21 @@ internal sealed partial class VolumeCatalog
         }
     }
 
+    /// <summary>Whether a snapshot is kept and is of volumes only.</summary>
+    public bool HasNoMemory(Guid id)
+    {
+        lock (_lock)
+        {
+            return _volumes.OwnedBy(id).Any(static volume => volume.Record is { IsKept: true, HasNoMemory: true });
+        }
+    }
+
     /// <summary>The snapshots that are kept and are of volumes only.</summary>
     public IReadOnlyList<Guid> ListWithoutMemory()
     {
         lock (_lock)
         {
-            return [.. _volumes.Values.Where(static volume => volume.Record is { IsKept: true, HasNoMemory: true }).Select(static volume => volume.Record.Owner!.Value).Distinct()];
+            return [.. _volumes.All.Where(static volume => volume.Record is { IsKept: true, HasNoMemory: true }).Select(static volume => volume.Record.Owner!.Value).Distinct()];
         }
     }
 
@@ -826,7 +835,7 @@ internal sealed partial class VolumeCatalog
                         volume.Record.Slot,
                         volume.Record.At,
                         volume.Record.ReadOnly,
-                        volume.Record.Adopts is { } source ? _volumes.GetValueOrDefault(source) : null)),
+                        volume.Record.Adopts is { } source ? _volumes.Find(source) : null)),
             ];
         }
     }

@@ -46,7 +46,7 @@ internal sealed partial class VolumeCatalog
             (volumes.Roms, volumes.NextRoms) = (record.Roms, record.NextRoms);
             foreach (VolumeMountRecord mount in record.Volumes)
             {
-                StoredVolume volume = _volumes.GetValueOrDefault(mount.Volume) ?? Missing(mount.Volume, identity);
+                StoredVolume volume = _volumes.Find(mount.Volume) ?? Missing(mount.Volume, identity);
                 isAhead |= !mount.IsReadOnly && (record.Run is not null || volume.Record.Resumptions != mount.Resumptions);
                 MountLocked(new VolumeMount(volume, volumes, mount.Slot, mount.At, mount.IsReadOnly) { Pending = mount.Pending });
             }
@@ -69,12 +69,12 @@ internal sealed partial class VolumeCatalog
         List<(StoredVolume Template, StoredVolume Volume)> adopted = [];
         lock (_lock)
         {
-            foreach (StoredVolume template in _volumes.Values)
+            foreach (StoredVolume template in _volumes.All)
             {
                 if (template is { Failure: null, Record: { IsKept: true, Adopts: { } adopts, Adopter: { } adopter } }
                     && snapshots.TryGetValue(adopter, out Guid snapshot)
                     && snapshot == template.Record.Owner
-                    && _volumes.TryGetValue(adopts, out StoredVolume? volume)
+                    && _volumes.TryFind(adopts, out StoredVolume? volume)
                     && volume is { Mounts.Count: 0, Record.IsTemplate: false })
                 {
                     adopted.Add((template, volume));
@@ -97,7 +97,7 @@ internal sealed partial class VolumeCatalog
             StoredVolume[] unowned;
             lock (_lock)
             {
-                unowned = [.. _volumes.Values.Where(volume => volume.Record.Owner is { } owner && !owners.Contains(owner))];
+                unowned = [.. _volumes.All.Where(volume => volume.Record.Owner is { } owner && !owners.Contains(owner))];
             }
 
             BeginDelete(unowned);

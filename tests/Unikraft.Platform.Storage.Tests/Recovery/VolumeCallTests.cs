@@ -213,5 +213,41 @@ public sealed class VolumeCallTests
         Assert.Equal(["made"], after.Platform.Volumes.Get("data").Tags);
     }
 
+    /// <remarks>Each volume has an image beneath its top that nothing else needs, of which the disk is asked how large it is whenever it is looked for something to fold.</remarks>
+    [Fact]
+    public async Task A_deletion_asks_the_disk_as_much_however_many_other_volumes_there_are()
+    {
+        const int Count = 24;
+        SimulatedDisk disk = new();
+        await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
+        IVolumeStore volumes = platform.Platform.Volumes;
+        for (int i = 0; i < Count; i++)
+        {
+            Volume volume = await volumes.CreateAsync(Blank($"data-{i}")).Guarded();
+            Volume clone = await volumes.CloneAsync(volume.Uuid).Guarded();
+            await volumes.DeleteAsync(clone.Uuid).Guarded();
+            await platform.Instances.CreateAsync(DurablePlatform.Request("kv") with
+            {
+                Name = $"guest-{i}",
+                Autostart = false,
+                Volumes = [new InstanceVolume { Volume = volume.Uuid, At = "/data" }, new InstanceVolume { SizeMb = 8, Filesystem = VolumeFilesystem.None, At = "/own" }],
+            }).Guarded();
+        }
+
+        List<int> asked = [];
+        for (int i = 0; i < Count; i++)
+        {
+            await platform.Platform.WhenVolumesIdleAsync().Guarded();
+            Assert.Equal(2, volumes.Get($"data-{i}").Depth);
+            disk.ResetCalls();
+            await platform.Instances.DeleteAsync($"guest-{i}").Guarded();
+            await volumes.DeleteAsync($"data-{i}").Guarded();
+            await platform.Platform.WhenVolumesIdleAsync().Guarded();
+            asked.Add(disk.Calls.Count(static call => string.Equals(call, "Stat", StringComparison.Ordinal)));
+        }
+
+        Assert.Single(asked.Distinct());
+    }
+
     private static CreateVolumeRequest Blank(string name) => new() { Name = name, SizeMb = 8, Filesystem = VolumeFilesystem.None };
 }
