@@ -57,37 +57,6 @@ internal sealed partial class VolumeCatalog
         return isAhead && record.Snapshot is not null;
     }
 
-    /// <summary>Has templates take over what the volumes of their instances were, where the host ended before that was done.</summary>
-    /// <param name="snapshots">The snapshots that templates continue from.</param>
-    public void CompleteAdoptions(IReadOnlyDictionary<Guid, Guid> snapshots)
-    {
-        if (Volatile.Read(ref _files) is null)
-        {
-            return;
-        }
-
-        List<(StoredVolume Template, StoredVolume Volume)> adopted = [];
-        lock (_lock)
-        {
-            foreach (StoredVolume template in _volumes.All)
-            {
-                if (template is { Failure: null, Record: { IsKept: true, Adopts: { } adopts, Adopter: { } adopter } }
-                    && snapshots.TryGetValue(adopter, out Guid snapshot)
-                    && snapshot == template.Record.Owner
-                    && _volumes.TryFind(adopts, out StoredVolume? volume)
-                    && volume is { Mounts.Count: 0, Record.IsTemplate: false })
-                {
-                    adopted.Add((template, volume));
-                }
-            }
-        }
-
-        if (TryAdopt([.. adopted], others: [], mayWrite: true))
-        {
-            BeginDelete([.. adopted.Select(static pair => pair.Template)]);
-        }
-    }
-
     /// <summary>Deletes volumes whose instance or snapshot is not there, which a crash has left behind.</summary>
     /// <param name="owners">The instances and snapshots that are.</param>
     public void Collect(IReadOnlySet<Guid> owners)
