@@ -62,7 +62,7 @@ internal sealed partial class VolumeCatalog
         lock (_lock)
         {
             // Deleted meanwhile: that its image is gone is no damage. And what has become part of a snapshot is verified with that.
-            if (!_volumes.ContainsKey(volume.Identity.Uuid) || volume.Record.IsKept)
+            if (!_volumes.Has(volume.Identity.Uuid) || volume.Record.IsKept)
             {
                 return;
             }

@@ -25,7 +25,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 
     private readonly Lock _lock = new();
     private readonly Dictionary<string, Guid> _names = new(StringComparer.Ordinal);
-    private readonly Dictionary<Guid, StoredVolume> _volumes = [];
+    private readonly StoredVolumes _volumes = new();
     private readonly Dictionary<Guid, InstanceVolumes> _instances = [];
     private readonly HashSet<Task> _background = [];
 
@@ -140,7 +140,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         lock (_lock)
         {
             Guid uuid = reference.Uuid ?? _names.GetValueOrDefault(reference.Name!);
-            return _volumes.TryGetValue(uuid, out StoredVolume? volume) && volume.IsListed ? volume : throw NotFound(reference);
+            return _volumes.TryFind(uuid, out StoredVolume? volume) && volume.IsListed ? volume : throw NotFound(reference);
         }
     }
 
@@ -151,7 +151,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         lock (_lock)
         {
-            return [.. _volumes.Values.Where(static volume => volume.IsListed).OrderBy(static volume => volume.Identity.Order)];
+            return [.. _volumes.All.Where(static volume => volume.IsListed).OrderBy(static volume => volume.Identity.Order)];
         }
     }
 
@@ -160,7 +160,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         lock (_lock)
         {
-            return [.. _volumes.Values.Where(volume => volume.Record.Owner == owner)];
+            return [.. _volumes.OwnedBy(owner)];
         }
     }
 
@@ -287,7 +287,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <param name="backing">The image beneath: its name in the directory, or its path elsewhere.</param>
     /// <param name="format">The format of that.</param>
     /// <param name="size">The size of the disk in bytes.</param>
-    public async Task<string> MakeImageAsync(string? backing, string? format, long size)
+    /// <param name="cancellationToken">Cancels it; nothing remains then.</param>
+    public async Task<string> MakeImageAsync(string? backing, string? format, long size, CancellationToken cancellationToken)
     {
         string name = ImageDirectory.NewName();
         string path = Images.PathOf(name);
@@ -297,13 +298,14 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             try
             {
                 Qcow2Image.Create(file, size, backing: backing is null ? null : (backing, format!));
+                cancellationToken.ThrowIfCancellationRequested();
             }
             catch
             {
                 ImageFile.Discard(path, Images.Files.Layer);
                 throw;
             }
-        }).ConfigureAwait(false);
+        }, cancellationToken).ConfigureAwait(false);
         Images.Add(name, backing is not null && !backing.Contains('/', StringComparison.Ordinal) ? backing : null);
         return name;
     }
@@ -335,13 +337,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         string.Equals(Path.GetDirectoryName(Path.GetFullPath(path)), Path.TrimEndingDirectorySeparator(Images.Path), StringComparison.Ordinal);
 
     /// <summary>An image that was made is not needed after all.</summary>
-    public void ReleaseImage(string? name)
-    {
-        if (name is not null)
-        {
-            Images.Release(name);
-        }
-    }
+    /// <returns>Whether there is an image that only one needs from now on.</returns>
+    public bool ReleaseImage(string? name) => name is not null && Images.Release(name);
 
     /// <summary>Opens the disk of an image of the directory.</summary>
     public Task<VolumeDisk> OpenDiskAsync(VolumeRecord record, bool isReadOnly, CancellationToken cancellationToken) =>
@@ -495,7 +492,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         lock (_lock)
         {
             return record.Top is not null
-                && !string.Equals(_volumes.GetValueOrDefault(record.Uuid)?.Record.Top, record.Top, StringComparison.Ordinal);
+                && !string.Equals(_volumes.Find(record.Uuid)?.Record.Top, record.Top, StringComparison.Ordinal);
         }
     }
 
@@ -538,7 +535,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                 _platform.Logger.VolumeUnusable(error, identity.Name, identity.Uuid);
             }
 
-            _volumes.Add(record.Uuid, volume);
+            _volumes.Add(volume);
             if (record.Name is { } name)
             {
                 _names[name] = record.Uuid;
@@ -560,7 +557,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         volume.Retention = RetentionOf(volume, metadata);
         lock (_lock)
         {
-            _volumes.Add(identity.Uuid, volume);
+            _volumes.Add(volume);
         }
 
         return volume;
@@ -588,13 +585,13 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         string? before;
         lock (_lock)
         {
-            if (!_volumes.TryGetValue(record.Uuid, out StoredVolume? volume))
+            if (!_volumes.TryFind(record.Uuid, out StoredVolume? volume))
             {
                 return;
             }
 
             before = volume.Record.Top;
-            volume.Record = record;
+            _volumes.Set(volume, record);
         }
 
         if (!string.Equals(before, record.Top, StringComparison.Ordinal))
@@ -626,6 +623,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <exception cref="StorageException">The host cannot write. The volume is there again.</exception>
     private async Task ReleaseAsync(StoredVolume volume)
     {
+        bool isForOne = false;
         await volume.Turn.WaitAsync().ConfigureAwait(false);
         try
         {
@@ -633,7 +631,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             {
                 Commit(new VolumeChange { Removed = [volume.Identity.Uuid] });
                 Unreserve(volume.Identity);
-                ReleaseImage(volume.Record.Top);
+                isForOne = ReleaseImage(volume.Record.Top);
                 if (volume.UnsettledFold is { } fold && !Images.Has(fold.Top))
                 {
                     Images.Discard(fold.Folded);
@@ -645,7 +643,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             volume.Retention = RetentionOf(volume, volume.Retention.Metadata);
             lock (_lock)
             {
-                _volumes.Add(volume.Identity.Uuid, volume);
+                _volumes.Add(volume);
                 volume.IsListed = true;
             }
 
@@ -661,6 +659,10 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             _platform.Logger.VolumeDeleted(volume.Identity.Name, volume.Identity.Uuid);
         }
 
-        BeginFold();
+        // All volumes are looked at then: not for each of many that nothing else is based on.
+        if (isForOne || HasFoldFailed())
+        {
+            BeginFold();
+        }
     }
 }

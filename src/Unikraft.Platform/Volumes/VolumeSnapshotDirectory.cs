@@ -76,5 +76,5 @@ internal sealed partial class VolumeSnapshotDirectory(ISnapshotDirectory inner, 
 
     public ValueTask DisposeAsync() => inner.DisposeAsync();
 
-    private bool HasMemory(Guid id) => !catalog.ListWithoutMemory().Contains(id);
+    private bool HasMemory(Guid id) => !catalog.HasNoMemory(id);
 }
