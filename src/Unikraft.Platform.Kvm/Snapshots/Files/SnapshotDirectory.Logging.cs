@@ -619,6 +619,7 @@ internal sealed partial class SnapshotDirectory
             return;
         }
 
+            NoteUnreadable(LogFormat.Name, error, snapshot: null);
         if (log is null)
         {
             return;
@@ -643,6 +644,7 @@ internal sealed partial class SnapshotDirectory
             }
 
             Settle(cancellationToken);
+                NoteUnreadable(LogFormat.Name, FileDamageException.Damaged("has parts that cannot be read"), snapshot: null);
             RemoveLog();
         }
         catch (StorageException error)
