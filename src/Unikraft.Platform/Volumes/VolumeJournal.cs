@@ -241,7 +241,7 @@ internal sealed class VolumeJournal : IDisposable
             }
 
             // There was one, for there is what it was about.
-            contents = JournalContents.Read([], TryParse, damagedHeader: null, headerLength: 0, isWhole: false, canGrow: false);
+            contents = ReadNothing();
         }
 
         if (!contents.IsDamaged)
@@ -259,9 +259,22 @@ internal sealed class VolumeJournal : IDisposable
         return contents;
     }
 
+    /// <summary>What is known of a journal of which nothing can be read.</summary>
+    private static JournalContents ReadNothing() => JournalContents.Read([], TryParse, damagedHeader: null, headerLength: 0, isWhole: false, canGrow: false);
+
     private static JournalContents? ReadContents(DataFiles files, string name, bool isCopy)
     {
-        if (files.TryRead(name) is not { } bytes)
+        byte[]? bytes;
+        try
+        {
+            bytes = files.TryRead(name);
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            return ReadNothing();
+        }
+
+        if (bytes is null)
         {
             return null;
         }
@@ -327,11 +340,26 @@ internal sealed class VolumeJournal : IDisposable
         for (int number = 1; ; number++)
         {
             string aside = string.Create(CultureInfo.InvariantCulture, $"{FileName}{DamagedSuffix}{number}");
-            if (files.Stat(aside) is null)
+            if (files.Stat(aside) is not null)
             {
-                files.Publish(aside, files.TryRead(FileName) ?? []);
+                continue;
+            }
+
+            byte[]? content;
+            try
+            {
+                content = files.TryRead(FileName);
+            }
+            catch (StorageException error) when (DataFiles.IsUnreadable(error))
+            {
+                // What cannot be copied is put aside itself.
+                files.Rename(FileName, aside);
+                files.SyncDirectory(files.Root);
                 return files.PathOf(aside);
             }
+
+            files.Publish(aside, content ?? []);
+            return files.PathOf(aside);
         }
     }
 

@@ -9,6 +9,7 @@ internal sealed class SimulatedDisk : IFileLayer
     private const int InUse = 11;
     private const int Exists = 17;
     private const int Interrupted = 4;
+    private const int InputOutput = 5;
 
     private readonly Lock _lock = new();
     private readonly HashSet<string> _directories = new(StringComparer.Ordinal);
@@ -129,6 +130,15 @@ internal sealed class SimulatedDisk : IFileLayer
     public IReadOnlyList<string> List(string directory)
     {
         Enter(nameof(List));
+    /// <summary>A file is on sectors that cannot be read any more, as long as nobody writes another one.</summary>
+    internal void MakeUnreadable(string path)
+    {
+        lock (_lock)
+        {
+            _names[path].IsUnreadable = true;
+        }
+    }
+
         lock (_lock)
         {
             return _directories.Contains(directory)
@@ -439,6 +449,9 @@ internal sealed class SimulatedDisk : IFileLayer
                         break;
                 }
             }
+        /// <summary>Whether the disk cannot read it.</summary>
+        internal bool IsUnreadable { get; set; }
+
 
             return content;
         }
@@ -525,6 +538,11 @@ internal sealed class SimulatedDisk : IFileLayer
                 byte[] content = inode.Own();
                 Inode.Put(ref content, offset, data[..length]);
                 inode.Content = content;
+                if (inode.IsUnreadable)
+                {
+                    throw new IOException("Input/output error", InputOutput);
+                }
+
                 inode.Writes++;
                 inode.Unsynced.Add((offset, data[..length].ToArray()));
                 return fault is Fault.Torn torn ? throw new IOException("torn", torn.Errno) : length;
