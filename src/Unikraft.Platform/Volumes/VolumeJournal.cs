@@ -374,7 +374,7 @@ internal sealed class VolumeJournal : IDisposable
         try
         {
             VolumeChange? change = JsonSerializer.Deserialize(line.AsSpan(ChecksumLength), VolumeJson.Default.VolumeChange);
-            return change is { Set: not null, Removed: not null } && change.Set.All(static record => record is not null) ? change : null;
+            return change is { Set: not null, Removed: not null } && change.Set.All(IsUsable) ? change : null;
         }
         catch (JsonException)
         {
@@ -382,6 +382,9 @@ internal sealed class VolumeJournal : IDisposable
             return null;
         }
     }
+
+    // What is left out of a line because it is nothing cannot be required of it.
+    private static bool IsUsable(VolumeRecord? record) => record is not null && record.Uuid != Guid.Empty && record.CreatedAt != default;
 
     // A line each, so that damage is of one volume only; and one that says that these are all.
     private static byte[] Format(IEnumerable<VolumeRecord> records) =>
