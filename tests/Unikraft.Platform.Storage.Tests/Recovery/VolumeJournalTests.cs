@@ -221,6 +221,7 @@ public sealed class VolumeJournalTests
     {
         SimulatedDisk disk = new();
         disk.MakeDirectory(Root);
+        disk.SyncDirectory("/");
         disk.ResetCalls();
         return disk;
     }
