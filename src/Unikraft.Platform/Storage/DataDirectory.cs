@@ -116,7 +116,9 @@ internal sealed partial class DataDirectory : IAsyncDisposable
                 $"The backend '{hypervisor.Info.Name}' cannot keep snapshots in files. Choose another one, or set {nameof(PlatformOptions.DataDirectory)} to null.");
         layer ??= new HostFileLayer(hypervisor.GetFeature<IDirectorySync>());
         DataFiles files = new(layer, root, settings.Durability == Durability.Synced);
-        files.MakeDirectory("");
+
+        // The metadata are on the disk whatever the rest is, and so is the way to them.
+        files.Durable.MakeDirectory("");
         IDisposable held = files.TryLock(LockName) ?? throw new DataDirectoryInUseException(root);
         MetadataStore? metadata = null;
         try

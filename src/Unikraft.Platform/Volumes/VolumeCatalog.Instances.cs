@@ -733,6 +733,8 @@ internal sealed partial class VolumeCatalog
         {
             case DataDamageException damage:
                 throw new DataDamageException(damage.Path, damage.Dependents, damage.Message, damage);
+            case { } failure when DamagedFileOf(failure) is { } path:
+                throw new DataDamageException(path, DependentsOf(volume), $"The {volume.Title} cannot be used: {failure.Message}", failure);
             case { } failure:
                 throw new StorageException(Images.PathOf(volume.Record.Top!), $"The {volume.Title} cannot be used: {failure.Message}");
         }

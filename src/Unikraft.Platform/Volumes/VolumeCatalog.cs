@@ -18,6 +18,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 {
     private readonly PlatformContext _platform;
     private readonly IFileLayer _layer;
+    private readonly VolumeJournalOptions? _journalOptions;
     private readonly Lock _opening = new();
     private VolumeFiles? _unloaded;
     private VolumeFiles? _files;
@@ -37,8 +38,10 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <param name="platform">The platform.</param>
     /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed.</param>
     /// <param name="layer">The file system of that; that of the host when <see langword="null"/>.</param>
-    public VolumeCatalog(PlatformContext platform, VolumeFiles? files, IFileLayer? layer = null)
+    /// <param name="journalOptions">How its journal is kept; as usual when <see langword="null"/>.</param>
+    public VolumeCatalog(PlatformContext platform, VolumeFiles? files, IFileLayer? layer = null, VolumeJournalOptions? journalOptions = null)
     {
+        _journalOptions = journalOptions;
         _platform = platform;
         _layer = layer ?? HostFileLayer.Default;
         _checksums = new Lazy<ImageChecksums>(() => new ImageChecksums(Images));
@@ -90,7 +93,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                     return openedMeanwhile;
                 }
 
-                VolumeFiles files = _unloaded ?? VolumeFiles.Open(FolderOf(_platform.Settings), _platform.Settings.DataDirectory is not null, _platform.Logger, _layer);
+                VolumeFiles files = _unloaded ?? VolumeFiles.Open(FolderOf(_platform.Settings), _platform.Settings.DataDirectory is not null, _platform.Logger, _layer, _journalOptions);
                 _unloaded = null;
                 try
                 {
