@@ -1,9 +1,12 @@
 using System.Buffers.Binary;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Boot;
 using Unikraft.Platform.Kvm.Tests.Boot.Kernels;
+using Unikraft.Platform.Kvm.Tests.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
 
@@ -31,6 +34,9 @@ public sealed class KernelMachineTests
 
     /// <summary>The stop code of a kernel that ends in order without having told how far it has come.</summary>
     private static readonly StopCode Ended = new(StopCodeReason.Ok, initLevel: 0, isShuttingDown: true);
+
+    /// <summary>Prints the end of a line and turns around: mov edx, 0x3F8; mov al, 10; out dx, al; a loop.</summary>
+    private static readonly byte[] LineAndLoop = [0xBA, 0xF8, 0x03, 0x00, 0x00, 0xB0, 0x0A, 0xEE, 0xEB, 0xFE];
 
     /// <summary>Turns around until it is killed.</summary>
     private static readonly byte[] Loop = [0xEB, 0xFE];
@@ -116,6 +122,62 @@ public sealed class KernelMachineTests
         Assert.Equal((Count, Count), (CountOf(snapshot), CountOf(ofClone)));
 
         static uint CountOf(IMachineSnapshot snapshot) => (uint)((KvmSnapshot)snapshot).Kernel!.Timer.Channels[0];
+    }
+
+    /// <summary>The host tells another frequency than it has: what KVM is asked for is then the one that it has.</summary>
+    [ContractFact]
+    public async Task The_counter_of_a_kernel_runs_in_a_clone_as_fast_as_it_was_told()
+    {
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(LineAndLoop));
+        await fixture.StartAsync();
+        await fixture.ReadLineAsync("");
+        using IMachineSnapshot snapshot = await fixture.Machine.CaptureAsync().Guarded();
+        int told = ((KvmSnapshot)snapshot).Kernel!.TscKhz;
+        Assert.NotEqual(0, told);
+
+        await using KvmHypervisor scaling = KernelMachineFixture.NewHypervisor(new HostTsc(told / 2, CanScale: true));
+        await using TestMachine clone = await KernelMachineFixture.RestoreAsync(scaling, snapshot);
+        using IMachineSnapshot ofClone = await clone.CaptureAsync();
+        Assert.Equal(told, ((KvmSnapshot)ofClone).Kernel!.TscKhz);
+
+        await using KvmHypervisor steady = KernelMachineFixture.NewHypervisor(new HostTsc(told / 2, CanScale: false));
+        HypervisorException error = await Assert.ThrowsAsync<HypervisorException>(() => KernelMachineFixture.RestoreAsync(steady, snapshot));
+        Assert.Contains($"{told} kHz", error.Message, StringComparison.Ordinal);
+        Assert.Contains($"{told / 2} kHz", error.Message, StringComparison.Ordinal);
+
+        using TestDirectory folder = new();
+        Guid id = Guid.NewGuid();
+        await using ISnapshotDirectory directory = await fixture.Hypervisor.GetFeature<ISnapshotFiles>()!.OpenDirectoryAsync(folder.Path).Guarded();
+        await directory.SaveAsync(id, snapshot).Guarded();
+        using IMachineSnapshot opened = await directory.OpenAsync(id).Guarded();
+        IncompatibleMachineException ofFile = await Assert.ThrowsAsync<IncompatibleMachineException>(() => KernelMachineFixture.RestoreAsync(steady, opened));
+        Assert.StartsWith(folder.Path, ofFile.Path, StringComparison.Ordinal);
+    }
+
+    /// <summary>What is asked for reaches KVM: a frequency that no processor can do.</summary>
+    [ContractFact]
+    public async Task A_frequency_that_kvm_refuses_is_an_error()
+    {
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(LineAndLoop));
+        await fixture.StartAsync();
+        await fixture.ReadLineAsync("");
+        using KvmSnapshot snapshot = (KvmSnapshot)await fixture.Machine.CaptureAsync().Guarded();
+        using KvmDevice device = KvmDevice.Open();
+        using KvmSnapshot elsewhere = new(
+            snapshot.ShareMemory(),
+            snapshot.Layout,
+            snapshot.Vcpus,
+            snapshot.Device,
+            snapshot.Pause,
+            snapshot.Throttled,
+            snapshot.Disks)
+        {
+            Kernel = snapshot.Kernel! with { TscKhz = HostTsc.Of(device).CanScale ? int.MaxValue : 1 },
+        };
+
+        await using KvmHypervisor scaling = KernelMachineFixture.NewHypervisor(new HostTsc(snapshot.Kernel.TscKhz, CanScale: true));
+        HypervisorException error = await Assert.ThrowsAsync<HypervisorException>(() => KernelMachineFixture.RestoreAsync(scaling, elsewhere));
+        Assert.Contains("KVM_SET_TSC_KHZ", error.Message, StringComparison.Ordinal);
     }
 
     /// <summary>KVM's log of what a kernel writes, on the page tables of the processor or of KVM, against a comparison of all pages.</summary>
@@ -253,8 +315,7 @@ public sealed class KernelMachineTests
     [InlineData(2)]
     public async Task A_cut_allocates_nothing(int vcpus)
     {
-        // mov edx, 0x3F8; mov al, 10; out dx, al; a loop
-        await using KernelMachineFixture fixture = await CreateAsync(BzImage(Convert.FromHexString("BAF8030000B00AEEEBFE")), vcpus);
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(LineAndLoop), vcpus);
         await fixture.StartAsync();
         await fixture.ReadLineAsync("");
         KernelMachine machine = (KernelMachine)fixture.Machine;
