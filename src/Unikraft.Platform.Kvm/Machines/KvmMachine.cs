@@ -260,35 +260,15 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus, host.SlotPages), memory);
-        KvmMachine machine;
-        try
-        {
-            machine = construct(new Parts(shell, layout, name, disks, origin, initialize));
-        }
-        catch
-        {
-            await shell.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
-
-        try
-        {
-            // The threads bring their vCPUs into their first state while this one fills the memory.
-            for (int i = 0; i < machine._vcpus.Length; i++)
+        return await shell.EquipAsync(
+            shell => construct(new Parts(shell, layout, name, disks, origin, initialize)),
+            static machine => machine._vcpus,
+            async machine =>
             {
-                shell.Threads[i].Assign(machine._vcpus[i]);
-            }
-
-            load(machine);
-            await shell.AttachAsync().ConfigureAwait(false);
-            cancellationToken.ThrowIfCancellationRequested();
-            return machine;
-        }
-        catch
-        {
-            await machine.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
+                load(machine);
+                await shell.AttachAsync().ConfigureAwait(false);
+                cancellationToken.ThrowIfCancellationRequested();
+            }).ConfigureAwait(false);
     }
 
     private async Task DisposeCoreAsync()

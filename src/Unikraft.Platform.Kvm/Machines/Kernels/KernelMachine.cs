@@ -334,22 +334,9 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
                 vcpu.Set(ref cpuid);
             }),
             isAttached: true);
-        KernelMachine machine = construct(shell);
-        try
-        {
-            for (int i = 0; i < identities.Length; i++)
-            {
-                shell.Threads[i].Assign(machine._vcpus[i]);
-            }
-
-            await machine._control.Ready.WaitAsync(cancellationToken).ConfigureAwait(false);
-            return machine;
-        }
-        catch
-        {
-            await machine.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
+        return await shell
+            .EquipAsync(construct, static machine => machine._vcpus, machine => machine._control.Ready.WaitAsync(cancellationToken))
+            .ConfigureAwait(false);
     }
 
     private static KvmVm NewVm(KvmDevice device, GuestMemory memory)
