@@ -4,7 +4,6 @@ using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Snapshots;
-using Unikraft.Platform.Kvm.Tests.Boot;
 using Unikraft.Platform.Kvm.Tests.Boot.Kernels;
 using Unikraft.Platform.Kvm.Tests.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Testing;
@@ -47,20 +46,6 @@ public sealed class KernelMachineTests
         0x81, 0xBE, 0x02, 0x02, 0x00, 0x00, 0x48, 0x64, 0x72, 0x53,         // cmp dword [rsi + 0x202], "HdrS"
         .. Verdict,
     ]), initLevel: 0);
-
-    [ContractFact]
-    public Task An_elf_kernel_finds_its_command_line()
-    {
-        ElfBuilder elf = KernelBuilder.Vmlinux();
-        elf.Content =
-        [
-            0x8B, 0x86, 0x28, 0x02, 0x00, 0x00,                             // mov eax, [rsi + 0x228]
-            0x81, 0x38, 0x74, 0x65, 0x73, 0x74,                             // cmp dword [rax], "test"
-            .. Verdict,
-        ];
-        elf.Segments[0].FileSize = (ulong)elf.Content.Length;
-        return AssertPowersOffAsync(elf.Build());
-    }
 
     [ContractFact]
     public Task A_pvh_kernel_finds_its_start_info() => AssertPowersOffAsync(KernelBuilder.PvhWith(
@@ -253,6 +238,32 @@ public sealed class KernelMachineTests
         await using KernelMachineFixture fixture = await CreateAsync(BzImage([0x0F, 0x0B]));
         await fixture.StartAsync();
         Assert.Equal(new MachineExit.TripleFault(new StopCode(StopCodeReason.Exception, errno: 131, initLevel: 0)), await fixture.Exited);
+    }
+
+    /// <summary>Nobody has asked for the end, and neither the app nor the kernel has told one: no bit, no code, and no restart on failure.</summary>
+    [ContractFact]
+    public async Task A_kernel_that_kvm_gives_up_on_ends_without_a_reason()
+    {
+        // mov eax, 0xD0000000; jmp rax: into the registers of a device, where KVM finds no instruction to emulate
+        byte[] image = BzImage(Convert.FromHexString("B8000000D0FFE0"));
+        await using KernelMachineFixture fixture = await CreateAsync(image);
+        await fixture.StartAsync();
+        HypervisorException error = Assert.IsType<HypervisorException>(Assert.IsType<MachineExit.Failed>(await fixture.Exited).Error);
+        Assert.Contains("0xd0000000", error.Message, StringComparison.Ordinal);
+
+        await using IUnikraftPlatform platform = new UnikraftPlatformBuilder().UseHypervisor(static _ => KernelMachineFixture.NewHypervisor()).Build();
+        Instance instance = await platform.Instances.CreateAsync(new CreateInstanceRequest
+        {
+            Image = GuestImage.FromContent("kernel", new GuestImageContent(image)),
+            MemoryMb = 32,
+            RestartPolicy = RestartPolicy.OnFailure,
+        }).Guarded();
+        await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped).Guarded();
+        Instance stopped = platform.Instances.Get(instance.Uuid);
+        Assert.Equal((InstanceState.Stopped, StopReason.None), (stopped.State, stopped.StopReason));
+        Assert.Null(stopped.ExitCode);
+        Assert.Null(stopped.StopCode);
+        Assert.Equal(0, stopped.RestartCount);
     }
 
     /// <summary>Every convention by which a kernel ends, as the bytes that it executes.</summary>
