@@ -481,10 +481,7 @@ internal sealed partial class InstanceController
         }
 
         // What follows an end, a restart for one, is not part of what has started the instance: whoever did that may be long gone.
-        using (ExecutionContext.SuppressFlow())
-        {
-            _ = AwaitEndAsync(run);
-        }
+        _ = Detached.Begin(() => AwaitEndAsync(run));
     }
 
     private async Task FailStartAsync(InstanceRun run, bool isRestart)

@@ -41,14 +41,14 @@ internal sealed class RestartScheduler(
         RestartSequence sequence = status.Restart = new RestartSequence(attempt);
         if (delay == TimeSpan.Zero)
         {
-            _ = RestartAsync(sequence);
+            _ = Detached.Begin(() => RestartAsync(sequence));
         }
         else
         {
             sequence.NextAt = platform.TimeProvider.GetUtcNow() + delay;
             sequence.ScheduledAt = platform.TimeProvider.GetTimestamp();
             sequence.Delay = delay;
-            sequence.Timer = platform.TimeProvider.CreateTimer(
+            sequence.Timer = platform.TimeProvider.CreateDetachedTimer(
                 _ => _ = RestartAsync(sequence),
                 state: null,
                 delay,
