@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -226,7 +227,7 @@ internal sealed class ShellPool(
         if (!_isRefilling)
         {
             _isRefilling = true;
-            _refilling = Task.Run(RefillAsync);
+            _refilling = BackgroundWork.BeginDetached(RefillAsync);
         }
     }
 

@@ -69,7 +69,7 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         _openedAt = time.GetTimestamp();
         _serviceStart = metadata.ServiceTime;
         _lastFrame = _serviceStart;
-        _timer = time.CreateTimer(static data => ((DataDirectory)data!).Tick(), this, LogInterval, LogInterval);
+        _timer = time.CreateDetachedTimer(static data => ((DataDirectory)data!).Tick(), this, LogInterval, LogInterval);
     }
 
     /// <summary>Held over changes of several resources that must be on the disk together or not at all.</summary>
@@ -322,7 +322,7 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         if (!_isWriting && !_isDisposed)
         {
             _isWriting = true;
-            _writing = Task.Run(WriteAsync);
+            _writing = Detached.Begin(WriteAsync);
         }
     }
 

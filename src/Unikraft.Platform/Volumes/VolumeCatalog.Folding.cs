@@ -100,7 +100,7 @@ internal sealed partial class VolumeCatalog
         }
 
         _foldRetryDelay = TimeSpan.FromTicks(Math.Clamp(2 * _foldRetryDelay.Ticks, MinFoldRetry.Ticks, MaxFoldRetry.Ticks));
-        _foldRetry ??= _platform.TimeProvider.CreateTimer(
+        _foldRetry ??= _platform.TimeProvider.CreateDetachedTimer(
             static catalog => ((VolumeCatalog)catalog!).BeginFold(),
             this,
             Timeout.InfiniteTimeSpan,

@@ -459,7 +459,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         lock (_lock)
         {
             Task? task = null;
-            task = Task.Run(async () =>
+            task = Detached.Begin(async () =>
             {
                 try
                 {

@@ -376,7 +376,7 @@ internal sealed partial class SnapshotDirectory
             _burst += record.Length;
             if (_settler.IsCompleted)
             {
-                _settler = Task.Run(() => SettleLaterAsync(_logOptions), CancellationToken.None);
+                _settler = BackgroundWork.BeginDetached(() => SettleLaterAsync(_logOptions));
             }
         }
 
@@ -455,7 +455,7 @@ internal sealed partial class SnapshotDirectory
             && _preparing.IsCompleted
             && !_closing.IsCancellationRequested)
         {
-            _preparing = Task.Run(() => LengthenAsync(log, options));
+            _preparing = BackgroundWork.BeginDetached(() => LengthenAsync(log, options));
         }
     }
 
@@ -546,7 +546,7 @@ internal sealed partial class SnapshotDirectory
         {
             if (_logOptions is { } options && _log is null && ++_saved >= options.Threshold && _preparing.IsCompleted && !_unreadable.Contains(LogFormat.Name))
             {
-                _preparing = Task.Run(() => PrepareLog(options));
+                _preparing = BackgroundWork.BeginDetached(() => PrepareLog(options));
             }
         }
     }

@@ -100,6 +100,7 @@ internal sealed partial class SnapshotDirectory
                 state.Disks)
             {
                 Kernel = state.Kernel,
+                Path = _store.PathOf(StateFile.NameOf(state.Id)),
             };
         }
         finally
