@@ -1,5 +1,5 @@
+using Unikraft.Platform.Contracts;
 using Unikraft.Platform.Storage.Tests.Testing;
-using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Storage.Tests.Recovery;
 
@@ -164,7 +164,7 @@ public sealed class VolumeCallTests
                     volumes.PatchAsync("data", [new PatchOperation.AddTags("a")], cancelled.Token),
                 ];
                 volumes.PatchAsync("data", [new PatchOperation.AddTags("b")]).Guarded().GetAwaiter().GetResult();
-                volumes.CreateAsync(new CreateVolumeRequest { Name = "shared", HostPath = "/shared" }).Guarded().GetAwaiter().GetResult();
+                volumes.CreateAsync(new CreateVolumeRequest { Name = "shared", HostPath = Path.GetTempPath() }).Guarded().GetAwaiter().GetResult();
             },
             CancellationToken.None,
             TaskCreationOptions.LongRunning,
