@@ -35,7 +35,8 @@ public sealed class UnreadableOnKvmTests : IDisposable
         await MakeAsync(sound);
         string[] files = [.. Directory.GetFiles(sound, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(sound, file)).Where(static file => Path.GetFileName(file) is not "lock").Order(StringComparer.Ordinal)];
         Dictionary<string, string> expected = new(StringComparer.Ordinal);
-        await using (IUnikraftPlatform platform = UnreadablePlatform.Open(Copy(sound, "expected")))
+        string used = Copy(sound, "expected");
+        await using (IUnikraftPlatform platform = UnreadablePlatform.Open(used))
         {
             Assert.Empty(await platform.Data!.VerifyAsync().Guarded());
             foreach (Load load in Loads)
@@ -44,6 +45,8 @@ public sealed class UnreadableOnKvmTests : IDisposable
             }
         }
 
+        Assert.Empty(await LeftImages.FindProblemsAsync(sound).Guarded());
+        Assert.Empty(await LeftImages.FindProblemsAsync(used).Guarded());
         HashSet<string> refused = new(StringComparer.Ordinal);
         HashSet<string> unnamed = new(StringComparer.Ordinal);
         HashSet<string> damaged = new(StringComparer.Ordinal);
