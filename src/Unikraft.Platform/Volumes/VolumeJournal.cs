@@ -68,6 +68,7 @@ internal sealed class VolumeJournal : IDisposable
     /// <param name="records">The volumes that are.</param>
     /// <param name="options">How it is kept; as usual when <see langword="null"/>.</param>
     /// <exception cref="StorageException">It is of another version, or the host refused.</exception>
+    /// <exception cref="DataDamageException">The disk cannot read it.</exception>
     /// <remarks>
     /// A damaged journal is put aside, and what of it is whole is used. What a journal begins with is there twice.
     /// </remarks>
@@ -241,7 +242,7 @@ internal sealed class VolumeJournal : IDisposable
             }
 
             // There was one, for there is what it was about.
-            contents = ReadNothing();
+            contents = JournalContents.Read([], TryParse, damagedHeader: null, headerLength: 0, isWhole: false, canGrow: false);
         }
 
         if (!contents.IsDamaged)
@@ -259,9 +260,6 @@ internal sealed class VolumeJournal : IDisposable
         return contents;
     }
 
-    /// <summary>What is known of a journal of which nothing can be read.</summary>
-    private static JournalContents ReadNothing() => JournalContents.Read([], TryParse, damagedHeader: null, headerLength: 0, isWhole: false, canGrow: false);
-
     private static JournalContents? ReadContents(DataFiles files, string name, bool isCopy)
     {
         byte[]? bytes;
@@ -271,7 +269,12 @@ internal sealed class VolumeJournal : IDisposable
         }
         catch (StorageException error) when (DataFiles.IsUnreadable(error))
         {
-            return ReadNothing();
+            // Nothing is made of what may be readable at the next attempt, or after a repair of the disk.
+            throw new DataDamageException(
+                files.PathOf(name),
+                [],
+                $"The journal of volumes '{files.PathOf(name)}' cannot be read: {error.Message} Put a sound copy of it there; or move it away: then what a copy knows from the last start is used.",
+                error);
         }
 
         if (bytes is null)
@@ -340,26 +343,11 @@ internal sealed class VolumeJournal : IDisposable
         for (int number = 1; ; number++)
         {
             string aside = string.Create(CultureInfo.InvariantCulture, $"{FileName}{DamagedSuffix}{number}");
-            if (files.Stat(aside) is not null)
+            if (files.Stat(aside) is null)
             {
-                continue;
-            }
-
-            byte[]? content;
-            try
-            {
-                content = files.TryRead(FileName);
-            }
-            catch (StorageException error) when (DataFiles.IsUnreadable(error))
-            {
-                // What cannot be copied is put aside itself.
-                files.Rename(FileName, aside);
-                files.SyncDirectory(files.Root);
+                files.Publish(aside, files.TryRead(FileName) ?? []);
                 return files.PathOf(aside);
             }
-
-            files.Publish(aside, content ?? []);
-            return files.PathOf(aside);
         }
     }
 
