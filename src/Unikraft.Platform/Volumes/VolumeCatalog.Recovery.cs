@@ -46,7 +46,7 @@ internal sealed partial class VolumeCatalog
             (volumes.Roms, volumes.NextRoms) = (record.Roms, record.NextRoms);
             foreach (VolumeMountRecord mount in record.Volumes)
             {
-                StoredVolume volume = _volumes.GetValueOrDefault(mount.Volume) ?? Missing(mount.Volume, identity);
+                StoredVolume volume = _volumes.Find(mount.Volume) ?? Missing(mount.Volume, identity);
                 isAhead |= !mount.IsReadOnly && (record.Run is not null || volume.Record.Resumptions != mount.Resumptions);
                 MountLocked(new VolumeMount(volume, volumes, mount.Slot, mount.At, mount.IsReadOnly) { Pending = mount.Pending });
             }

@@ -25,7 +25,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 
     private readonly Lock _lock = new();
     private readonly Dictionary<string, Guid> _names = new(StringComparer.Ordinal);
-    private readonly Dictionary<Guid, StoredVolume> _volumes = [];
+    private readonly VolumeTable _volumes = new();
     private readonly Dictionary<Guid, InstanceVolumes> _instances = [];
     private readonly HashSet<Task> _background = [];
 
@@ -160,7 +160,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         lock (_lock)
         {
-            return [.. _volumes.Values.Where(volume => volume.Record.Owner == owner)];
+            return _volumes.OwnedBy(owner);
         }
     }
 
@@ -495,7 +495,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         lock (_lock)
         {
             return record.Top is not null
-                && !string.Equals(_volumes.GetValueOrDefault(record.Uuid)?.Record.Top, record.Top, StringComparison.Ordinal);
+                && !string.Equals(_volumes.Find(record.Uuid)?.Record.Top, record.Top, StringComparison.Ordinal);
         }
     }
 
@@ -538,7 +538,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                 _platform.Logger.VolumeUnusable(error, identity.Name, identity.Uuid);
             }
 
-            _volumes.Add(record.Uuid, volume);
+            _volumes.Add(volume);
             if (record.Name is { } name)
             {
                 _names[name] = record.Uuid;
@@ -560,7 +560,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         volume.Retention = RetentionOf(volume, metadata);
         lock (_lock)
         {
-            _volumes.Add(identity.Uuid, volume);
+            _volumes.Add(volume);
         }
 
         return volume;
@@ -594,7 +594,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             }
 
             before = volume.Record.Top;
-            volume.Record = record;
+            _volumes.Set(volume, record);
         }
 
         if (!string.Equals(before, record.Top, StringComparison.Ordinal))
@@ -645,7 +645,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             volume.Retention = RetentionOf(volume, volume.Retention.Metadata);
             lock (_lock)
             {
-                _volumes.Add(volume.Identity.Uuid, volume);
+                _volumes.Add(volume);
                 volume.IsListed = true;
             }
 
