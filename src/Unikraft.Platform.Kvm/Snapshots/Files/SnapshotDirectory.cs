@@ -73,6 +73,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         try
         {
             directory.Scan(cancellationToken);
+            directory.SettleFound();
             return directory;
         }
         catch
@@ -205,7 +206,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         RegisterPending();
         RegisterDamage();
         HashSet<string> present = new(names, StringComparer.Ordinal);
-        if (_unreadable.Count > 0 || !_layers.Values.All(layer => present.Contains(layer.Name)))
+        if (_unreadable.Count > 0 || !_layers.Values.All(layer => layer.IsLogged || present.Contains(layer.Name)))
         {
             // A layer that nothing seems to refer to may be one that a damaged state refers to, or a missing one under another name.
             Log.CollectionHeldBack(_logger, _store.Directory);
