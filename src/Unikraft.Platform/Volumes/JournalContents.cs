@@ -17,6 +17,12 @@ internal sealed partial class JournalContents
     private readonly List<string> _damaged = [];
     private readonly List<string> _damagedInitially = [];
 
+    /// <summary>The lines about volumes of whose images others have said more, which are damaged. In the order of the lines.</summary>
+    private readonly List<VolumeRecord> _incomplete = [];
+
+    /// <summary>What its lines say of images.</summary>
+    internal ImageHistory Images { get; } = new();
+
     internal IReadOnlyDictionary<Guid, VolumeRecord> Records => _records;
 
     /// <summary>Whether lines can be added behind <see cref="Length"/>, when nothing of it is damaged.</summary>
@@ -25,10 +31,10 @@ internal sealed partial class JournalContents
     /// <summary>The length in bytes of what it says, when nothing of it is damaged.</summary>
     internal long Length { get; private set; }
 
-    internal bool IsDamaged => _damaged.Count + _damagedInitially.Count > 0;
+    internal bool IsDamaged => _damaged.Count + _damagedInitially.Count + _incomplete.Count > 0;
 
     /// <summary>Whether damage has taken something that nobody else knows.</summary>
-    internal bool IsDoubtful => _damaged.Count > 0;
+    internal bool IsDoubtful => _damaged.Count > 0 || _records.Values.Any(static record => record.Beneath is not null);
 
     /// <summary>Reads a journal.</summary>
     /// <param name="lines">Its lines, behind the header, a character for each byte. Behind the last end of line there is one more.</param>
@@ -106,6 +112,16 @@ internal sealed partial class JournalContents
                 _ = _records.TryAdd(uuid, record);
             }
         }
+
+        Images.Add(copy.Images);
+        foreach (VolumeRecord record in _incomplete)
+        {
+            // It may have changed since, or be gone: what is above it builds on what it says all the same.
+            if (Images.TryComplete(record) is { } complete && ReferenceEquals(_records.GetValueOrDefault(record.Uuid), record))
+            {
+                _records[record.Uuid] = complete;
+            }
+        }
     }
 
     /// <summary>Marks the volumes of which a damaged line may have said something else: those that it seems to name, and those whose image others were put on.</summary>
@@ -118,9 +134,10 @@ internal sealed partial class JournalContents
         foreach (VolumeRecord record in _records.Values.ToArray())
         {
             bool isNamed = named.Contains(record.Uuid);
-            if (!_certain.Contains(record.Uuid) && (isNamed || (record is { Top: { } top, IsTemplate: false } && covered.Contains(top))))
+            if (record.Beneath is not null
+                || (!_certain.Contains(record.Uuid) && (isNamed || (record is { Top: { } top, IsTemplate: false } && covered.Contains(top)))))
             {
-                _records[record.Uuid] = record with { Damage = damage };
+                _records[record.Uuid] = record with { Damage = damage, Beneath = null };
             }
         }
     }
@@ -168,7 +185,13 @@ internal sealed partial class JournalContents
     {
         foreach (VolumeRecord record in change.Set)
         {
-            _records[record.Uuid] = record;
+            VolumeRecord? complete = Images.TryComplete(record);
+            if (complete is null)
+            {
+                _incomplete.Add(record);
+            }
+
+            _records[record.Uuid] = complete ?? record;
             _removed.Remove(record.Uuid);
             _certain.Add(record.Uuid);
         }

@@ -17,7 +17,7 @@ internal sealed class VolumeJournal : IDisposable
     internal const string FileName = "volumes.journal";
 
     private const string AnyHeader = "unikraft volumes ";
-    private const int Version = 3;
+    private const int Version = 4;
     private const string CopyMark = " copy";
 
     /// <summary>The last version that was not filled up to whole blocks.</summary>
@@ -39,6 +39,7 @@ internal sealed class VolumeJournal : IDisposable
     private readonly DataFiles _files;
     private readonly VolumeJournalOptions _options;
     private readonly Dictionary<Guid, VolumeRecord> _records;
+    private ImageHistory _images;
     private IFile _file;
     private long _length;
     private long _allocated;
@@ -47,9 +48,16 @@ internal sealed class VolumeJournal : IDisposable
     /// <summary>Nobody can tell what the file on the disk is, or holds: only a new one can be written to.</summary>
     private bool _mustRewrite;
 
-    private VolumeJournal(DataFiles files, VolumeJournalOptions options, IFile file, long length, long allocated, IReadOnlyDictionary<Guid, VolumeRecord> records)
+    private VolumeJournal(
+        DataFiles files,
+        VolumeJournalOptions options,
+        IFile file,
+        long length,
+        long allocated,
+        IReadOnlyDictionary<Guid, VolumeRecord> records,
+        ImageHistory images)
     {
-        (_files, _options, _file, _records) = (files, options, file, new Dictionary<Guid, VolumeRecord>(records));
+        (_files, _options, _file, _records, _images) = (files, options, file, new Dictionary<Guid, VolumeRecord>(records), images);
         (_length, _allocated, _lengthAtFirst) = (length, allocated, length);
     }
 
@@ -77,7 +85,8 @@ internal sealed class VolumeJournal : IDisposable
         options ??= new VolumeJournalOptions();
         JournalContents contents = Read(files);
         records = contents.Records.Where(entry => isKept(entry.Value)).ToDictionary();
-        byte[] lines = Format(records.Values);
+        ImageHistory images = new();
+        byte[] lines = Format(records.Values, images);
         IFile? file = null;
         try
         {
@@ -85,7 +94,7 @@ internal sealed class VolumeJournal : IDisposable
             files.Rename(TemporaryOf(CopyName), CopyName);
             (file, long length, long allocated) = Write(files, FileName, lines);
             files.Rename(TemporaryOf(FileName), FileName);
-            return new VolumeJournal(files, options, file, length, allocated, records);
+            return new VolumeJournal(files, options, file, length, allocated, records, images);
         }
         catch (StorageException error)
         {
@@ -111,7 +120,7 @@ internal sealed class VolumeJournal : IDisposable
             Rewrite();
         }
 
-        byte[] line = Format(change);
+        byte[] line = Format(_images.Shorten(change));
 
         // Behind the last line there is a zero: without one, the end is missing.
         long room = change.Set.Count > 0 ? ReserveForRemovals : 1;
@@ -127,6 +136,7 @@ internal sealed class VolumeJournal : IDisposable
         }
         catch (StorageException)
         {
+            _images.TakeBack();
             TakeBack(line.Length);
             throw;
         }
@@ -152,7 +162,7 @@ internal sealed class VolumeJournal : IDisposable
             // What a crash has left of a line.
             files.Write(FileName, file, contents.Length, new byte[file.Length - contents.Length]);
             files.Sync(FileName, file);
-            return new VolumeJournal(files, options, file, contents.Length, file.Length, records);
+            return new VolumeJournal(files, options, file, contents.Length, file.Length, records, contents.Images);
         }
         catch
         {
@@ -198,7 +208,8 @@ internal sealed class VolumeJournal : IDisposable
     /// <summary>Writes it anew, without what is over, the copy first: it knows what the journal knows, whichever of them is the new one.</summary>
     private void Rewrite()
     {
-        byte[] lines = Format(_records.Values);
+        ImageHistory images = new();
+        byte[] lines = Format(_records.Values, images);
         IFile? file = null;
         try
         {
@@ -212,7 +223,7 @@ internal sealed class VolumeJournal : IDisposable
             _files.Rename(TemporaryOf(FileName), FileName);
             SyncNames?.Invoke();
             _file.Dispose();
-            (_file, _length, _allocated, _lengthAtFirst, _mustRewrite) = (file, length, allocated, length, false);
+            (_file, _length, _allocated, _lengthAtFirst, _images, _mustRewrite) = (file, length, allocated, length, images, false);
         }
         catch (StorageException)
         {
@@ -372,11 +383,21 @@ internal sealed class VolumeJournal : IDisposable
     }
 
     // What is left out of a line because it is nothing cannot be required of it.
-    private static bool IsUsable(VolumeRecord? record) => record is not null && record.Uuid != Guid.Empty && record.CreatedAt != default;
+    private static bool IsUsable(VolumeRecord? record) =>
+        record is not null && record.Uuid != Guid.Empty && record.CreatedAt != default && record.Images.All(static image => image is not null);
 
     // A line each, so that damage is of one volume only; and one that says that these are all.
-    private static byte[] Format(IEnumerable<VolumeRecord> records) =>
-        [.. records.SelectMany(static record => Format(new VolumeChange { Set = [record] })), .. Format(new VolumeChange())];
+    private static byte[] Format(IEnumerable<VolumeRecord> records, ImageHistory images)
+    {
+        using MemoryStream lines = new();
+        foreach (VolumeRecord record in records)
+        {
+            lines.Write(Format(images.Shorten(new VolumeChange { Set = [record] })));
+        }
+
+        lines.Write(Format(new VolumeChange()));
+        return lines.ToArray();
+    }
 
     private static byte[] Format(VolumeChange change)
     {

@@ -72,4 +72,7 @@ internal sealed record VolumeRecord
 
     /// <summary>The images of a template that is kept, the top first: they do not change any more, and are verified against this.</summary>
     public IReadOnlyList<ImageChecksum> Images { get; init => field = value ?? []; } = [];
+
+    /// <summary>In a line of the journal: the image beneath those, of which, and of what that is based on, an earlier line has said all.</summary>
+    public ImageChecksum? Beneath { get; init; }
 }

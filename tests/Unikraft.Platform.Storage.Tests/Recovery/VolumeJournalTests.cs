@@ -217,6 +217,193 @@ public sealed class VolumeJournalTests
         }
     }
 
+    /// <summary>Each checkpoint of a lineage is based on the images of all before it.</summary>
+    [Fact]
+    public void Its_length_does_not_depend_on_how_deep_a_lineage_is_and_every_image_is_known()
+    {
+        const int Depth = 1500;
+        SimulatedDisk disk = NewDisk();
+        List<VolumeRecord> lineage = [.. Lineage(Depth)];
+        using (VolumeJournal journal = Open(disk, out _))
+        {
+            foreach (VolumeRecord record in lineage.Take(Depth / 2))
+            {
+                journal.Append(new VolumeChange { Set = [record, Volume(lineage[0].Owner!.Value, "source") with { Images = record.Images }] });
+            }
+        }
+
+        // What goes on is based on what was read.
+        using (VolumeJournal journal = Open(disk, out Dictionary<Guid, VolumeRecord> records))
+        {
+            CheckImages(lineage.Take(Depth / 2), records);
+            lineage.Skip(Depth / 2).ToList().ForEach(record => journal.Append(new VolumeChange { Set = [record] }));
+        }
+
+        using (VolumeJournal journal = Open(disk, out Dictionary<Guid, VolumeRecord> records))
+        {
+            CheckImages(lineage, records);
+        }
+
+        Assert.InRange(disk.Content(Path.Combine(Root, VolumeJournal.FileName)).Length / Depth, 300, 900);
+    }
+
+    /// <summary>A line that is damaged takes no image from what was built on it later, whether the journal began with it or not.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_damaged_line_takes_no_image_from_other_volumes(bool isRewritten)
+    {
+        const int Depth = 12;
+        SimulatedDisk disk = NewDisk();
+        VolumeRecord[] lineage = [.. Lineage(Depth)];
+        using (VolumeJournal journal = Open(disk, out _))
+        {
+            Array.ForEach(lineage, record => journal.Append(new VolumeChange { Set = [record] }));
+        }
+
+        if (isRewritten)
+        {
+            Open(disk, out _).Dispose();
+        }
+
+        string path = Path.Combine(Root, VolumeJournal.FileName);
+        byte[] whole = disk.Content(path);
+        int lines = 0;
+        int first = whole.AsSpan().IndexOf((byte)'\n') + 1;
+        for (int start = first; whole.AsSpan(start).IndexOf((byte)'\n') is var length and >= 0; start += length + 1, lines++)
+        {
+            foreach (int at in (int[])[start, start + (length / 2), start + length - 1])
+            {
+                SimulatedDisk left = disk.AfterKill();
+                byte[] damaged = [.. whole];
+                damaged[at] ^= 1;
+                left.Damage(path, damaged);
+                using VolumeJournal journal = Open(left, out Dictionary<Guid, VolumeRecord> records);
+                bool isNoticed = VolumeJournal.FindDamage(new DataFiles(left, Root, isSynced: true)) is not null;
+                VolumeRecord[] missing = [.. lineage.Where(record => !records.ContainsKey(record.Uuid))];
+                Assert.True(missing.Length <= (isRewritten ? 0 : 1), $"line {lines}: {missing.Length} are missing");
+                Assert.True(isNoticed || missing.Length == 0, $"line {lines}");
+                CheckImages(lineage.Except(missing), records);
+                Assert.All(records.Values, static record => Assert.True(record is { Damage: null, Beneath: null }));
+            }
+        }
+
+        Assert.Equal(Depth + 1, lines);
+    }
+
+    /// <summary>Two lines side by side: what is based on them cannot be known to be sound, and says so.</summary>
+    [Fact]
+    public void A_volume_of_whose_images_too_much_is_lost_says_so()
+    {
+        SimulatedDisk disk = NewDisk();
+        VolumeRecord[] lineage = [.. Lineage(12)];
+        using (VolumeJournal journal = Open(disk, out _))
+        {
+            Array.ForEach(lineage, record => journal.Append(new VolumeChange { Set = [record] }));
+        }
+
+        string path = Path.Combine(Root, VolumeJournal.FileName);
+        byte[] damaged = disk.Content(path);
+        string[] lines = System.Text.Encoding.Latin1.GetString(damaged).Split('\n');
+        int start = lines.Take(2 + 5).Sum(static line => line.Length + 1);
+        damaged[start] ^= 1;
+        damaged[start + lines[2 + 5].Length + 1] ^= 1;
+        disk.Damage(path, damaged);
+
+        for (int opening = 0; opening < 2; opening++)
+        {
+            using VolumeJournal journal = Open(disk, out Dictionary<Guid, VolumeRecord> records);
+            CheckImages(lineage[..5], records);
+            Assert.All(lineage[..5], record => Assert.Null(records[record.Uuid].Damage));
+            Assert.All(lineage[5..7], record => Assert.DoesNotContain(record.Uuid, records.Keys));
+            Assert.All(lineage[7..], record => Assert.NotNull(records[record.Uuid].Damage));
+        }
+    }
+
+    /// <summary>An image that is damaged and described again has two checksums, and each volume keeps the one that it was given.</summary>
+    [Fact]
+    public void An_image_that_is_described_again_takes_nothing_from_what_was_said_before()
+    {
+        SimulatedDisk disk = NewDisk();
+        VolumeRecord[] first = [.. Lineage(4)];
+        VolumeRecord[] second =
+        [
+            .. first.Select(static record => record with
+            {
+                Uuid = Guid.NewGuid(),
+                Images = [.. record.Images.Select(static image => image.Name.StartsWith("0001", StringComparison.Ordinal) ? image with { Sha256 = new string('f', 64) } : image)],
+            }),
+        ];
+        VolumeRecord[] all = [.. first[..3], .. second, first[3]];
+        using (VolumeJournal journal = Open(disk, out _))
+        {
+            Array.ForEach(all, record => journal.Append(new VolumeChange { Set = [record] }));
+        }
+
+        for (int opening = 0; opening < 2; opening++)
+        {
+            using VolumeJournal journal = Open(disk, out Dictionary<Guid, VolumeRecord> records);
+            CheckImages(all, records);
+        }
+    }
+
+    [Fact]
+    public void A_line_that_could_not_be_written_is_not_built_on()
+    {
+        SimulatedDisk disk = NewDisk();
+        VolumeRecord[] lineage = [.. Lineage(8)];
+        List<VolumeRecord> written = [];
+        using (VolumeJournal journal = Open(disk, out _))
+        {
+            disk.ResetCalls();
+            for (int i = 0; i < lineage.Length; i++)
+            {
+                int from = disk.Calls.Count;
+                disk.Faults = (_, number) => i % 3 == 1 && number == from ? new Fault.Error(InputOutput) : null;
+                if (Record.Exception(() => journal.Append(new VolumeChange { Set = [lineage[i]] })) is null)
+                {
+                    written.Add(lineage[i]);
+                }
+            }
+        }
+
+        disk.Faults = null;
+        using VolumeJournal again = Open(disk, out Dictionary<Guid, VolumeRecord> records);
+        Assert.Equal(5, written.Count);
+        Assert.Equal(written.Count, records.Count);
+        CheckImages(written, records);
+    }
+
+    private static IEnumerable<VolumeRecord> Lineage(int depth)
+    {
+        Guid owner = Guid.NewGuid();
+        List<ImageChecksum> images = [];
+        for (int i = 0; i < depth; i++)
+        {
+            string name = $"{i:D4}-{new string('a', 30)}.qcow2";
+            images.Insert(0, new ImageChecksum(name, i, Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(BitConverter.GetBytes(i)))));
+            yield return new VolumeRecord
+            {
+                Uuid = Guid.NewGuid(),
+                CreatedAt = DateTimeOffset.UnixEpoch,
+                Owner = owner,
+                Top = name,
+                IsTemplate = true,
+                IsKept = true,
+                Images = [.. images],
+            };
+        }
+    }
+
+    private static void CheckImages(IEnumerable<VolumeRecord> expected, Dictionary<Guid, VolumeRecord> records)
+    {
+        foreach (VolumeRecord record in expected)
+        {
+            Assert.True(record.Images.SequenceEqual(records[record.Uuid].Images), $"{record.Top}: {string.Join(", ", records[record.Uuid].Images.Select(static image => image.Name[..4]))}");
+            Assert.Equal(record.Images.Count, records[record.Uuid].Images.Count);
+        }
+    }
+
     private static SimulatedDisk NewDisk()
     {
         SimulatedDisk disk = new();

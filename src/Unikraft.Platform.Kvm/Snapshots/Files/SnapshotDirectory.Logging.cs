@@ -36,6 +36,9 @@ internal sealed partial class SnapshotDirectory
     private long _burst;
     private bool _isLengthFinal;
 
+    // The log is the one that was found when the directory was opened. Guarded by the lock for writing, once that is open.
+    private volatile bool _isLogFound;
+
     // The host could not read all of the log that was found, and may the next time.
     private bool _isLogKept;
 
@@ -374,16 +377,22 @@ internal sealed partial class SnapshotDirectory
             _pending.Add(new PendingSnapshot(record, described) { Reservation = reservation });
             _lastLogged = _logOptions!.TimeProvider.GetTimestamp();
             _burst += record.Length;
-            if (_settler.IsCompleted)
-            {
-                _settler = BackgroundWork.BeginDetached(() => SettleLaterAsync(_logOptions));
-            }
+            BeginSettling(_logOptions);
         }
 
         return record.Length;
 
         LogRecord? Append() =>
             log.TryAppend([.. missing.Select(static layer => (layer.Layer!, layer.Index))], described, progress.Add, cancellationToken);
+    }
+
+    // Under the lock.
+    private void BeginSettling(PublicationLogOptions options)
+    {
+        if (_settler.IsCompleted)
+        {
+            _settler = BackgroundWork.BeginDetached(() => SettleLaterAsync(options));
+        }
     }
 
     /// <summary>Makes files when nobody else needs the disk, or the log is filling up.</summary>
@@ -398,6 +407,7 @@ internal sealed partial class SnapshotDirectory
                 {
                 }
 
+                await RemoveFoundLogAsync().ConfigureAwait(false);
                 lock (_lock)
                 {
                     if (_pending.Count == 0)
@@ -426,6 +436,31 @@ internal sealed partial class SnapshotDirectory
             {
                 return _log is not { IsClosed: false, IsFilling: false } || options.TimeProvider.GetElapsedTime(_lastLogged) >= options.Delay;
             }
+        }
+    }
+
+    /// <summary>Removes the log that was found when the directory was opened, once all that is in it has files: from then on there can be another one.</summary>
+    private async Task RemoveFoundLogAsync()
+    {
+        lock (_lock)
+        {
+            if (!_isLogFound || _pending.Count > 0)
+            {
+                return;
+            }
+        }
+
+        await _writing.WaitAsync(_closing.Token).ConfigureAwait(false);
+        try
+        {
+            if (_isLogFound)
+            {
+                RemoveLog();
+            }
+        }
+        finally
+        {
+            _writing.Release();
         }
     }
 
@@ -602,7 +637,10 @@ internal sealed partial class SnapshotDirectory
         return true;
     }
 
-    /// <summary>Makes files of what a platform before has left in its log.</summary>
+    /// <summary>
+    /// Finds what a platform before has left in its log. It gets its files in the background, as if it had just been saved, and before anything else is saved: opening a directory
+    /// does not wait for them.
+    /// </summary>
     private void RecoverLog(CancellationToken cancellationToken)
     {
         _store.Delete(LogFormat.Name + FileStore.TemporarySuffix);
@@ -628,7 +666,7 @@ internal sealed partial class SnapshotDirectory
             return;
         }
 
-        _log = log;
+        (_log, _isLogFound) = (log, true);
         try
         {
             LogContents contents = log.Read(cancellationToken);
@@ -647,12 +685,27 @@ internal sealed partial class SnapshotDirectory
                 NoteUnreadable(LogFormat.Name, FileDamageException.Damaged("has parts that cannot be read"), snapshot: null);
             }
 
-            Settle(cancellationToken);
-            RemoveLog();
+            if (_isLogKept || _pending.Count == 0 || _logOptions is null)
+            {
+                Settle(cancellationToken);
+                RemoveLog();
+            }
         }
         catch (StorageException error)
         {
             Log.SettlingFailed(_logger, error, _store.Directory);
+        }
+    }
+
+    /// <summary>Begins to make files of what was found in the log.</summary>
+    private void SettleFound()
+    {
+        lock (_lock)
+        {
+            if (_pending.Count > 0 && _logOptions is { } options)
+            {
+                BeginSettling(options);
+            }
         }
     }
 
@@ -714,6 +767,7 @@ internal sealed partial class SnapshotDirectory
     private void RemoveLog()
     {
         PublicationLog? log;
+        _isLogFound = false;
         lock (_lock)
         {
             (log, _log) = (_log, null);

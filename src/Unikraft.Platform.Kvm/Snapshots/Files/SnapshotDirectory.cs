@@ -73,6 +73,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         try
         {
             directory.Scan(cancellationToken);
+            directory.SettleFound();
             return directory;
         }
         catch
@@ -206,7 +207,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         RegisterDamage();
         NoteLost();
         HashSet<string> present = new(names, StringComparer.Ordinal);
-        StoredLayer[] missing = [.. _layers.Values.Where(layer => !present.Contains(layer.Name))];
+        StoredLayer[] missing = [.. _layers.Values.Where(layer => !layer.IsLogged && !present.Contains(layer.Name))];
         NoteMissing(missing);
         if (_unreadable.Count > 0 || missing.Length > 0)
         {
