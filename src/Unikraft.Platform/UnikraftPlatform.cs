@@ -28,6 +28,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
     /// <param name="fileLayer">The file system of the data directory; that of the host when <see langword="null"/>.</param>
     /// <param name="volumeLayer">The file system of volumes; that of the host when <see langword="null"/>.</param>
     /// <param name="archiveLayer">The file system of archives; that of the host when <see langword="null"/>.</param>
+    /// <param name="journalOptions">How the journal of volumes is kept; as usual when <see langword="null"/>.</param>
     public UnikraftPlatform(
         PlatformOptions options,
         TimeProvider timeProvider,
@@ -35,12 +36,13 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         Func<HypervisorContext, IHypervisor> hypervisorFactory,
         IFileLayer? fileLayer = null,
         IFileLayer? volumeLayer = null,
-        IFileLayer? archiveLayer = null)
+        IFileLayer? archiveLayer = null,
+        VolumeJournalOptions? journalOptions = null)
     {
         // First what may be refused: a backend is dear.
         PlatformSettings settings = PlatformSettings.From(options);
         ILogger logger = loggerFactory.CreateLogger(TelemetryNames.Source);
-        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, settings.DataDirectory is not null, logger, volumeLayer) : null;
+        VolumeFiles? volumeFiles = options.VolumeDirectory is { } directory ? VolumeFiles.Open(directory, settings.DataDirectory is not null, logger, volumeLayer, journalOptions) : null;
         VolumeHypervisor hypervisor;
         try
         {
@@ -63,7 +65,7 @@ internal sealed class UnikraftPlatform : IUnikraftPlatform
         ResourceRegistry<InstanceController> instances = new("instance", "An instance", timeProvider, _context.Quotas);
         ResourceRegistry<StoredCheckpoint> checkpoints = new("checkpoint", "A checkpoint", timeProvider, _context.Quotas);
         ResourceRegistry<StoredTemplate> templates = new("template", "A template", timeProvider, _context.Quotas);
-        _context.Volumes = new VolumeCatalog(_context, volumeFiles, volumeLayer);
+        _context.Volumes = new VolumeCatalog(_context, volumeFiles, volumeLayer, journalOptions);
         hypervisor.Use(_context.Volumes);
         DataDirectory? data = _context.Data = OpenData(_context, hypervisor, fileLayer);
         _volumes = new VolumeStore(_context, instances);

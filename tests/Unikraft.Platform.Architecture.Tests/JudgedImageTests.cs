@@ -10,7 +10,7 @@ public sealed partial class JudgedImageTests
     private static readonly string[] Makers = ["LineageModel", "ModelCommand", "ModelRun", "Program", "Qemu", "Script", "VolumeModel"];
 
     /// <summary>Whose images are never files: in memory, or on a simulated disk, where they are read again and verified by the library itself.</summary>
-    private static readonly string[] InMemory = ["ArchiveTests", "ClockTests", "DamageTests", "DurabilityTests", "FaultKindTests", "HostileImageTests", "L2CacheTests", "VerificationTests"];
+    private static readonly string[] InMemory = ["ArchiveTests", "ClockTests", "DurabilityTests", "FaultKindTests", "FurnishedDisk", "HostileImageTests", "L2CacheTests", "VerificationTests"];
 
     [Fact]
     public void Every_test_that_makes_disk_images_lets_them_be_judged()

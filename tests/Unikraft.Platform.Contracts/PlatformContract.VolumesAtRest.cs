@@ -33,6 +33,24 @@ public abstract partial class PlatformContract
     }
 
     [ContractFact]
+    public async Task A_template_of_a_suspended_instance_takes_its_volumes_along()
+    {
+        Volume data = await Volumes.CreateAsync(Blank("data")).Guarded();
+        Instance source = await CreateKvAsync(Existing("data"));
+        Assert.Equal("ok 1", await AskKvAsync(source, "put a template"));
+        await Instances.SuspendAsync(source.Uuid).Guarded();
+
+        Template template = await Templates.ConvertAsync(source.Uuid).Guarded();
+
+        Assert.Equal(data.Uuid, Assert.Single(template.Volumes).Uuid);
+        Assert.Empty(Volumes.List());
+        Instance clone = await Instances
+            .CreateAsync(new CreateInstanceRequest { Template = template.Uuid, WaitTimeout = Timeout.InfiniteTimeSpan })
+            .Guarded();
+        Assert.Equal("value=template", await AskKvAsync(clone, "get a"));
+    }
+
+    [ContractFact]
     public async Task A_volume_that_a_suspended_instance_continues_with_is_not_resized()
     {
         await Volumes.CreateAsync(Blank("data")).Guarded();

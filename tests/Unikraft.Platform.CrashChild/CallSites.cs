@@ -17,10 +17,6 @@ public static class CallSites
 
     private static readonly string[] Decisive = ["Sync", "SyncData", "Rename", "Delete", "DeleteDirectory", "SyncDirectory"];
 
-    /// <summary>Whether a name is that of a place.</summary>
-    /// <param name="name">The name.</param>
-    public static bool IsSite(string name) => name?.Contains('@', StringComparison.Ordinal) is true;
-
     /// <summary>Finds all places in an assembly, by reading its code.</summary>
     /// <param name="assembly">The assembly.</param>
     public static IReadOnlySet<string> Of(Assembly assembly)

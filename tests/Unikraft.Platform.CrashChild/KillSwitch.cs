@@ -9,13 +9,17 @@ namespace Unikraft.Platform.CrashChild;
 /// </summary>
 /// <param name="point">
 /// What to stop at: the kind of a call (<c>Write</c>); that and where in the library it is made (<c>Sync@MetadataStore.Append</c>); or, behind a <c>!</c>, a call that fails, after which
-/// the next one that takes something to the disk, or gives or takes a name, is the one to stop at, or the one that is named behind a <c>&gt;</c>.
+/// the next one that takes something to the disk, or gives or takes a name, is the one to stop at, or the one that is named behind a <c>&gt;</c>. Behind a <c>!!</c> it fails because
+/// the disk is full.
 /// </param>
 /// <param name="number">Which of these calls, counted from 1; 0 for none.</param>
 /// <param name="say">Told what happens.</param>
 /// <param name="stopped">Told when it has stopped.</param>
 internal sealed class KillSwitch(string point, int number, Action<string> say, Action stopped)
 {
+    private const int InputOutput = 5;
+    private const int NoSpace = 28;
+
     private readonly ConcurrentDictionary<string, int> _calls = new(StringComparer.Ordinal);
     private readonly string[] _steps = point.Split('>');
     private readonly ConcurrentDictionary<string, TaskCompletionSource> _passed = new(StringComparer.Ordinal);
@@ -51,8 +55,8 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
     }
 
     /// <summary>One of the calls that decide what is there after a crash.</summary>
-    /// <returns>Whether it is to fail.</returns>
-    internal bool StepDecisive(string call)
+    /// <returns>The number of the error with which it is to fail; <see langword="null"/> when it is not to.</returns>
+    internal int? StepDecisive(string call)
     {
         WaitIfStopped();
         string site = CallSites.Current(call);
@@ -62,23 +66,24 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
             bool isNext = _failed == 0 ? isFirst : _failed == _steps.Length || IsAt(site, _steps[_failed]);
             if (!isNext)
             {
-                return false;
+                return null;
             }
 
             if (_failed < _steps.Length && _steps[_failed].StartsWith('!'))
             {
-                _failed++;
+                bool isFull = _steps[_failed++].StartsWith("!!", StringComparison.Ordinal);
                 foreach (TaskCompletionSource awaited in _passed.Values)
                 {
                     awaited.TrySetResult();
                 }
 
                 say($"failed-at {site}");
-                return true;
+                return isFull ? NoSpace : InputOutput;
             }
         }
 
-        return Stop(HasFailed ? $"{site}-after-{point}" : site, mayBegin: false);
+        _ = Stop(HasFailed ? $"{site}-after-{point}" : site, mayBegin: false);
+        return null;
     }
 
     /// <summary>Stops at the call that has begun.</summary>

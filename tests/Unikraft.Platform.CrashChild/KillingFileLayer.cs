@@ -7,8 +7,6 @@ namespace Unikraft.Platform.CrashChild;
 /// <param name="kill">Knows where to stop.</param>
 internal sealed class KillingFileLayer(IFileLayer host, KillSwitch kill) : IFileLayer
 {
-    private const int InputOutput = 5;
-
     public void MakeDirectory(string path)
     {
         kill.Step(nameof(MakeDirectory));
@@ -81,9 +79,9 @@ internal sealed class KillingFileLayer(IFileLayer host, KillSwitch kill) : IFile
 
     private static void Decide(KillSwitch kill, string call)
     {
-        if (kill.StepDecisive(call))
+        if (kill.StepDecisive(call) is { } errno)
         {
-            throw new IOException("It was made to fail.", InputOutput);
+            throw new IOException("It was made to fail.", errno);
         }
     }
 

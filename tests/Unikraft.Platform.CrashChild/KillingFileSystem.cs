@@ -78,5 +78,5 @@ internal sealed class KillingFileSystem(KillSwitch kill) : IFileSystem
 
     public int SyncDirectory(string path) => Decide(nameof(SyncDirectory)) ?? _host.SyncDirectory(path);
 
-    private int? Decide(string call) => kill.StepDecisive(call) ? -Libc.ErrnoInputOutput : null;
+    private int? Decide(string call) => -kill.StepDecisive(call);
 }

@@ -9,6 +9,7 @@ using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Snapshots.Files;
 using Unikraft.Platform.Storage;
+using Unikraft.Platform.Volumes;
 
 namespace Unikraft.Platform.CrashChild;
 
@@ -40,6 +41,9 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
 
         // Output is written each time.
         ["instance n0", "restart", "start n0", "restart", "start n0", "tick n0", "restart"],
+
+        // The journal of volumes gets longer than its room, and is written anew.
+        ["volume v0", "restart", .. Enumerable.Range(0, 24).SelectMany(static _ => (string[])["volume v1", "delete-volume v1"]), "restart"],
 
         // For machines. So many layers that what is folded gets a file of its own, however long a checkpoint takes here.
         [
@@ -118,7 +122,8 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
             context => guests is null ? new InMemoryHypervisor(new InMemoryHypervisorOptions(), context, files) : OpenKvm(context),
             files,
             files,
-            files);
+            files,
+            new VolumeJournalOptions { MinRewriteLength = 5 << 10 });
     }
 
     // The log is small, and made early: it is filled, used over and emptied within a few snapshots.

@@ -132,7 +132,13 @@ public sealed class TelemetryTests
             Activity[] all = [.. starts.Where(activity => Is(activity, "instance.start"))];
             Assert.Equal(3, all.Length);
             Assert.Equal(create.TraceId, all[0].TraceId);
-            Assert.All(all[1..], static restart => Assert.Equal(default, restart.ParentSpanId));
+            Assert.Empty(all[0].Links);
+            for (int i = 1; i < all.Length; i++)
+            {
+                Assert.Equal(default, all[i].ParentSpanId);
+                Assert.Equal(all[i - 1].Context, Assert.Single(all[i].Links).Context);
+            }
+
             Assert.Equal(3, all.Select(static start => start.TraceId).Distinct().Count());
         }
 
@@ -353,11 +359,58 @@ public sealed class TelemetryTests
         Assert.Equal(ActivityStatusCode.Error, traces.Single("instance.create", uuid).Status);
     }
 
+    /// <summary>The one that it follows is the one that has failed.</summary>
+    [Fact]
+    public async Task A_restart_after_one_that_has_failed_says_which_one()
+    {
+        Exception? failure = null;
+        await using TestPlatform test = new(backend => backend.CreateFailure = _ => failure);
+        using Traces traces = new();
+        Instance instance = await test.Instances
+            .CreateAsync(TestPlatform.Request("counter", "--period-ms", "0") with { RestartPolicy = RestartPolicy.Always, WaitTimeout = Timeout.InfiniteTimeSpan })
+            .Guarded();
+        failure = new HypervisorException("out of order");
+        await using (ConsoleSession console = new(test.Instances.AttachConsole(instance.Uuid)))
+        {
+            Task<Instance> stopped = test.WaitAsync(instance.Uuid, InstanceState.Stopped);
+            await console.WriteLineAsync("exit 0");
+            await stopped;
+        }
+
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(5)).Guarded();
+        failure = null;
+        test.Time.Advance(TimeSpan.FromSeconds(5));
+
+        Activity[] starts = await traces.WaitAsync("instance.start", instance.Uuid, count: 3).Guarded();
+        Assert.Equal([ActivityStatusCode.Unset, ActivityStatusCode.Error, ActivityStatusCode.Unset], starts.Select(static start => start.Status));
+        Assert.Equal(
+            [starts[0].Context, starts[1].Context],
+            starts[1..].Select(static start => Assert.Single(start.Links).Context));
+    }
+
+    [Fact]
+    public async Task A_creation_that_takes_too_long_is_a_trace_that_says_so()
+    {
+        await using TestPlatform test = new(static options => options.Guests["slow"] = static () => new SlowBootGuest());
+        using Traces traces = new();
+        Task<Instance> creation = test.Instances.CreateAsync(TestPlatform.Request("slow") with { Name = "one", WaitTimeout = TimeSpan.FromSeconds(30) });
+        await test.Time.WaitForTimerAsync(TimeSpan.FromSeconds(30)).Guarded();
+        Guid uuid = test.Instances.Get("one").Uuid;
+
+        test.Time.Advance(TimeSpan.FromSeconds(30));
+
+        OperationTimedOutException error = await Assert.ThrowsAsync<OperationTimedOutException>(() => creation.Guarded());
+        Activity create = traces.Single("instance.create", uuid);
+        Assert.Equal((ActivityStatusCode.Error, error.Message), (create.Status, create.StatusDescription));
+        Assert.Equal("Unikraft.Platform.OperationTimedOutException", create.GetTagItem("error.type"));
+    }
+
     /// <summary>The traces that have ended. Those of other tests are among them, with instances of their own.</summary>
     private sealed class Traces : IDisposable
     {
         private readonly List<Activity> _ended = [];
         private readonly ActivityListener _listener;
+        private TaskCompletionSource _next = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
         public Traces()
         {
@@ -367,13 +420,37 @@ public sealed class TelemetryTests
                 Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
                 ActivityStopped = activity =>
                 {
+                    TaskCompletionSource next = new(TaskCreationOptions.RunContinuationsAsynchronously);
                     lock (_ended)
                     {
                         _ended.Add(activity);
+                        (_next, next) = (next, _next);
                     }
+
+                    next.SetResult();
                 },
             };
             ActivitySource.AddActivityListener(_listener);
+        }
+
+        /// <summary>Waits until so many have ended.</summary>
+        public async Task<Activity[]> WaitAsync(string name, Guid of, int count)
+        {
+            while (true)
+            {
+                Task next;
+                lock (_ended)
+                {
+                    next = _next.Task;
+                }
+
+                if (All(name, of) is { } all && all.Length >= count)
+                {
+                    return all;
+                }
+
+                await next.ConfigureAwait(false);
+            }
         }
 
         public Activity[] All(string name, Guid of) =>

@@ -215,7 +215,9 @@ public sealed class VolumeStoreTests : IDisposable
         Volume volume = third.Platform.Volumes.Get("lost");
         Assert.Equal(VolumeState.Error, volume.State);
         Assert.Contains(lost, volume.Error, StringComparison.Ordinal);
-        await Assert.ThrowsAsync<StorageException>(() => StartKvAsync(third, "lost"));
+        DataDamageException error = await Assert.ThrowsAsync<DataDamageException>(() => StartKvAsync(third, "lost"));
+        Assert.Equal(lost, error.Path);
+        Assert.Contains(volume.Uuid, error.Dependents);
         Assert.Equal("ok 1", await AskAsync(third, await StartKvAsync(third, "found"), "put a 1"));
     }
 

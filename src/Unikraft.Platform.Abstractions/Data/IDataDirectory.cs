@@ -8,8 +8,9 @@ public interface IDataDirectory
     string Path { get; }
 
     /// <summary>
-    /// What was found damaged when the directory was opened. What depends on it cannot be used, and everything else can. While something is damaged no file that seems
-    /// unneeded is removed at a start.
+    /// What was found damaged when the directory was opened, and of snapshots what was found since by whoever loaded them. What depends on it cannot be used, and everything else can. While
+    /// something is damaged no file that seems unneeded is removed at a start. Most bytes of snapshots are read when they are first needed: <see cref="VerifyAsync(IProgress{VerificationProgress}, CancellationToken)"/>
+    /// reads all.
     /// </summary>
     IReadOnlyList<DataDamage> DamageFound { get; }
 

@@ -7,6 +7,12 @@ namespace Unikraft.Platform.Hypervisors;
 /// </remarks>
 public interface ISnapshotDirectory : IAsyncDisposable
 {
+    /// <summary>
+    /// What was found damaged when the directory was opened, each as whoever opens what needs it is told: files that are missing, or that cannot be read where they had to be. What only shows when
+    /// everything is read is not.
+    /// </summary>
+    IReadOnlyList<SnapshotFileException> DamageFound { get; }
+
     /// <summary>The snapshots that are there, damaged ones included, in no particular order.</summary>
     /// <exception cref="ObjectDisposedException">The directory was disposed of.</exception>
     IReadOnlyList<Guid> List();

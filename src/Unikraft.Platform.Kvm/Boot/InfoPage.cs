@@ -34,7 +34,7 @@ internal static class InfoPage
     private const uint DiskIsPresent = 1;
     private const uint DiskIsReadOnly = 2;
 
-    /// <summary>Writes everything but what only a vCPU knows.</summary>
+    /// <summary>Writes everything but what the host and the platform know.</summary>
     /// <exception cref="InvalidRequestException">Arguments and environment are too long.</exception>
     internal static void Write(GuestMemory memory, FlatGuestLayout layout, GuestStrings strings)
     {

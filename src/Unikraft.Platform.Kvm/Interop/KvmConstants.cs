@@ -45,6 +45,7 @@ internal static class KvmConstants
     internal const nuint GetDebugregs = 0x8080AEA1;
     internal const nuint SetDebugregs = 0x4080AEA2;
     internal const nuint EnableCap = 0x4068AEA3;
+    internal const nuint SetTscKhz = 0xAEA2;
     internal const nuint GetTscKhz = 0xAEA3;
     internal const nuint GetXsave = 0x9000AEA4;
     internal const nuint SetXsave = 0x5000AEA5;
@@ -58,6 +59,7 @@ internal static class KvmConstants
     internal const int CapDebugregs = 50;
     internal const int CapXsave = 55;
     internal const int CapXcrs = 56;
+    internal const int CapTscControl = 60;
     internal const int CapTscDeadlineTimer = 72;
     internal const int CapSyncRegs = 74;
     internal const int CapImmediateExit = 136;

@@ -27,6 +27,7 @@ internal sealed class KvmDevice : IDisposable
         try
         {
             _idleVcpu = _idleVm.CreateVcpu(index: 0);
+            TscKhz = _idleVcpu.GetTscKhz();
         }
         catch
         {
@@ -37,6 +38,9 @@ internal sealed class KvmDevice : IDisposable
 
     /// <summary>The size of the page shared with the kernel for each vCPU.</summary>
     internal int RunPageSize { get; }
+
+    /// <summary>The frequency of the time stamp counter of a vCPU in kHz, unless another one is set; 0 when KVM does not tell.</summary>
+    internal int TscKhz { get; }
 
     /// <summary>What KVM can offer a guest, asked for once.</summary>
     internal ref readonly KvmCpuid2 SupportedCpuid => ref _supportedCpuid;

@@ -121,7 +121,11 @@ internal sealed class KvmVcpu : IDisposable
 
     internal void InjectNmi() => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.Nmi, 0), "KVM_NMI");
 
+    /// <summary>Gets the frequency of the time stamp counter in kHz; 0 when KVM does not tell.</summary>
     internal int GetTscKhz() => Math.Max(0, KvmIoctl.Call(_descriptor, KvmConstants.GetTscKhz, 0));
+
+    /// <summary>Makes the time stamp counter run at another frequency. Before it is set.</summary>
+    internal void SetTscKhz(int khz) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.SetTscKhz, khz), "KVM_SET_TSC_KHZ");
 
     internal void Get(ref KvmRegs regs) => HostError.Check(KvmIoctl.Call(_descriptor, KvmConstants.GetRegs, ref regs), "KVM_GET_REGS");
 

@@ -17,9 +17,18 @@ internal sealed class KvmHost : IAsyncDisposable
     /// <param name="readyMachines">How many shells of each shape to keep ready.</param>
     /// <param name="refillDelay">How long after one was taken its replacement is begun.</param>
     /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
-    internal KvmHost(KickSignal kickSignal, TimeProvider timeProvider, ILogger logger, int readyMachines, TimeSpan refillDelay, int slotPages = int.MaxValue)
+    /// <param name="tsc">The time stamp counter; as KVM tells when <see langword="null"/>.</param>
+    internal KvmHost(
+        KickSignal kickSignal,
+        TimeProvider timeProvider,
+        ILogger logger,
+        int readyMachines,
+        TimeSpan refillDelay,
+        int slotPages = int.MaxValue,
+        HostTsc? tsc = null)
     {
         _disposal = new Lazy<Task>(DisposeCoreAsync);
+        Tsc = tsc ?? HostTsc.Of(_device);
         SlotPages = slotPages;
         KickSignal = kickSignal;
         TimeProvider = timeProvider;
@@ -30,6 +39,8 @@ internal sealed class KvmHost : IAsyncDisposable
     }
 
     internal KvmDevice Device => _device;
+
+    internal HostTsc Tsc { get; }
 
     internal KickSignal KickSignal { get; }
 

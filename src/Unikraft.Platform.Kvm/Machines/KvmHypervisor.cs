@@ -25,7 +25,14 @@ internal sealed class KvmHypervisor : IHypervisor
     /// <param name="slotPages">The most pages of guest memory in one slot of KVM.</param>
     /// <param name="files">The file system of snapshots; that of the host when <see langword="null"/>.</param>
     /// <param name="log">How snapshots are kept before they have files; as is usual when <see langword="null"/>.</param>
-    internal KvmHypervisor(KvmOptions options, HypervisorContext context, int slotPages = int.MaxValue, IFileSystem? files = null, PublicationLogOptions? log = null)
+    /// <param name="tsc">The time stamp counter of the host; as KVM tells when <see langword="null"/>.</param>
+    internal KvmHypervisor(
+        KvmOptions options,
+        HypervisorContext context,
+        int slotPages = int.MaxValue,
+        IFileSystem? files = null,
+        PublicationLogOptions? log = null,
+        HostTsc? tsc = null)
     {
         KvmSupport support = KvmProbe.Check();
         if (!support.IsUsable)
@@ -38,7 +45,7 @@ internal sealed class KvmHypervisor : IHypervisor
         _snapshotFiles = new KvmSnapshotFiles(files, _logger, log ?? new PublicationLogOptions(context.TimeProvider));
         _directorySync = new DirectorySync(files);
         KickSignal kickSignal = KickSignal.Install(options.KickSignalOffset);
-        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, options.RefillDelay, slotPages);
+        _host = new KvmHost(kickSignal, context.TimeProvider, _logger, options.ReadyMachines, options.RefillDelay, slotPages, tsc);
         Info = new HypervisorInfo("kvm", support.Message, FlatGuestLayout.MaxVcpus, MinMemoryMb, MaxMemoryMb);
         Log.Opened(_logger, support.Message);
         if (options.WarmUp)

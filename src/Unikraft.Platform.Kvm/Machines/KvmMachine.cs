@@ -54,7 +54,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
         for (int i = 0; i < _vcpus.Length; i++)
         {
             string name = string.Create(CultureInfo.InvariantCulture, $"vcpu{i} {parts.Name}");
-            _vcpus[i] = new Vcpu(i, environment, Initialize, name);
+            _vcpus[i] = new Vcpu(i, environment, parts.Initialize, name);
             if (parts.Origin is { } origin)
             {
                 _vcpus[i].Restore(origin.Vcpus[i]);
@@ -75,17 +75,6 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             _memory,
             parts.Layout,
             parts.Origin?.ShareMemory());
-
-        void Initialize(KvmVcpu vcpu, int index)
-        {
-            parts.Initialize(vcpu, index);
-
-            // A restored guest finds the frequency in its memory.
-            if (index == 0 && parts.Origin is null)
-            {
-                InfoPage.WriteTscKhz(_memory, vcpu.GetTscKhz());
-            }
-        }
     }
 
     public Task<MachineExit> Exited => _control.Exited;
@@ -131,6 +120,7 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
             {
                 FlatGuestLoader.Load(machine._memory, image, layout, strings, configuration.Uuid, name);
                 InfoPage.WriteDisks(machine._memory, configuration.Disks);
+                InfoPage.WriteTscKhz(machine._memory, host.Tsc.Khz);
             },
             cancellationToken).ConfigureAwait(false);
     }
@@ -161,6 +151,9 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
                 machine._memory.Install(map);
                 InfoPage.WriteIdentity(machine._memory, uuid);
                 InfoPage.WriteDisks(machine._memory, disks);
+
+                // The snapshot may come from another host, and this guest asks here how fast its counter runs whenever it wants to know.
+                InfoPage.WriteTscKhz(machine._memory, host.Tsc.Khz);
                 machine._control.Lower(GuestEvents.StopRequested);
                 machine._disks.Restore(snapshot.Disks);
                 machine._platform.Restore(snapshot.Device);
@@ -267,35 +260,15 @@ internal sealed class KvmMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         MachineShell shell = host.Shells.Rent(new MachineShape(layout.MemorySize, layout.Vcpus, host.SlotPages), memory);
-        KvmMachine machine;
-        try
-        {
-            machine = construct(new Parts(shell, layout, name, disks, origin, initialize));
-        }
-        catch
-        {
-            await shell.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
-
-        try
-        {
-            // The threads bring their vCPUs into their first state while this one fills the memory.
-            for (int i = 0; i < machine._vcpus.Length; i++)
+        return await shell.EquipAsync(
+            shell => construct(new Parts(shell, layout, name, disks, origin, initialize)),
+            static machine => machine._vcpus,
+            async machine =>
             {
-                shell.Threads[i].Assign(machine._vcpus[i]);
-            }
-
-            load(machine);
-            await shell.AttachAsync().ConfigureAwait(false);
-            cancellationToken.ThrowIfCancellationRequested();
-            return machine;
-        }
-        catch
-        {
-            await machine.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
+                load(machine);
+                await shell.AttachAsync().ConfigureAwait(false);
+                cancellationToken.ThrowIfCancellationRequested();
+            }).ConfigureAwait(false);
     }
 
     private async Task DisposeCoreAsync()

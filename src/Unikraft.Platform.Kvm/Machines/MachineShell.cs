@@ -63,6 +63,45 @@ internal sealed class MachineShell : IAsyncDisposable
     /// <summary>Puts the memory into the VM, unless it is there already.</summary>
     internal Task AttachAsync() => _attachment.Value;
 
+    /// <summary>Makes the machine whose shell this is, and gives its vCPUs to the threads. The shell belongs to it then, and ends here when it cannot be made.</summary>
+    /// <param name="construct">Makes the machine.</param>
+    /// <param name="vcpusOf">Its vCPUs, one for each thread.</param>
+    /// <param name="finish">Does the rest, while the threads bring the vCPUs into their first state.</param>
+    internal async ValueTask<TMachine> EquipAsync<TMachine>(
+        Func<MachineShell, TMachine> construct,
+        Func<TMachine, Vcpu[]> vcpusOf,
+        Func<TMachine, Task> finish)
+        where TMachine : IAsyncDisposable
+    {
+        TMachine machine;
+        try
+        {
+            machine = construct(this);
+        }
+        catch
+        {
+            await DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+
+        try
+        {
+            Vcpu[] vcpus = vcpusOf(machine);
+            for (int i = 0; i < vcpus.Length; i++)
+            {
+                Threads[i].Assign(vcpus[i]);
+            }
+
+            await finish(machine).ConfigureAwait(false);
+            return machine;
+        }
+        catch
+        {
+            await machine.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
     public async ValueTask DisposeAsync()
     {
         foreach (VcpuThread thread in Threads)

@@ -1,5 +1,6 @@
 using System.Threading.Channels;
 using Microsoft.Extensions.Logging;
+using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -19,7 +20,7 @@ internal sealed class Reclaimer : IAsyncDisposable
     internal Reclaimer(ILogger logger)
     {
         _logger = logger;
-        _work = Task.Run(WorkAsync);
+        _work = BackgroundWork.BeginDetached(WorkAsync);
     }
 
     /// <summary>Takes over a shell whose machine has ended.</summary>

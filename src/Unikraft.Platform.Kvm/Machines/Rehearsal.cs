@@ -24,7 +24,7 @@ internal static class Rehearsal
     {
         if (Interlocked.Exchange(ref _begun, 1) == 0)
         {
-            _ = Task.Run(() => RunAsync(kickSignal, timeProvider, logger));
+            _ = BackgroundWork.BeginDetached(() => RunAsync(kickSignal, timeProvider, logger));
         }
     }
 

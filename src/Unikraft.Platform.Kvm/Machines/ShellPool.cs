@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Machines;
 
@@ -37,6 +38,9 @@ internal sealed class ShellPool(
     private readonly LinkedList<WeakReference> _recent = [];
     private Task _refilling = Task.CompletedTask;
     private bool _isRefilling;
+
+    /// <summary>Ends the delay of a refilling that has not begun to make shells. Guarded by the lock.</summary>
+    private CancellationTokenSource? _delay;
     private bool _disposed;
 
     /// <summary>Completes when the pool has what it should have.</summary>
@@ -75,12 +79,19 @@ internal sealed class ShellPool(
             if (size > 0)
             {
                 ready = memory is null ? null : RentPrepared(shape, memory, out superseded);
+                bool isBurst = false;
                 if (ready is null)
                 {
+                    // A shape that has been asked for before, and nothing is left: whoever comes next needs a shell more than this one needs the processors.
+                    isBurst = Find(shelf => shelf.IsFor(shape, memory: null)) is { Ready.Count: 0 };
                     Use(shape, memory: null, size).Ready.TryDequeue(out ready);
                 }
 
                 BeginRefill();
+                if (isBurst)
+                {
+                    _ = _delay?.CancelAsync();
+                }
             }
         }
 
@@ -226,15 +237,22 @@ internal sealed class ShellPool(
         if (!_isRefilling)
         {
             _isRefilling = true;
-            _refilling = Task.Run(RefillAsync);
+            CancellationTokenSource delay = _delay = CancellationTokenSource.CreateLinkedTokenSource(_closing.Token);
+            _refilling = BackgroundWork.BeginDetached(() => RefillAsync(delay));
         }
     }
 
-    private async Task RefillAsync()
+    private async Task RefillAsync(CancellationTokenSource delay)
     {
         try
         {
-            await Task.Delay(refillDelay, timeProvider, _closing.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await Task.Delay(refillDelay, timeProvider, delay.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            lock (_lock)
+            {
+                _delay = null;
+            }
+
+            delay.Dispose();
             while (NextTask() is { } task)
             {
                 await task().ConfigureAwait(false);

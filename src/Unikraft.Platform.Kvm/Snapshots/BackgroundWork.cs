@@ -17,10 +17,31 @@ internal sealed class BackgroundWork : IAsyncDisposable
     {
         lock (_lock)
         {
-            Task task = Task.Run(() => work(_closed), CancellationToken.None);
+            Task task = BeginDetached(() => work(_closed));
             _running.Add(task);
             _ = task.ContinueWith(Forget, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
             return task;
+        }
+    }
+
+    /// <summary>
+    /// Begins some work that outlives the call that has caused it, on another thread: without the context of the caller, whose trace it is no part of, and whose
+    /// data it would keep in memory.
+    /// </summary>
+    internal static Task BeginDetached(Func<Task> work)
+    {
+        using (ExecutionContext.SuppressFlow())
+        {
+            return Task.Run(work, CancellationToken.None);
+        }
+    }
+
+    /// <inheritdoc cref="BeginDetached(Func{Task})"/>
+    internal static Task BeginDetached(Action work)
+    {
+        using (ExecutionContext.SuppressFlow())
+        {
+            return Task.Run(work, CancellationToken.None);
         }
     }
 

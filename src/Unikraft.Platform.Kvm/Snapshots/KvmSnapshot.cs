@@ -58,6 +58,9 @@ internal sealed class KvmSnapshot : IMachineSnapshot
 
     internal IReadOnlyList<DiskState> Disks { get; }
 
+    /// <summary>The file that it was read from; null when it was taken here.</summary>
+    internal string? Path { get; init; }
+
     /// <summary>The memory, for the caller to hold and dispose of.</summary>
     /// <exception cref="ObjectDisposedException">The snapshot was disposed of.</exception>
     internal PageMap ShareMemory() => _memory.Share();

@@ -65,20 +65,22 @@ internal sealed class KernelRegisters
     private ReadOnlySpan<KvmMsrEntry> Entries => ((ReadOnlySpan<KvmMsrEntry>)_msrs.Entries)[..(int)_msrs.NMsrs];
 
     /// <summary>Finds out which MSRs of KVM's list a vCPU has. Its CPUID has been set.</summary>
-    internal static uint[] FindMsrs(KvmVcpu vcpu, IEnumerable<uint> candidates)
+    /// <exception cref="HypervisorException">There are more than a snapshot has room for.</exception>
+    internal static uint[] FindMsrs(KvmVcpu vcpu, IEnumerable<uint> candidates) => FindMsrs(candidates, index =>
     {
-        List<uint> found = [];
-        foreach (uint index in candidates)
-        {
-            KvmAllMsrs one = new() { NMsrs = 1 };
-            one.Entries[0].Index = index;
-            if (vcpu.Get(ref one) == 1 && found.Count < KvmAllMsrs.Capacity)
-            {
-                found.Add(index);
-            }
-        }
+        KvmAllMsrs one = new() { NMsrs = 1 };
+        one.Entries[0].Index = index;
+        return vcpu.Get(ref one) == 1;
+    });
 
-        return [.. found];
+    /// <inheritdoc cref="FindMsrs(KvmVcpu, IEnumerable{uint})"/>
+    internal static uint[] FindMsrs(IEnumerable<uint> candidates, Func<uint, bool> has)
+    {
+        uint[] found = [.. candidates.Where(has)];
+        return found.Length <= KvmAllMsrs.Capacity
+            ? found
+            : throw new HypervisorException(
+                $"A vCPU has {found.Length} MSRs, and a snapshot has room for {KvmAllMsrs.Capacity}: without the others its kernel could not go on.");
     }
 
     /// <summary>Makes a state of what <see cref="Write"/> wrote; null when it could not have written it.</summary>

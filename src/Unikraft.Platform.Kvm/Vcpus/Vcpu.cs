@@ -297,7 +297,7 @@ internal sealed class Vcpu : IMmioInitiator
                 _environment.Guest.OnEmulationFailure(this, in regs);
                 break;
             default:
-                _control.End(new MachineExit.Failed(new HypervisorException(Describe(page))));
+                _control.End(FailureOf(page, Index));
                 break;
         }
     }
@@ -318,16 +318,19 @@ internal sealed class Vcpu : IMmioInitiator
         }
     }
 
-    private string Describe(KvmRunPage page) => page.ExitReason switch
+    /// <summary>How a machine ends one of whose vCPUs cannot go on.</summary>
+    /// <param name="page">Why KVM has left the guest.</param>
+    /// <param name="index">The number of the vCPU.</param>
+    internal static MachineExit.Failed FailureOf(KvmRunPage page, int index) => new(new HypervisorException(page.ExitReason switch
     {
         KvmConstants.ExitInternalError => string.Create(
             CultureInfo.InvariantCulture,
-            $"KVM reports an internal error of vCPU {Index}, suberror {page.InternalSuberror}."),
+            $"KVM reports an internal error of vCPU {index}, suberror {page.InternalSuberror}."),
         KvmConstants.ExitFailEntry => string.Create(
             CultureInfo.InvariantCulture,
-            $"The CPU refused to enter the guest on vCPU {Index}, hardware reason 0x{page.FailEntryReason:x}."),
-        uint reason => string.Create(CultureInfo.InvariantCulture, $"vCPU {Index} left the guest for the unexpected reason {reason}."),
-    };
+            $"The CPU refused to enter the guest on vCPU {index}, hardware reason 0x{page.FailEntryReason:x}."),
+        uint reason => string.Create(CultureInfo.InvariantCulture, $"vCPU {index} left the guest for the unexpected reason {reason}."),
+    }));
 
     private void DisposeTimer()
     {

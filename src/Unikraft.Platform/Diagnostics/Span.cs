@@ -7,6 +7,9 @@ internal sealed class Span(Activity activity, TimeProvider timeProvider) : IDisp
 {
     private bool _hasEnded;
 
+    /// <summary>What others refer to it by.</summary>
+    public ActivityContext Context => activity.Context;
+
     /// <summary>The operation fails.</summary>
     public void Fail(Exception error)
     {

@@ -125,12 +125,16 @@ internal sealed class Telemetry : IDisposable
     public void Paused(TimeSpan pause) => _checkpointPause.Record(pause.TotalSeconds);
 
     /// <summary>Begins to trace an operation, if somebody listens.</summary>
-    public Span? Begin(string activity, ResourceIdentity identity)
+    /// <param name="activity">What it is.</param>
+    /// <param name="identity">What it is done to.</param>
+    /// <param name="follows">An operation that it follows without being part of it.</param>
+    public Span? Begin(string activity, ResourceIdentity identity, ActivityContext? follows = null)
     {
         Activity? begun = Activities.StartActivity(
             activity,
             ActivityKind.Internal,
             parentContext: default,
+            links: follows is { } before ? [new ActivityLink(before)] : null,
             startTime: _timeProvider.GetUtcNow());
         begun?.SetTag(TelemetryNames.NameTag, identity.Name);
         begun?.SetTag(TelemetryNames.UuidTag, identity.Uuid);
@@ -138,12 +142,20 @@ internal sealed class Telemetry : IDisposable
     }
 
     /// <summary>Traces an operation from its beginning to its end.</summary>
-    public async Task TraceAsync(string activity, ResourceIdentity identity, Func<Task> operation)
+    public Task TraceAsync(string activity, ResourceIdentity identity, Func<Task> operation) =>
+        TraceAsync(activity, identity, follows: null, _ => operation());
+
+    /// <summary>Traces an operation from its beginning to its end.</summary>
+    /// <param name="activity">What it is.</param>
+    /// <param name="identity">What it is done to.</param>
+    /// <param name="follows">An operation that it follows without being part of it.</param>
+    /// <param name="operation">The operation, which is told what others refer to it by, if somebody listens.</param>
+    public async Task TraceAsync(string activity, ResourceIdentity identity, ActivityContext? follows, Func<ActivityContext?, Task> operation)
     {
-        using Span? span = Begin(activity, identity);
+        using Span? span = Begin(activity, identity, follows);
         try
         {
-            await operation().ConfigureAwait(false);
+            await operation(span?.Context).ConfigureAwait(false);
         }
         catch (Exception error)
         {

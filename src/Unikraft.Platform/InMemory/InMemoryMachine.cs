@@ -603,7 +603,7 @@ internal sealed class InMemoryMachine : IVirtualMachine, IThreadPoolWorkItem
             if (left is { } due)
             {
                 // Timers of the system have whole milliseconds: waking too early would only mean waking again.
-                _timer ??= _hypervisor.TimeProvider.CreateTimer(
+                _timer ??= _hypervisor.TimeProvider.CreateDetachedTimer(
                     static machine => ((InMemoryMachine)machine!).OnTimer(),
                     this,
                     Timeout.InfiniteTimeSpan,

@@ -21,7 +21,7 @@ internal sealed class ConnectionDrain(TimeProvider time, Action onElapsed) : IDi
         {
             _endsAt = endsAt;
             _timer?.Dispose();
-            _timer = time.CreateTimer(_ => onElapsed(), state: null, Durations.ForTimer(timeout), Timeout.InfiniteTimeSpan);
+            _timer = time.CreateDetachedTimer(_ => onElapsed(), state: null, Durations.ForTimer(timeout), Timeout.InfiniteTimeSpan);
         }
     }
 

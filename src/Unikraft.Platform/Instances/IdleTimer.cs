@@ -16,11 +16,7 @@ internal sealed class IdleTimer(TimeProvider time, Action<InstanceRun> onIdle) :
         _timer = null;
         if (run is not null && cooldown is { } due)
         {
-            // Not in the context of whoever used the instance last.
-            using (ExecutionContext.SuppressFlow())
-            {
-                _timer = time.CreateTimer(_ => onIdle(run), state: null, Durations.ForTimer(due), Timeout.InfiniteTimeSpan);
-            }
+            _timer = time.CreateDetachedTimer(_ => onIdle(run), state: null, Durations.ForTimer(due), Timeout.InfiniteTimeSpan);
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Diagnostics;
@@ -365,9 +366,10 @@ internal sealed partial class InstanceController
         _platform.Telemetry.TraceAsync(
             TelemetryNames.StartActivity,
             _identity,
-            () => StartTracedAsync(restart, onlyFromStandby, cancellationToken));
+            restart?.Follows,
+            trace => StartTracedAsync(restart, onlyFromStandby, trace, cancellationToken));
 
-    private async Task StartTracedAsync(RestartSequence? restart, bool onlyFromStandby, CancellationToken cancellationToken)
+    private async Task StartTracedAsync(RestartSequence? restart, bool onlyFromStandby, ActivityContext? trace, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         InstanceRun run;
@@ -396,11 +398,12 @@ internal sealed partial class InstanceController
             else
             {
                 restart.IsPending = false;
+                restart.Follows = trace;
                 restart.NextAt = null;
                 _status.RestartCount++;
             }
 
-            run = _status.Run = new InstanceRun(this, _status.State, _status.Configuration, Time);
+            run = _status.Run = new InstanceRun(this, _status.State, _status.Configuration, Time) { Trace = trace };
             snapshot = Snapshots.ShareNext();
             _status.StartCount++;
             Connections.OnStarting();
@@ -481,10 +484,7 @@ internal sealed partial class InstanceController
         }
 
         // What follows an end, a restart for one, is not part of what has started the instance: whoever did that may be long gone.
-        using (ExecutionContext.SuppressFlow())
-        {
-            _ = AwaitEndAsync(run);
-        }
+        _ = Detached.Begin(() => AwaitEndAsync(run));
     }
 
     private async Task FailStartAsync(InstanceRun run, bool isRestart)

@@ -344,12 +344,16 @@ internal sealed class InstanceManager(
         {
             return await Task.WhenAll(creations.Select(creation => creation.Running!(timeout, cancellationToken))).ConfigureAwait(false);
         }
-        catch (OperationCanceledException error) when (cancellationToken.IsCancellationRequested)
+        catch (Exception error)
         {
             untilItRuns?.Fail(error);
-            RevokeLoad(stored, load, creations.Count);
-            await UndoAsync(creations).ConfigureAwait(false);
-            await platform.TryCommitAsync().ConfigureAwait(false);
+            if (error is OperationCanceledException && cancellationToken.IsCancellationRequested)
+            {
+                RevokeLoad(stored, load, creations.Count);
+                await UndoAsync(creations).ConfigureAwait(false);
+                await platform.TryCommitAsync().ConfigureAwait(false);
+            }
+
             throw;
         }
     }

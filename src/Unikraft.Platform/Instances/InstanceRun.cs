@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Unikraft.Platform.Checkpoints;
 using Unikraft.Platform.Hypervisors;
 
@@ -22,6 +23,9 @@ internal sealed class InstanceRun(
     public DateTimeOffset StartedAt { get; } = timeProvider.GetUtcNow();
 
     public long StartTimestamp { get; } = timeProvider.GetTimestamp();
+
+    /// <summary>What the trace of the start is referred to by, if there is one.</summary>
+    public ActivityContext? Trace { get; init; }
 
     /// <summary>The state that the instance was started from.</summary>
     public InstanceState Before => before;

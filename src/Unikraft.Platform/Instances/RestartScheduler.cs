@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Unikraft.Platform.Diagnostics;
 
 namespace Unikraft.Platform.Instances;
@@ -23,7 +24,7 @@ internal sealed class RestartScheduler(
         bool wanted = !run.NoRestart && !status.IsClosed && RestartBackoff.Wants(policy, outcome);
         int attempt = status.IsHealthy(run) ? 1 : (status.Restart?.Attempt ?? 0) + 1;
         Abort();
-        return wanted ? Schedule(attempt) : null;
+        return wanted ? Schedule(attempt, run.Trace) : null;
     }
 
     /// <summary>Ends the sequence. Under the lock.</summary>
@@ -34,21 +35,21 @@ internal sealed class RestartScheduler(
     }
 
     // Under the lock. A restart without delay is only set off here: it begins on another thread.
-    private TimeSpan Schedule(int attempt) => Schedule(attempt, RestartBackoff.Delay(attempt));
+    private TimeSpan Schedule(int attempt, ActivityContext? follows) => Schedule(attempt, RestartBackoff.Delay(attempt), follows);
 
-    private TimeSpan Schedule(int attempt, TimeSpan delay)
+    private TimeSpan Schedule(int attempt, TimeSpan delay, ActivityContext? follows)
     {
-        RestartSequence sequence = status.Restart = new RestartSequence(attempt);
+        RestartSequence sequence = status.Restart = new RestartSequence(attempt) { Follows = follows };
         if (delay == TimeSpan.Zero)
         {
-            _ = RestartAsync(sequence);
+            _ = Detached.Begin(() => RestartAsync(sequence));
         }
         else
         {
             sequence.NextAt = platform.TimeProvider.GetUtcNow() + delay;
             sequence.ScheduledAt = platform.TimeProvider.GetTimestamp();
             sequence.Delay = delay;
-            sequence.Timer = platform.TimeProvider.CreateTimer(
+            sequence.Timer = platform.TimeProvider.CreateDetachedTimer(
                 _ => _ = RestartAsync(sequence),
                 state: null,
                 delay,
@@ -62,7 +63,7 @@ internal sealed class RestartScheduler(
     /// <summary>Goes on with a sequence that a platform before has begun. Under the lock.</summary>
     /// <param name="attempt">Counts the restarts of the sequence.</param>
     /// <param name="delay">The time left until the next one.</param>
-    public void Resume(int attempt, TimeSpan delay) => Schedule(attempt, delay);
+    public void Resume(int attempt, TimeSpan delay) => Schedule(attempt, delay, follows: null);
 
     private async Task RestartAsync(RestartSequence sequence)
     {
@@ -89,7 +90,7 @@ internal sealed class RestartScheduler(
                 if (status.Restart == sequence)
                 {
                     sequence.Timer?.Dispose();
-                    Schedule(sequence.Attempt + 1);
+                    Schedule(sequence.Attempt + 1, sequence.Follows);
                 }
             }
         }

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+
 namespace Unikraft.Platform.Instances;
 
 /// <summary>A restart sequence under way. Guarded by the lock of the instance.</summary>
@@ -17,6 +19,9 @@ internal sealed class RestartSequence(int attempt)
 
     /// <summary>Whether the restart is due or waited for, and has not begun.</summary>
     public bool IsPending { get; set; } = true;
+
+    /// <summary>The trace of the start that comes before, if there is one: of the run that has ended, or of a restart that has failed.</summary>
+    public ActivityContext? Follows { get; set; }
 
     public ITimer? Timer { get; set; }
 }

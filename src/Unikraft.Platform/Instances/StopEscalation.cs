@@ -98,6 +98,6 @@ internal sealed class StopEscalation : IDisposable
     private void SetTimer(TimeSpan due, Action<StopEscalation> step)
     {
         _timer?.Dispose();
-        _timer = _timeProvider.CreateTimer(_ => step(this), state: null, due, Timeout.InfiniteTimeSpan);
+        _timer = _timeProvider.CreateDetachedTimer(_ => step(this), state: null, due, Timeout.InfiniteTimeSpan);
     }
 }

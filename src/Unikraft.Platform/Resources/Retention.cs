@@ -285,7 +285,7 @@ internal sealed class Retention(
             return;
         }
 
-        _timer ??= platform.TimeProvider.CreateTimer(
+        _timer ??= platform.TimeProvider.CreateDetachedTimer(
             static retention => _ = ((Retention)retention!).ExpireAsync(),
             this,
             Timeout.InfiniteTimeSpan,

@@ -10,8 +10,17 @@ internal sealed partial class DataDirectory
     private readonly List<DataDamage> _damageFound = [];
     private bool _isRecovered;
 
-    /// <summary>What was found damaged when the directory was opened.</summary>
-    internal IReadOnlyList<DataDamage> DamageFound => [.. _metadata.Damage, .. _damageFound];
+    /// <summary>What was found damaged when the directory was opened, and of snapshots since.</summary>
+    internal IReadOnlyList<DataDamage> DamageFound
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return [.. _metadata.Damage, .. _damageFound];
+            }
+        }
+    }
 
     internal long TornBytes => _metadata.TornBytes;
 
@@ -70,6 +79,7 @@ internal sealed partial class DataDirectory
             _logger.DamageFound(damage.Path, damage.Message);
         }
 
+        NoteDamagedSnapshots();
         if (TornBytes > 0)
         {
             _logger.TornChangeDropped(TornBytes, Root);
@@ -79,8 +89,38 @@ internal sealed partial class DataDirectory
         return (sound, damaged);
     }
 
-    /// <summary>Notes what is found while resources are recovered.</summary>
-    internal void NoteDamage(DataDamage damage) => _damageFound.Add(damage);
+    /// <summary>Notes what is found while resources are recovered, or by whoever needs a file: once for each.</summary>
+    internal void NoteDamage(DataDamage damage)
+    {
+        lock (_lock)
+        {
+            int known = _damageFound.FindIndex(other => string.Equals(other.Path, damage.Path, StringComparison.Ordinal));
+            if (known < 0)
+            {
+                _damageFound.Add(damage);
+            }
+            else
+            {
+                _damageFound[known] = damage with { Dependents = [.. _damageFound[known].Dependents.Union(damage.Dependents)] };
+            }
+        }
+    }
+
+    // What nobody needs is no damage. A file that nobody knows the dependents of may be needed by all.
+    private void NoteDamagedSnapshots()
+    {
+        HashSet<Guid> present = [.. _snapshots.List()];
+        IEnumerable<DataDamageException> found =
+        [
+            .. _snapshots.DamageFound.Where(error => error.Snapshots.Count == 0 || error.Snapshots.Any(IsWanted)).Select(error => Damaged(error.Snapshots, error)),
+            .. _snapshotRecords.Keys.Where(id => !present.Contains(id)).Select(id => Damaged([id], new ResourceNotFoundException("snapshot", id))),
+        ];
+        foreach (DataDamage damage in found.Select(ToDamage))
+        {
+            _logger.DamageFound(damage.Path, damage.Message);
+            NoteDamage(damage);
+        }
+    }
 
     internal ImmutableList<CheckpointReference> ReadLineage(Guid? head) => _lineages.Read(head);
 

@@ -18,7 +18,9 @@ internal sealed partial class DataDirectory
         }
         catch (Exception error) when (error is SnapshotFileException or ResourceNotFoundException)
         {
-            throw Damaged(id, error);
+            DataDamageException damage = Damaged([id], error);
+            NoteDamage(ToDamage(damage));
+            throw damage;
         }
     }
 
@@ -113,7 +115,7 @@ internal sealed partial class DataDirectory
             cancellationToken.ThrowIfCancellationRequested();
             if (await VerifySnapshotAsync(snapshot, Within(progress, completed, total), cancellationToken).ConfigureAwait(false) is { } damage && IsWanted(snapshot))
             {
-                found.Add(new DataDamage(damage.Path, damage.InnerException!.Message, damage.Dependents));
+                found.Add(ToDamage(damage));
             }
 
             Report();
@@ -205,16 +207,18 @@ internal sealed partial class DataDirectory
         }
         catch (Exception error) when (error is SnapshotFileException or ResourceNotFoundException)
         {
-            return Damaged(id, error);
+            return Damaged([id], error);
         }
     }
+
+    private static DataDamage ToDamage(DataDamageException damage) => new(damage.Path, damage.InnerException!.Message, damage.Dependents);
 
     private Task VerifyVolumesAsync(Guid id, bool isTrusting, IProgress<SnapshotProgress>? progress, CancellationToken cancellationToken) =>
         (_snapshots as VolumeSnapshotDirectory)?.VerifyVolumesAsync(id, isTrusting, progress, cancellationToken) ?? Task.CompletedTask;
 
-    private DataDamageException Damaged(Guid id, Exception error)
+    private DataDamageException Damaged(IReadOnlyCollection<Guid> ids, Exception error)
     {
-        HashSet<Guid> snapshots = error is SnapshotFileException damage ? [id, .. damage.Snapshots] : [id];
+        HashSet<Guid> snapshots = error is SnapshotFileException damage ? [.. ids, .. damage.Snapshots] : [.. ids];
         Guid[] dependents;
         string[] names;
         lock (_lock)
@@ -224,7 +228,7 @@ internal sealed partial class DataDirectory
             names = [.. keys.Select(static key => key.ToString())];
         }
 
-        string path = (error as SnapshotFileException)?.Path ?? Path.Combine(_files.PathOf(SnapshotFolder), id.ToString("D"));
+        string path = (error as SnapshotFileException)?.Path ?? Path.Combine(_files.PathOf(SnapshotFolder), ids.First().ToString("D"));
         return new DataDamageException(
             path,
             dependents,

@@ -69,7 +69,7 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         _openedAt = time.GetTimestamp();
         _serviceStart = metadata.ServiceTime;
         _lastFrame = _serviceStart;
-        _timer = time.CreateTimer(static data => ((DataDirectory)data!).Tick(), this, LogInterval, LogInterval);
+        _timer = time.CreateDetachedTimer(static data => ((DataDirectory)data!).Tick(), this, LogInterval, LogInterval);
     }
 
     /// <summary>Held over changes of several resources that must be on the disk together or not at all.</summary>
@@ -116,7 +116,9 @@ internal sealed partial class DataDirectory : IAsyncDisposable
                 $"The backend '{hypervisor.Info.Name}' cannot keep snapshots in files. Choose another one, or set {nameof(PlatformOptions.DataDirectory)} to null.");
         layer ??= new HostFileLayer(hypervisor.GetFeature<IDirectorySync>());
         DataFiles files = new(layer, root, settings.Durability == Durability.Synced);
-        files.MakeDirectory("");
+
+        // The metadata are on the disk whatever the rest is, and so is the way to them.
+        files.Durable.MakeDirectory("");
         IDisposable held = files.TryLock(LockName) ?? throw new DataDirectoryInUseException(root);
         MetadataStore? metadata = null;
         try
@@ -320,7 +322,7 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         if (!_isWriting && !_isDisposed)
         {
             _isWriting = true;
-            _writing = Task.Run(WriteAsync);
+            _writing = Detached.Begin(WriteAsync);
         }
     }
 

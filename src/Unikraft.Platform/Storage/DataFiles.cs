@@ -31,10 +31,20 @@ internal sealed class DataFiles(IFileLayer layer, string root, bool isSynced)
 
     internal string PathOf(string name) => Path.Combine(root, name);
 
+    /// <summary>Makes a directory, and those above it that are not there. The name of each is taken to the disk, by the directory that has it.</summary>
     internal void MakeDirectory(string name)
     {
-        Run("Making", name, path => layer.MakeDirectory(path));
-        SyncDirectory(Path.GetDirectoryName(PathOf(name)) ?? root);
+        List<string> levels = [Path.TrimEndingDirectorySeparator(PathOf(name))];
+        while (Path.GetDirectoryName(levels[^1]) is { Length: > 0 } parent && Stat(parent) is null)
+        {
+            levels.Add(parent);
+        }
+
+        foreach (string path in levels.AsEnumerable().Reverse())
+        {
+            Run("Making", path, layer.MakeDirectory);
+            SyncDirectory(Path.GetDirectoryName(path) ?? path);
+        }
     }
 
     internal IReadOnlyList<string> List(string directory) => Run("Listing", directory, layer.List);

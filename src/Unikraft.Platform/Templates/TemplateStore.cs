@@ -75,7 +75,11 @@ internal sealed class TemplateStore(
 
         // While it is not on the disk that there is a template, the volumes are those of the instance there.
         bool isWritten = await platform.TryCommitAsync().ConfigureAwait(false);
-        platform.Volumes.Adopt(snapshot?.Opened, instance.Identity.Uuid, isWritten);
+        if (snapshot is not null)
+        {
+            platform.Volumes.Adopt(snapshot, instance.Identity.Uuid, isWritten);
+        }
+
         NameOrUuid uuid = instance.Identity.Uuid;
         await live.CloseAsync(instance, StopInitiator.Platform, () => instances.NotFound(uuid)).ConfigureAwait(false);
         await platform.CommitAsync().ConfigureAwait(false);
@@ -150,7 +154,7 @@ internal sealed class TemplateStore(
         try
         {
             await snapshot.KeepAsync(data, cancellationToken).ConfigureAwait(false);
-            await Task.Run(() => platform.Volumes.PlanAdoption(snapshot.Opened, instance), cancellationToken).ConfigureAwait(false);
+            await Task.Run(() => platform.Volumes.PlanAdoption(snapshot, instance), cancellationToken).ConfigureAwait(false);
         }
         catch
         {

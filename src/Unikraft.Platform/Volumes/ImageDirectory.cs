@@ -238,15 +238,23 @@ internal sealed class ImageDirectory : IDisposable
     }
 
     /// <summary>Somebody does not need an image any more. When nobody does it is deleted.</summary>
-    internal void Release(string name)
+    /// <returns>Whether there is an image that only one needs from now on, which may be put together with others.</returns>
+    internal bool Release(string name)
     {
         List<string> unused = [];
+        bool isForOne = false;
         lock (_files)
         {
             lock (_lock)
             {
-                for (string? next = name; next is not null && _images.TryGetValue(next, out Image? image) && --image.Holds <= 0;)
+                for (string? next = name; next is not null && _images.TryGetValue(next, out Image? image);)
                 {
+                    if (--image.Holds > 0)
+                    {
+                        isForOne = image.Holds == 1;
+                        break;
+                    }
+
                     _images.Remove(next);
                     unused.Add(next);
                     next = image.Backing;
@@ -255,6 +263,8 @@ internal sealed class ImageDirectory : IDisposable
 
             unused.ForEach(Delete);
         }
+
+        return isForOne;
     }
 
     /// <summary>Completes what a crash, or an error of the host, has left incomplete of images that nobody writes to any more. Those that somebody has open are left alone.</summary>

@@ -27,6 +27,9 @@ internal sealed class StoredVolume(ResourceIdentity identity, VolumeRecord recor
 
     public bool IsBusy { get; set; }
 
+    /// <summary>Whether it is being turned into a template: nobody gets it any more.</summary>
+    public bool IsConverting { get; set; }
+
     /// <summary>A fold of it that failed half-way. Nothing else is folded until it is settled. Guarded by <see cref="Turn"/>.</summary>
     public UnsettledFold? UnsettledFold { get; set; }
 

@@ -226,7 +226,7 @@ internal sealed partial class VolumeCatalog
         finally
         {
             // Those that are needed belong to volumes by now.
-            held.ForEach(Images.Release);
+            held.ForEach(image => Images.Release(image));
         }
     }
 
@@ -343,7 +343,7 @@ internal sealed partial class VolumeCatalog
         {
             snapshots =
             [
-                .. _volumes.Values.Select(static volume => volume.Record)
+                .. _volumes.All.Select(static volume => volume.Record)
                     .Where(record => record is { IsKept: true, Owner: not null } && record.Images.Any(part => string.Equals(part.Name, image, StringComparison.Ordinal)))
                     .Select(static record => record.Owner!.Value).Distinct(),
             ];

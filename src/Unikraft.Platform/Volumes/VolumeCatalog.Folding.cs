@@ -80,6 +80,15 @@ internal sealed partial class VolumeCatalog
         }
     }
 
+    // There may be room for it again.
+    private bool HasFoldFailed()
+    {
+        lock (_lock)
+        {
+            return _foldRetryDelay > TimeSpan.Zero;
+        }
+    }
+
     // Under the lock.
     private void ScheduleFoldRetry(bool hasFailed)
     {
@@ -91,7 +100,7 @@ internal sealed partial class VolumeCatalog
         }
 
         _foldRetryDelay = TimeSpan.FromTicks(Math.Clamp(2 * _foldRetryDelay.Ticks, MinFoldRetry.Ticks, MaxFoldRetry.Ticks));
-        _foldRetry ??= _platform.TimeProvider.CreateTimer(
+        _foldRetry ??= _platform.TimeProvider.CreateDetachedTimer(
             static catalog => ((VolumeCatalog)catalog!).BeginFold(),
             this,
             Timeout.InfiniteTimeSpan,
@@ -110,7 +119,7 @@ internal sealed partial class VolumeCatalog
             StoredVolume[] all;
             lock (_lock)
             {
-                all = [.. _volumes.Values.Where(static volume => volume is { IsListed: true, Failure: null, Record: { IsTemplate: false, Top: not null } })];
+                all = [.. _volumes.All.Where(static volume => volume is { IsListed: true, Failure: null, Record: { IsTemplate: false, Top: not null } })];
             }
 
             isAnyFolded = false;

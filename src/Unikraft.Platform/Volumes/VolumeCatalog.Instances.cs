@@ -51,7 +51,7 @@ internal sealed partial class VolumeCatalog
                 volumes.Roms = source.Roms;
                 foreach (SnapshotVolume volume in source.Volumes)
                 {
-                    StoredVolume clone = await CloneAsync(volume.Template, ReserveUnnamed(), identity.Uuid, ResourceMetadata.None).ConfigureAwait(false);
+                    StoredVolume clone = await CloneAsync(volume.Template, ReserveUnnamed(), identity.Uuid, ResourceMetadata.None, cancellationToken).ConfigureAwait(false);
                     Mount(new VolumeMount(clone, volumes, volume.Slot, volume.At, volume.IsReadOnly));
                     cancellationToken.ThrowIfCancellationRequested();
                 }
@@ -257,7 +257,7 @@ internal sealed partial class VolumeCatalog
                 PublishCuts(written, names, cut);
             }
 
-            List<SnapshotVolume> parts = await MakeTemplatesAsync(open.Mounts, written, cut).ConfigureAwait(false);
+            List<SnapshotVolume> parts = await MakeTemplatesAsync(open.Mounts, written, cut, cancellationToken).ConfigureAwait(false);
             return new VolumeSnapshot(this, machine, parts, open.Roms);
         }
         catch
@@ -313,7 +313,7 @@ internal sealed partial class VolumeCatalog
             foreach (VolumeMount mount in mounts)
             {
                 using Turns turn = await Turns.TakeAsync([mount.Volume], cancellationToken).ConfigureAwait(false);
-                StoredVolume template = await FreezeAsync(mount.Volume).ConfigureAwait(false);
+                StoredVolume template = await FreezeAsync(mount.Volume, cancellationToken).ConfigureAwait(false);
                 parts.Add(new SnapshotVolume(template, mount.Slot, mount.At, mount.IsReadOnly, mount.Volume));
             }
         }
@@ -360,7 +360,17 @@ internal sealed partial class VolumeCatalog
     /// <summary>
     /// Makes a clone of a volume as it is now. The caller has its turn, unless it is a template. One that is in use is cut while its guest goes on.
     /// </summary>
-    public async Task<StoredVolume> CloneAsync(StoredVolume source, ResourceIdentity identity, Guid? owner, ResourceMetadata metadata)
+    /// <param name="source">The volume.</param>
+    /// <param name="identity">What the clone is known by.</param>
+    /// <param name="owner">What owns the clone; <see langword="null"/> when nothing does.</param>
+    /// <param name="metadata">Its tags and its delete lock.</param>
+    /// <param name="cancellationToken">Cancels it; there is no clone then, and the volume holds what it did.</param>
+    public async Task<StoredVolume> CloneAsync(
+        StoredVolume source,
+        ResourceIdentity identity,
+        Guid? owner,
+        ResourceMetadata metadata,
+        CancellationToken cancellationToken)
     {
         RequireUsable(source);
         if (source.Writer is null)
@@ -369,8 +379,8 @@ internal sealed partial class VolumeCatalog
         }
 
         VolumeRecord record = source.Record;
-        string backing = record.IsTemplate ? record.Top! : await CutAsync(source).ConfigureAwait(false);
-        string top = await MakeImageAsync(backing, FormatOf(backing), record.Size).ConfigureAwait(false);
+        string backing = record.IsTemplate ? record.Top! : await CutAsync(source, cancellationToken).ConfigureAwait(false);
+        string top = await MakeImageAsync(backing, FormatOf(backing), record.Size, cancellationToken).ConfigureAwait(false);
         return Add(
             identity,
             new VolumeRecord
@@ -451,6 +461,63 @@ internal sealed partial class VolumeCatalog
             {
                 await ApplyPendingAsync(owner, detach: true).ConfigureAwait(false);
             }
+        }
+    }
+
+    /// <summary>Whether an instance has a volume open, or continues with it from memory that knows it as it was.</summary>
+    public bool IsInUse(StoredVolume volume)
+    {
+        Guid[] owners;
+        lock (_lock)
+        {
+            if (volume.IsOpen)
+            {
+                return true;
+            }
+
+            owners = [.. volume.Mounts.Where(static mount => mount.Pending != VolumeUpdate.Attach).Select(static mount => mount.Owner.Identity.Uuid)];
+        }
+
+        // Not under the lock, which instances must not be asked under.
+        return !Array.TrueForAll(owners, IsFree);
+    }
+
+    /// <summary>An instance that has a volume, or is to have it; <see langword="null"/> when none does.</summary>
+    public ResourceIdentity? UserOf(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            return volume.Mounts.FirstOrDefault()?.Owner.Identity;
+        }
+    }
+
+    /// <summary>Keeps instances from getting a volume until <see cref="EndConversion"/>.</summary>
+    /// <returns>The instance that has it, or is to have it, in which case nothing has begun; else <see langword="null"/>.</returns>
+    public ResourceIdentity? BeginConversion(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            ResourceIdentity? user = UserOf(volume);
+            volume.IsConverting = user is null;
+            return user;
+        }
+    }
+
+    /// <summary>A volume has become a template, or has not.</summary>
+    public void EndConversion(StoredVolume volume)
+    {
+        lock (_lock)
+        {
+            volume.IsConverting = false;
+        }
+    }
+
+    /// <summary>Says whether an operation on a volume is under way.</summary>
+    public void SetBusy(StoredVolume volume, bool isBusy)
+    {
+        lock (_lock)
+        {
+            volume.IsBusy = isBusy;
         }
     }
 
@@ -548,198 +615,6 @@ internal sealed partial class VolumeCatalog
         }
     }
 
-    /// <summary>
-    /// Writes down which volumes a template takes over from its instance when it is one: between what is written down of the two, the host may end.
-    /// </summary>
-    /// <exception cref="StorageException">The host cannot write. Nothing has changed.</exception>
-    public void PlanAdoption(IMachineSnapshot? snapshot, Guid instance)
-    {
-        SnapshotVolume[] adopted = AdoptedBy(snapshot, instance);
-        if (adopted.Length > 0)
-        {
-            Commit(() => new VolumeChange { Set = [.. adopted.Select(part => part.Template.Record with { Adopts = part.Source!.Identity.Uuid, Adopter = instance })] });
-        }
-    }
-
-    /// <summary>The volumes of an instance that has become a template are its volume templates from now on, in place of those of its snapshot.</summary>
-    /// <param name="snapshot">The snapshot.</param>
-    /// <param name="instance">The instance.</param>
-    /// <param name="isWritten">Whether it is on the disk that there is a template; if not, the volumes are those of the instance there.</param>
-    public void Adopt(IMachineSnapshot? snapshot, Guid instance, bool isWritten)
-    {
-        // One that others read as well stays what it is.
-        SnapshotVolume[] adopted = AdoptedBy(snapshot, instance);
-        if (snapshot is not VolumeSnapshot withVolumes || !TryAdopt(
-            [.. adopted.Select(static part => (part.Template, part.Source!))],
-            [.. withVolumes.Volumes.Except(adopted).Select(static part => part.Template).Where(static template => template.Record.Adopter is not null)],
-            isWritten))
-        {
-            return;
-        }
-
-        withVolumes.Replace([.. withVolumes.Volumes.Select(part => adopted.Contains(part) ? part with { Template = part.Source! } : part)]);
-        BeginDelete([.. adopted.Select(static part => part.Template)]);
-    }
-
-    private SnapshotVolume[] AdoptedBy(IMachineSnapshot? snapshot, Guid instance) =>
-        snapshot is VolumeSnapshot withVolumes ? [.. withVolumes.Volumes.Where(part => part.Source is { } source && IsOnlyIn(source, instance))] : [];
-
-    /// <param name="adopted">Templates, and the volumes that take their places.</param>
-    /// <param name="others">Templates that stay what they are, although something else was planned.</param>
-    /// <param name="mayWrite">Whether it may be written down yet.</param>
-    private bool TryAdopt((StoredVolume Template, StoredVolume Volume)[] adopted, StoredVolume[] others, bool mayWrite)
-    {
-        if (adopted.Length + others.Length == 0)
-        {
-            return false;
-        }
-
-        Exception? failure = null;
-        if (mayWrite)
-        {
-            try
-            {
-                Commit(() => new VolumeChange
-                {
-                    Set =
-                    [
-                        .. adopted.Select(static pair => pair.Volume.Record with
-                        {
-                            Top = pair.Template.Record.Top,
-                            IsTemplate = true,
-                            Owner = pair.Template.Record.Owner,
-                            IsKept = pair.Template.Record.IsKept,
-                            HasNoMemory = pair.Template.Record.HasNoMemory,
-                            Images = pair.Template.Record.Images,
-                            Slot = pair.Template.Record.Slot,
-                            At = pair.Template.Record.At,
-                            ReadOnly = pair.Template.Record.ReadOnly,
-                        }),
-
-                        // By the same line: of two in one place nobody would know which it is.
-                        .. adopted.Select(static pair => pair.Template.Record with { IsKept = false, Adopts = null, Adopter = null }),
-                        .. others.Select(static template => template.Record with { Adopts = null, Adopter = null }),
-                    ],
-                });
-            }
-            catch (StorageException error)
-            {
-                failure = error;
-                _platform.Logger.VolumeWorkFailed(error);
-            }
-        }
-
-        lock (_lock)
-        {
-            foreach ((_, StoredVolume volume) in adopted)
-            {
-                // The next start makes it a template: nobody may have written to it until then.
-                volume.Failure = mayWrite && failure is null
-                    ? null
-                    : new StorageException(
-                        Images.PathOf(volume.Record.Top!),
-                        $"The {volume.Title} belongs to a template, which could not be written down. {failure?.Message} It is a part of the template when the platform has been started again.");
-            }
-        }
-
-        return mayWrite && failure is null;
-    }
-
-    /// <summary>The volumes and ROMs of a snapshot belong to an id from now on, under which the snapshot is kept.</summary>
-    /// <returns>What takes that back, for <see cref="Unkeep"/>.</returns>
-    public async Task<VolumeChange> KeepAsync(Guid id, VolumeSnapshot snapshot, CancellationToken cancellationToken)
-    {
-        cancellationToken.ThrowIfCancellationRequested();
-        VolumeRecord[] before = [.. snapshot.Volumes.Select(static part => part.Template.Record)];
-        if (Array.Exists(before, static record => record.IsKept))
-        {
-            throw new InvalidOperationException("The volumes of the snapshot are kept already.");
-        }
-
-        VolumeRecord[] roms = [.. snapshot.Roms.Select(rom => RecordOf(rom, id, hasNoMemory: snapshot.Machine is null))];
-        await Task.Run(
-            () =>
-            {
-                Dictionary<Guid, IReadOnlyList<ImageChecksum>> images = before.ToDictionary(static record => record.Uuid, record => DescribeImages(record, cancellationToken));
-                Commit(() => new VolumeChange
-                {
-                    Set =
-                    [
-                        .. snapshot.Volumes.Select(part => part.Template.Record with
-                        {
-                            Owner = id,
-                            IsKept = true,
-                            HasNoMemory = snapshot.Machine is null,
-                            Images = images[part.Template.Identity.Uuid],
-                            Slot = part.Slot,
-                            At = part.At,
-                            ReadOnly = part.IsReadOnly,
-                        }),
-                        .. roms,
-
-                        // What the volumes themselves are based on from now on is known by this, too.
-                        .. snapshot.Volumes.Where(IsBeneathItsSource).Select(part => part.Source!.Record with { Images = images[part.Template.Identity.Uuid] }),
-                    ],
-                });
-                Array.ForEach(roms, Add);
-            },
-            cancellationToken).ConfigureAwait(false);
-        return new VolumeChange { Set = before, Removed = [.. roms.Select(static rom => rom.Uuid)] };
-    }
-
-    private bool IsBeneathItsSource(SnapshotVolume part)
-    {
-        lock (_lock)
-        {
-            return part.Source is { Record: { IsTemplate: false, Top: { } top } record }
-                && _volumes.ContainsKey(record.Uuid)
-                && Images.ChainOf(top).Skip(1).Contains(part.Template.Record.Top, StringComparer.Ordinal);
-        }
-    }
-
-    /// <summary>A snapshot could not be kept: its volumes go with it again.</summary>
-    public void Unkeep(VolumeChange undo)
-    {
-        try
-        {
-            Commit(undo);
-            Forget(undo.Removed);
-        }
-        catch (StorageException error)
-        {
-            // The next start finds that nobody owns them.
-            _platform.Logger.VolumeWorkFailed(error);
-        }
-    }
-
-    /// <summary>The snapshots that are kept and are of volumes only.</summary>
-    public IReadOnlyList<Guid> ListWithoutMemory()
-    {
-        lock (_lock)
-        {
-            return [.. _volumes.Values.Where(static volume => volume.Record is { IsKept: true, HasNoMemory: true }).Select(static volume => volume.Record.Owner!.Value).Distinct()];
-        }
-    }
-
-    /// <summary>Puts a snapshot that was opened together with the volumes that are kept under its id.</summary>
-    /// <param name="id">The id.</param>
-    /// <param name="machine">What was opened; <see langword="null"/> when there are only volumes.</param>
-    public IMachineSnapshot OpenKept(Guid id, IMachineSnapshot? machine)
-    {
-        IReadOnlyList<StoredVolume> kept = [.. OwnedBy(id).Where(static volume => volume.Record is { IsKept: true, Rom: null })];
-        IReadOnlyList<RomMount> roms = RomsKeptWith(id);
-        return machine is not null && kept.Count + roms.Count == 0
-            ? machine
-            : new VolumeSnapshot(
-                this,
-                machine,
-                [
-                    .. kept.OrderBy(static volume => volume.Record.Slot)
-                        .Select(static volume => new SnapshotVolume(volume, volume.Record.Slot, volume.Record.At, volume.Record.ReadOnly, Source: null)),
-                ],
-                roms);
-    }
-
     private static void RequireBlocks(IEnumerable<VolumeMount> mounts, ClonePurpose purpose)
     {
         if (mounts.Any(static mount => !mount.Volume.IsBlock))
@@ -764,6 +639,11 @@ internal sealed partial class VolumeCatalog
         if (!volume.IsListed)
         {
             throw NotFound(volume.Identity.Uuid);
+        }
+
+        if (volume.IsConverting)
+        {
+            throw new VolumeBusyException(volume.Identity.Uuid, $"The {volume.Title} is being turned into a template: clone it first, or create a volume from the template");
         }
 
         if (volume.Mounts.Find(mount => !mount.IsReadOnly || !isReadOnly) is { } other)
@@ -791,16 +671,6 @@ internal sealed partial class VolumeCatalog
         lock (_lock)
         {
             MountLocked(mount);
-        }
-    }
-
-    private bool IsOnlyIn(StoredVolume volume, Guid instance)
-    {
-        lock (_lock)
-        {
-            // Not one that the instance does not have, or not yet: its snapshot may be of another instance, whose volume is nobody's business.
-            return volume.Mounts.Count > 0
-                && volume.Mounts.TrueForAll(mount => mount.Owner.Identity.Uuid == instance && mount.Pending != VolumeUpdate.Attach);
         }
     }
 
@@ -863,6 +733,8 @@ internal sealed partial class VolumeCatalog
         {
             case DataDamageException damage:
                 throw new DataDamageException(damage.Path, damage.Dependents, damage.Message, damage);
+            case { } failure when DamagedFileOf(failure) is { } path:
+                throw new DataDamageException(path, DependentsOf(volume), $"The {volume.Title} cannot be used: {failure.Message}", failure);
             case { } failure:
                 throw new StorageException(Images.PathOf(volume.Record.Top!), $"The {volume.Title} cannot be used: {failure.Message}");
         }
@@ -1043,7 +915,7 @@ internal sealed partial class VolumeCatalog
         }
     });
 
-    private async Task<List<SnapshotVolume>> MakeTemplatesAsync(IReadOnlyList<VolumeMount> mounts, VolumeMount[] written, DiskCutOfVolumes cut)
+    private async Task<List<SnapshotVolume>> MakeTemplatesAsync(IReadOnlyList<VolumeMount> mounts, VolumeMount[] written, DiskCutOfVolumes cut, CancellationToken cancellationToken)
     {
         Guid owner = Guid.CreateVersion7(_platform.TimeProvider.GetUtcNow());
         List<SnapshotVolume> parts = [];
@@ -1053,7 +925,7 @@ internal sealed partial class VolumeCatalog
             {
                 int index = Array.IndexOf(written, mount);
                 StoredVolume template = index < 0
-                    ? await FreezeAsync(mount.Volume).ConfigureAwait(false)
+                    ? await FreezeAsync(mount.Volume, cancellationToken).ConfigureAwait(false)
                     : AddTemplate(mount.Volume.Record, Path.GetFileName(cut.Cuts[index]!.Path), owner, mount.Slot, mount.At, mount.IsReadOnly);
                 parts.Add(new SnapshotVolume(template, mount.Slot, mount.At, mount.IsReadOnly, mount.Volume));
             }
@@ -1068,9 +940,9 @@ internal sealed partial class VolumeCatalog
     }
 
     /// <summary>Makes a volume template of a volume that nobody writes to. The caller has its turn.</summary>
-    private async Task<StoredVolume> FreezeAsync(StoredVolume volume)
+    private async Task<StoredVolume> FreezeAsync(StoredVolume volume, CancellationToken cancellationToken)
     {
-        string frozen = await CutAsync(volume).ConfigureAwait(false);
+        string frozen = await CutAsync(volume, cancellationToken).ConfigureAwait(false);
         return AddTemplate(volume.Record, frozen, Guid.CreateVersion7(_platform.TimeProvider.GetUtcNow()), slot: 0, at: "", isReadOnly: false);
     }
 
@@ -1103,15 +975,15 @@ internal sealed partial class VolumeCatalog
 
     /// <summary>Puts a new image on a volume, so that the one below does not change any more. The caller has its turn.</summary>
     /// <returns>The name of the one below.</returns>
-    private async Task<string> CutAsync(StoredVolume volume)
+    private async Task<string> CutAsync(StoredVolume volume, CancellationToken cancellationToken)
     {
-        await TrySettleFoldAsync(volume, CancellationToken.None).ConfigureAwait(false);
+        await TrySettleFoldAsync(volume, cancellationToken).ConfigureAwait(false);
         VolumeRecord record = volume.Record;
         if (volume.Writer is not { } disk)
         {
             // It does not change any more, and so it is not completed by its next opening.
-            await Task.Run(() => Images.Repair(record.Top!, record.Bases)).ConfigureAwait(false);
-            string overlay = await MakeImageAsync(record.Top, FormatOf(record.Top!), record.Size).ConfigureAwait(false);
+            await Task.Run(() => Images.Repair(record.Top!, record.Bases), cancellationToken).ConfigureAwait(false);
+            string overlay = await MakeImageAsync(record.Top, FormatOf(record.Top!), record.Size, cancellationToken).ConfigureAwait(false);
             try
             {
                 Commit(new VolumeChange { Set = [record with { Top = overlay }] });
@@ -1128,11 +1000,11 @@ internal sealed partial class VolumeCatalog
         await disk.WhenPublishedAsync().ConfigureAwait(false);
         record = volume.Record;
         string name = ImageDirectory.NewName();
-        PreparedOverlay prepared = await disk.PrepareOverlayAsync(Images.PathOf(name)).ConfigureAwait(false);
+        PreparedOverlay prepared = await disk.PrepareOverlayAsync(Images.PathOf(name), cancellationToken).ConfigureAwait(false);
         await using (prepared.ConfigureAwait(false))
         {
             DiskCutOfVolumes cut = new([disk], [prepared]);
-            await cut.HoldAsync(CancellationToken.None).ConfigureAwait(false);
+            await cut.HoldAsync(cancellationToken).ConfigureAwait(false);
             try
             {
                 cut.Cut();
@@ -1142,7 +1014,13 @@ internal sealed partial class VolumeCatalog
                 cut.Release();
             }
 
-            PublishCuts([volume.Mounts.First(mount => mount.Disk == disk)], [name], cut);
+            VolumeMount mount;
+            lock (_lock)
+            {
+                mount = volume.Mounts.First(other => other.Disk == disk);
+            }
+
+            PublishCuts([mount], [name], cut);
         }
 
         return record.Top!;

@@ -57,37 +57,6 @@ internal sealed partial class VolumeCatalog
         return isAhead && record.Snapshot is not null;
     }
 
-    /// <summary>Has templates take over what the volumes of their instances were, where the host ended before that was done.</summary>
-    /// <param name="snapshots">The snapshots that templates continue from.</param>
-    public void CompleteAdoptions(IReadOnlyDictionary<Guid, Guid> snapshots)
-    {
-        if (Volatile.Read(ref _files) is null)
-        {
-            return;
-        }
-
-        List<(StoredVolume Template, StoredVolume Volume)> adopted = [];
-        lock (_lock)
-        {
-            foreach (StoredVolume template in _volumes.Values)
-            {
-                if (template is { Failure: null, Record: { IsKept: true, Adopts: { } adopts, Adopter: { } adopter } }
-                    && snapshots.TryGetValue(adopter, out Guid snapshot)
-                    && snapshot == template.Record.Owner
-                    && _volumes.TryGetValue(adopts, out StoredVolume? volume)
-                    && volume is { Mounts.Count: 0, Record.IsTemplate: false })
-                {
-                    adopted.Add((template, volume));
-                }
-            }
-        }
-
-        if (TryAdopt([.. adopted], others: [], mayWrite: true))
-        {
-            BeginDelete([.. adopted.Select(static pair => pair.Template)]);
-        }
-    }
-
     /// <summary>Deletes volumes whose instance or snapshot is not there, which a crash has left behind.</summary>
     /// <param name="owners">The instances and snapshots that are.</param>
     public void Collect(IReadOnlySet<Guid> owners)
@@ -97,7 +66,7 @@ internal sealed partial class VolumeCatalog
             StoredVolume[] unowned;
             lock (_lock)
             {
-                unowned = [.. _volumes.Values.Where(volume => volume.Record.Owner is { } owner && !owners.Contains(owner))];
+                unowned = [.. _volumes.All.Where(volume => volume.Record.Owner is { } owner && !owners.Contains(owner))];
             }
 
             BeginDelete(unowned);

@@ -98,7 +98,7 @@ internal sealed partial class VolumeCatalog
 
     // It is not listed: it is nobody's volume.
     private void Add(VolumeRecord rom) =>
-        Make(new ResourceIdentity(rom.Uuid, rom.Uuid.ToString("D"), rom.CreatedAt, Order: 0), rom, ResourceMetadata.None).Record = rom;
+        Make(new ResourceIdentity(rom.Uuid, rom.Uuid.ToString("D"), rom.CreatedAt, Order: 0), rom, ResourceMetadata.None);
 
     private void Forget(IReadOnlyList<Guid> roms)
     {

@@ -7,6 +7,9 @@ namespace Unikraft.Platform.Volumes;
 /// <content>Whether volumes are what they were: those that are not part of a snapshot, which is verified as a whole.</content>
 internal sealed partial class VolumeCatalog
 {
+    // Linux' number, which .NET passes on as HResult.
+    private const int InputOutput = 5;
+
     /// <summary>The volumes that no snapshot has, in which there is something to verify.</summary>
     public IReadOnlyList<StoredVolume> ListUnkept() =>
         Volatile.Read(ref _files) is null ? [] : [.. List().Where(static volume => volume.Failure is not null || (volume.IsBlock && !volume.Record.IsKept))];
@@ -62,7 +65,7 @@ internal sealed partial class VolumeCatalog
         lock (_lock)
         {
             // Deleted meanwhile: that its image is gone is no damage. And what has become part of a snapshot is verified with that.
-            if (!_volumes.ContainsKey(volume.Identity.Uuid) || volume.Record.IsKept)
+            if (!_volumes.Has(volume.Identity.Uuid) || volume.Record.IsKept)
             {
                 return;
             }
@@ -99,7 +102,17 @@ internal sealed partial class VolumeCatalog
     }
 
     private DataDamage DescribeFailure(StoredVolume volume, Exception failure, Guid[] dependents) =>
-        new(volume.Record.Top is { } top ? Images.PathOf(top) : Images.Path, failure.Message, dependents);
+        new(DamagedFileOf(failure) ?? (volume.Record.Top is { } top ? Images.PathOf(top) : Images.Path), failure.Message, dependents);
+
+    /// <summary>The file of an image that is missing, is not what it should be, or cannot be read from the disk; <see langword="null"/> when the host refused, which may be over at the next attempt.</summary>
+    private static string? DamagedFileOf(Exception failure) => failure switch
+    {
+        DiskImageException { Error: DiskImageError.InUse } or DiskImageException { Error: DiskImageError.Unreadable, InnerException: not null } => null,
+        DiskImageException image => image.Path,
+        BlockDeviceException { Error: BlockDeviceError.Corrupt } device => device.Device,
+        BlockDeviceException { InnerException.HResult: InputOutput } device => device.Device,
+        _ => null,
+    };
 
     private DataDamage? FindAside() => VolumeJournal.FindDamage(Images.Files) is { } aside
         ? new DataDamage(

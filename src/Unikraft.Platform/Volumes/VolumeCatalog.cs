@@ -18,6 +18,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 {
     private readonly PlatformContext _platform;
     private readonly IFileLayer _layer;
+    private readonly VolumeJournalOptions? _journalOptions;
     private readonly Lock _opening = new();
     private VolumeFiles? _unloaded;
     private VolumeFiles? _files;
@@ -25,7 +26,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
 
     private readonly Lock _lock = new();
     private readonly Dictionary<string, Guid> _names = new(StringComparer.Ordinal);
-    private readonly VolumeTable _volumes = new();
+    private readonly StoredVolumes _volumes = new();
     private readonly Dictionary<Guid, InstanceVolumes> _instances = [];
     private readonly HashSet<Task> _background = [];
 
@@ -37,8 +38,10 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <param name="platform">The platform.</param>
     /// <param name="files">The directory of the volumes; <see langword="null"/> for one that is made when it is needed.</param>
     /// <param name="layer">The file system of that; that of the host when <see langword="null"/>.</param>
-    public VolumeCatalog(PlatformContext platform, VolumeFiles? files, IFileLayer? layer = null)
+    /// <param name="journalOptions">How its journal is kept; as usual when <see langword="null"/>.</param>
+    public VolumeCatalog(PlatformContext platform, VolumeFiles? files, IFileLayer? layer = null, VolumeJournalOptions? journalOptions = null)
     {
+        _journalOptions = journalOptions;
         _platform = platform;
         _layer = layer ?? HostFileLayer.Default;
         _checksums = new Lazy<ImageChecksums>(() => new ImageChecksums(Images));
@@ -90,7 +93,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
                     return openedMeanwhile;
                 }
 
-                VolumeFiles files = _unloaded ?? VolumeFiles.Open(FolderOf(_platform.Settings), _platform.Settings.DataDirectory is not null, _platform.Logger, _layer);
+                VolumeFiles files = _unloaded ?? VolumeFiles.Open(FolderOf(_platform.Settings), _platform.Settings.DataDirectory is not null, _platform.Logger, _layer, _journalOptions);
                 _unloaded = null;
                 try
                 {
@@ -140,7 +143,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         lock (_lock)
         {
             Guid uuid = reference.Uuid ?? _names.GetValueOrDefault(reference.Name!);
-            return _volumes.TryGetValue(uuid, out StoredVolume? volume) && volume.IsListed ? volume : throw NotFound(reference);
+            return _volumes.TryFind(uuid, out StoredVolume? volume) && volume.IsListed ? volume : throw NotFound(reference);
         }
     }
 
@@ -151,7 +154,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         lock (_lock)
         {
-            return [.. _volumes.Values.Where(static volume => volume.IsListed).OrderBy(static volume => volume.Identity.Order)];
+            return [.. _volumes.All.Where(static volume => volume.IsListed).OrderBy(static volume => volume.Identity.Order)];
         }
     }
 
@@ -160,7 +163,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     {
         lock (_lock)
         {
-            return _volumes.OwnedBy(owner);
+            return [.. _volumes.OwnedBy(owner)];
         }
     }
 
@@ -287,7 +290,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <param name="backing">The image beneath: its name in the directory, or its path elsewhere.</param>
     /// <param name="format">The format of that.</param>
     /// <param name="size">The size of the disk in bytes.</param>
-    public async Task<string> MakeImageAsync(string? backing, string? format, long size)
+    /// <param name="cancellationToken">Cancels it; nothing remains then.</param>
+    public async Task<string> MakeImageAsync(string? backing, string? format, long size, CancellationToken cancellationToken)
     {
         string name = ImageDirectory.NewName();
         string path = Images.PathOf(name);
@@ -297,13 +301,14 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             try
             {
                 Qcow2Image.Create(file, size, backing: backing is null ? null : (backing, format!));
+                cancellationToken.ThrowIfCancellationRequested();
             }
             catch
             {
                 ImageFile.Discard(path, Images.Files.Layer);
                 throw;
             }
-        }).ConfigureAwait(false);
+        }, cancellationToken).ConfigureAwait(false);
         Images.Add(name, backing is not null && !backing.Contains('/', StringComparison.Ordinal) ? backing : null);
         return name;
     }
@@ -335,13 +340,8 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         string.Equals(Path.GetDirectoryName(Path.GetFullPath(path)), Path.TrimEndingDirectorySeparator(Images.Path), StringComparison.Ordinal);
 
     /// <summary>An image that was made is not needed after all.</summary>
-    public void ReleaseImage(string? name)
-    {
-        if (name is not null)
-        {
-            Images.Release(name);
-        }
-    }
+    /// <returns>Whether there is an image that only one needs from now on.</returns>
+    public bool ReleaseImage(string? name) => name is not null && Images.Release(name);
 
     /// <summary>Opens the disk of an image of the directory.</summary>
     public Task<VolumeDisk> OpenDiskAsync(VolumeRecord record, bool isReadOnly, CancellationToken cancellationToken) =>
@@ -459,7 +459,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         lock (_lock)
         {
             Task? task = null;
-            task = Task.Run(async () =>
+            task = Detached.Begin(async () =>
             {
                 try
                 {
@@ -588,7 +588,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
         string? before;
         lock (_lock)
         {
-            if (!_volumes.TryGetValue(record.Uuid, out StoredVolume? volume))
+            if (!_volumes.TryFind(record.Uuid, out StoredVolume? volume))
             {
                 return;
             }
@@ -626,6 +626,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     /// <exception cref="StorageException">The host cannot write. The volume is there again.</exception>
     private async Task ReleaseAsync(StoredVolume volume)
     {
+        bool isForOne = false;
         await volume.Turn.WaitAsync().ConfigureAwait(false);
         try
         {
@@ -633,7 +634,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             {
                 Commit(new VolumeChange { Removed = [volume.Identity.Uuid] });
                 Unreserve(volume.Identity);
-                ReleaseImage(volume.Record.Top);
+                isForOne = ReleaseImage(volume.Record.Top);
                 if (volume.UnsettledFold is { } fold && !Images.Has(fold.Top))
                 {
                     Images.Discard(fold.Folded);
@@ -661,6 +662,10 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
             _platform.Logger.VolumeDeleted(volume.Identity.Name, volume.Identity.Uuid);
         }
 
-        BeginFold();
+        // All volumes are looked at then: not for each of many that nothing else is based on.
+        if (isForOne || HasFoldFailed())
+        {
+            BeginFold();
+        }
     }
 }

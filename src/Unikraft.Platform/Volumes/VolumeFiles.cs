@@ -11,8 +11,9 @@ internal sealed record VolumeFiles(ImageDirectory Images, VolumeJournal Journal,
     /// <param name="areInstancesKept">Whether instances outlive the platform, and with them the volumes that they own.</param>
     /// <param name="logger">Where to log.</param>
     /// <param name="layer">The file system; that of the host when <see langword="null"/>.</param>
+    /// <param name="journalOptions">How the journal is kept; as usual when <see langword="null"/>.</param>
     /// <exception cref="StorageException">It is open elsewhere or damaged, or the host refused.</exception>
-    public static VolumeFiles Open(string? path, bool areInstancesKept, ILogger logger, IFileLayer? layer = null)
+    public static VolumeFiles Open(string? path, bool areInstancesKept, ILogger logger, IFileLayer? layer = null, VolumeJournalOptions? journalOptions = null)
     {
         ImageDirectory images = ImageDirectory.Open(path, logger, layer);
         try
@@ -21,7 +22,8 @@ internal sealed record VolumeFiles(ImageDirectory Images, VolumeJournal Journal,
             VolumeJournal journal = VolumeJournal.Open(
                 images.Files,
                 record => record.Owner is null || record.IsKept || (areInstancesKept && !record.IsTemplate),
-                out Dictionary<Guid, VolumeRecord> records);
+                out Dictionary<Guid, VolumeRecord> records,
+                journalOptions);
             return new VolumeFiles(images, journal, records);
         }
         catch

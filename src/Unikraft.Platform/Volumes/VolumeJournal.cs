@@ -16,9 +16,6 @@ internal sealed class VolumeJournal : IDisposable
 {
     internal const string FileName = "volumes.journal";
 
-    /// <summary>It is written anew when it is longer than this and three times what it began with.</summary>
-    internal const int MinRewriteLength = 1 << 20;
-
     private const string AnyHeader = "unikraft volumes ";
     private const int Version = 4;
     private const string CopyMark = " copy";
@@ -40,6 +37,7 @@ internal sealed class VolumeJournal : IDisposable
     private const int ReserveForRemovals = 2 * BlockSize;
 
     private readonly DataFiles _files;
+    private readonly VolumeJournalOptions _options;
     private readonly Dictionary<Guid, VolumeRecord> _records;
     private ImageHistory _images;
     private IFile _file;
@@ -50,9 +48,16 @@ internal sealed class VolumeJournal : IDisposable
     /// <summary>Nobody can tell what the file on the disk is, or holds: only a new one can be written to.</summary>
     private bool _mustRewrite;
 
-    private VolumeJournal(DataFiles files, IFile file, long length, long allocated, IReadOnlyDictionary<Guid, VolumeRecord> records, ImageHistory images)
+    private VolumeJournal(
+        DataFiles files,
+        VolumeJournalOptions options,
+        IFile file,
+        long length,
+        long allocated,
+        IReadOnlyDictionary<Guid, VolumeRecord> records,
+        ImageHistory images)
     {
-        (_files, _file, _records, _images) = (files, file, new Dictionary<Guid, VolumeRecord>(records), images);
+        (_files, _options, _file, _records, _images) = (files, options, file, new Dictionary<Guid, VolumeRecord>(records), images);
         (_length, _allocated, _lengthAtFirst) = (length, allocated, length);
     }
 
@@ -69,12 +74,15 @@ internal sealed class VolumeJournal : IDisposable
     /// <param name="files">The directory.</param>
     /// <param name="isKept">Whether a volume is still wanted.</param>
     /// <param name="records">The volumes that are.</param>
+    /// <param name="options">How it is kept; as usual when <see langword="null"/>.</param>
     /// <exception cref="StorageException">It is of another version, or the host refused.</exception>
+    /// <exception cref="DataDamageException">The disk cannot read it.</exception>
     /// <remarks>
     /// A damaged journal is put aside, and what of it is whole is used. What a journal begins with is there twice.
     /// </remarks>
-    internal static VolumeJournal Open(DataFiles files, Func<VolumeRecord, bool> isKept, out Dictionary<Guid, VolumeRecord> records)
+    internal static VolumeJournal Open(DataFiles files, Func<VolumeRecord, bool> isKept, out Dictionary<Guid, VolumeRecord> records, VolumeJournalOptions? options = null)
     {
+        options ??= new VolumeJournalOptions();
         JournalContents contents = Read(files);
         records = contents.Records.Where(entry => isKept(entry.Value)).ToDictionary();
         ImageHistory images = new();
@@ -86,7 +94,7 @@ internal sealed class VolumeJournal : IDisposable
             files.Rename(TemporaryOf(CopyName), CopyName);
             (file, long length, long allocated) = Write(files, FileName, lines);
             files.Rename(TemporaryOf(FileName), FileName);
-            return new VolumeJournal(files, file, length, allocated, records, images);
+            return new VolumeJournal(files, options, file, length, allocated, records, images);
         }
         catch (StorageException error)
         {
@@ -96,7 +104,7 @@ internal sealed class VolumeJournal : IDisposable
             if (error.IsFull && contents is { IsDamaged: false, CanGrow: true })
             {
                 // Whoever wants to make room must be able to delete.
-                return GoOn(files, contents, records);
+                return GoOn(files, options, contents, records);
             }
 
             throw;
@@ -107,7 +115,7 @@ internal sealed class VolumeJournal : IDisposable
     /// <exception cref="StorageException">The host cannot. Nothing was written, as far as anybody will find.</exception>
     internal void Append(VolumeChange change)
     {
-        if (_mustRewrite || _length > MinRewriteLength + (2 * _lengthAtFirst))
+        if (_mustRewrite || _length > _options.MinRewriteLength + (2 * _lengthAtFirst))
         {
             Rewrite();
         }
@@ -146,7 +154,7 @@ internal sealed class VolumeJournal : IDisposable
     }
 
     /// <summary>Goes on with the journal that was found, which is sound, behind its last line.</summary>
-    private static VolumeJournal GoOn(DataFiles files, JournalContents contents, Dictionary<Guid, VolumeRecord> records)
+    private static VolumeJournal GoOn(DataFiles files, VolumeJournalOptions options, JournalContents contents, Dictionary<Guid, VolumeRecord> records)
     {
         IFile file = files.TryOpen(FileName) ?? throw new StorageException(files.PathOf(FileName), $"'{files.PathOf(FileName)}' is gone, which was there.");
         try
@@ -154,7 +162,7 @@ internal sealed class VolumeJournal : IDisposable
             // What a crash has left of a line.
             files.Write(FileName, file, contents.Length, new byte[file.Length - contents.Length]);
             files.Sync(FileName, file);
-            return new VolumeJournal(files, file, contents.Length, file.Length, records, contents.Images);
+            return new VolumeJournal(files, options, file, contents.Length, file.Length, records, contents.Images);
         }
         catch
         {
@@ -265,7 +273,22 @@ internal sealed class VolumeJournal : IDisposable
 
     private static JournalContents? ReadContents(DataFiles files, string name, bool isCopy)
     {
-        if (files.TryRead(name) is not { } bytes)
+        byte[]? bytes;
+        try
+        {
+            bytes = files.TryRead(name);
+        }
+        catch (StorageException error) when (DataFiles.IsUnreadable(error))
+        {
+            // Nothing is made of what may be readable at the next attempt, or after a repair of the disk.
+            throw new DataDamageException(
+                files.PathOf(name),
+                [],
+                $"The journal of volumes '{files.PathOf(name)}' cannot be read: {error.Message} Put a sound copy of it there; or move it away: then what a copy knows from the last start is used.",
+                error);
+        }
+
+        if (bytes is null)
         {
             return null;
         }
@@ -350,7 +373,7 @@ internal sealed class VolumeJournal : IDisposable
         try
         {
             VolumeChange? change = JsonSerializer.Deserialize(line.AsSpan(ChecksumLength), VolumeJson.Default.VolumeChange);
-            return change is { Set: not null, Removed: not null } && change.Set.All(static record => record is not null && record.Images.All(static image => image is not null)) ? change : null;
+            return change is { Set: not null, Removed: not null } && change.Set.All(IsUsable) ? change : null;
         }
         catch (JsonException)
         {
@@ -358,6 +381,10 @@ internal sealed class VolumeJournal : IDisposable
             return null;
         }
     }
+
+    // What is left out of a line because it is nothing cannot be required of it.
+    private static bool IsUsable(VolumeRecord? record) =>
+        record is not null && record.Uuid != Guid.Empty && record.CreatedAt != default && record.Images.All(static image => image is not null);
 
     // A line each, so that damage is of one volume only; and one that says that these are all.
     private static byte[] Format(IEnumerable<VolumeRecord> records, ImageHistory images)

@@ -39,12 +39,10 @@ internal sealed record VolumeRecord
     /// <summary>Whether there is nothing but volumes in the snapshot that owns it: its instance did not run.</summary>
     public bool HasNoMemory { get; init; }
 
-    /// <summary>
-    /// The volume that is to take its place when <see cref="Adopter"/> is a template which continues from the snapshot that owns it: the volume was that of the instance.
-    /// </summary>
+    /// <summary>The volume that this is a cut of, and that takes its place when the instance which has that becomes a template that continues from the snapshot that owns this.</summary>
     public Guid? Adopts { get; init; }
 
-    /// <inheritdoc cref="Adopts"/>
+    /// <summary>The instance that is becoming such a template: once there is one of its id, <see cref="Adopts"/> takes the place of this.</summary>
     public Guid? Adopter { get; init; }
 
     /// <summary>Where it goes in an instance made from the snapshot that owns it.</summary>

@@ -5,27 +5,44 @@ namespace Unikraft.Platform.Volumes;
 /// <summary>
 /// A snapshot of a machine together with its volumes; or of the volumes of an instance that did not run, whose clones boot. Its volumes go with it, unless they are kept.
 /// </summary>
-/// <param name="catalog">The volumes.</param>
-/// <param name="machine">The snapshot of the machine; <see langword="null"/> when it did not run.</param>
-/// <param name="volumes">The volumes as they were.</param>
-/// <param name="roms">The ROMs.</param>
-/// <param name="owner">What the snapshot of the machine belongs to, and is disposed of instead; <see langword="null"/> when it belongs to this.</param>
-internal sealed class VolumeSnapshot(
-    VolumeCatalog catalog,
-    IMachineSnapshot? machine,
-    IReadOnlyList<SnapshotVolume> volumes,
-    IReadOnlyList<RomMount> roms,
-    IDisposable? owner = null) : IMachineSnapshot
+internal sealed class VolumeSnapshot : IMachineSnapshot
 {
-    private readonly IDisposable? _owner = owner ?? machine;
+    private readonly VolumeCatalog _catalog;
+    private readonly IDisposable? _owner;
+    private readonly Guid? _openedAs;
+    private IReadOnlyList<SnapshotVolume> _volumes = [];
     private bool _isDisposed;
 
+    /// <param name="catalog">The volumes.</param>
+    /// <param name="machine">The snapshot of the machine; <see langword="null"/> when it did not run.</param>
+    /// <param name="volumes">The volumes as they were.</param>
+    /// <param name="roms">The ROMs.</param>
+    /// <param name="owner">What the snapshot of the machine belongs to, and is disposed of instead; <see langword="null"/> when it belongs to this.</param>
+    public VolumeSnapshot(
+        VolumeCatalog catalog,
+        IMachineSnapshot? machine,
+        IReadOnlyList<SnapshotVolume> volumes,
+        IReadOnlyList<RomMount> roms,
+        IDisposable? owner = null)
+    {
+        (_catalog, Machine, _volumes, Roms) = (catalog, machine, volumes, roms);
+        _owner = owner ?? machine;
+    }
+
+    /// <summary>A snapshot that was kept, with the volumes that are kept under its id.</summary>
+    public VolumeSnapshot(VolumeCatalog catalog, IMachineSnapshot? machine, Guid openedAs, IReadOnlyList<RomMount> roms)
+    {
+        (_catalog, Machine, _openedAs, Roms) = (catalog, machine, openedAs, roms);
+        _owner = machine;
+    }
+
     /// <summary>The snapshot of the machine; <see langword="null"/> when it did not run.</summary>
-    public IMachineSnapshot? Machine { get; } = machine;
+    public IMachineSnapshot? Machine { get; }
 
-    public IReadOnlyList<SnapshotVolume> Volumes { get; private set; } = volumes;
+    // Of one that was opened, what is kept under its id at the time: volumes may take the places of others while it is being opened.
+    public IReadOnlyList<SnapshotVolume> Volumes => _openedAs is { } id ? _catalog.ListKept(id) : Volatile.Read(ref _volumes);
 
-    public IReadOnlyList<RomMount> Roms { get; } = roms;
+    public IReadOnlyList<RomMount> Roms { get; }
 
     public long StoredBytes => Machine?.StoredBytes ?? 0;
 
@@ -49,10 +66,10 @@ internal sealed class VolumeSnapshot(
         if (!Interlocked.Exchange(ref _isDisposed, true))
         {
             _owner?.Dispose();
-            catalog.BeginDelete([.. Volumes.Select(static volume => volume.Template).Where(static template => !template.Record.IsKept)]);
+            _catalog.BeginDelete([.. Volumes.Select(static volume => volume.Template).Where(static template => !template.Record.IsKept)]);
         }
     }
 
     /// <summary>The volumes themselves have become the templates.</summary>
-    public void Replace(IReadOnlyList<SnapshotVolume> volumes) => Volumes = volumes;
+    public void Replace(IReadOnlyList<SnapshotVolume> volumes) => Volatile.Write(ref _volumes, volumes);
 }

@@ -5,6 +5,8 @@ namespace Unikraft.Platform.Volumes;
 /// <summary>A directory of snapshots, whose volumes are volume templates that belong to the id of the snapshot.</summary>
 internal sealed partial class VolumeSnapshotDirectory(ISnapshotDirectory inner, VolumeCatalog catalog) : ISnapshotDirectory
 {
+    public IReadOnlyList<SnapshotFileException> DamageFound => inner.DamageFound;
+
     public IReadOnlyList<Guid> List() => [.. inner.List(), .. catalog.ListWithoutMemory()];
 
     /// <summary>The volume templates that belong to a snapshot.</summary>
@@ -76,5 +78,5 @@ internal sealed partial class VolumeSnapshotDirectory(ISnapshotDirectory inner, 
 
     public ValueTask DisposeAsync() => inner.DisposeAsync();
 
-    private bool HasMemory(Guid id) => !catalog.ListWithoutMemory().Contains(id);
+    private bool HasMemory(Guid id) => !catalog.HasNoMemory(id);
 }

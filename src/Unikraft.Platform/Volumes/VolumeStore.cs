@@ -8,6 +8,9 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
 {
     private const int CopyBytes = 1 << 20;
 
+    // One at a time: what is written down last must be what was changed last, and one that is taken back must not take another along.
+    private readonly VolumeTurn _patches = new();
+
     private VolumeCatalog Catalog => platform.Volumes;
 
     public async Task<Volume> CreateAsync(CreateVolumeRequest request, CancellationToken cancellationToken = default)
@@ -47,7 +50,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         {
             StoredVolume clone = await InTurnAsync(
                 source,
-                () => Catalog.CloneAsync(source, identity, owner: null, metadata),
+                () => Catalog.CloneAsync(source, identity, owner: null, metadata, cancellationToken),
                 cancellationToken).ConfigureAwait(false);
             platform.Logger.VolumeCreated(identity.Name, identity.Uuid);
             return Catalog.Describe(clone);
@@ -142,8 +145,17 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
                     throw new InvalidRequestException($"The {found.Title} is a directory of the host, which cannot be a template");
                 }
 
-                RequireDetached(found, "turn into a template");
-                await Task.Run(() => Catalog.FreezeAsTemplate(found, cancellationToken), cancellationToken).ConfigureAwait(false);
+                // From now on until it is one nobody gets it.
+                RequireDetached(found, Catalog.BeginConversion(found), "turn into a template");
+                try
+                {
+                    await Task.Run(() => Catalog.FreezeAsTemplate(found, cancellationToken), cancellationToken).ConfigureAwait(false);
+                }
+                finally
+                {
+                    Catalog.EndConversion(found);
+                }
+
                 return found;
             },
             cancellationToken).ConfigureAwait(false);
@@ -156,7 +168,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         cancellationToken.ThrowIfCancellationRequested();
         StoredVolume found = Catalog.Find(volume);
         await Catalog.SettleAsync(found, cancellationToken).ConfigureAwait(false);
-        RequireDetached(found, "delete");
+        RequireDetached(found, Catalog.UserOf(found), "delete");
         if (found.Record is { Owner: not null, IsTemplate: true })
         {
             throw new VolumeBusyException(found.Identity.Uuid, $"Cannot delete the {found.Title}: it belongs to a checkpoint or a template, and is deleted with that");
@@ -168,7 +180,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         }
     }
 
-    public Task<Volume> PatchAsync(NameOrUuid volume, IReadOnlyList<PatchOperation> operations, CancellationToken cancellationToken = default)
+    public async Task<Volume> PatchAsync(NameOrUuid volume, IReadOnlyList<PatchOperation> operations, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(operations);
         using Rundown.Scope scope = platform.Rundown.Enter();
@@ -179,24 +191,41 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
             throw new InvalidRequestException("Volumes have no autokill policy");
         }
 
-        ResourceMetadata before = found.Retention.Metadata;
-        if (!found.Retention.TryPatch(operations))
-        {
-            throw VolumeCatalog.NotFound(volume);
-        }
-
-        ResourceMetadata metadata = found.Retention.Metadata;
+        await _patches.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            Catalog.Update(found, record => record with { Tags = metadata.Tags, DeleteLock = metadata.DeleteLock });
+            if (!await Task.Run(() => TryPatch(found, operations), cancellationToken).ConfigureAwait(false))
+            {
+                throw VolumeCatalog.NotFound(volume);
+            }
+        }
+        finally
+        {
+            _patches.Release();
+        }
+
+        return Catalog.Describe(found);
+    }
+
+    private bool TryPatch(StoredVolume volume, IReadOnlyList<PatchOperation> operations)
+    {
+        ResourceMetadata before = volume.Retention.Metadata;
+        if (!volume.Retention.TryPatch(operations))
+        {
+            return false;
+        }
+
+        ResourceMetadata metadata = volume.Retention.Metadata;
+        try
+        {
+            Catalog.Update(volume, record => record with { Tags = metadata.Tags, DeleteLock = metadata.DeleteLock });
+            return true;
         }
         catch (StorageException)
         {
-            _ = found.Retention.TryPatch([new PatchOperation.SetTags(before.Tags), new PatchOperation.SetDeleteLock(before.DeleteLock)]);
+            _ = volume.Retention.TryPatch([new PatchOperation.SetTags(before.Tags), new PatchOperation.SetDeleteLock(before.DeleteLock)]);
             throw;
         }
-
-        return Task.FromResult(Catalog.Describe(found));
     }
 
     public Volume Get(NameOrUuid volume)
@@ -211,8 +240,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
 
     private void RequireUnused(StoredVolume volume, string what)
     {
-        // Memory that an instance continues from knows the disk as it was.
-        if (volume.IsOpen || volume.Mounts.Exists(mount => mount.Pending != VolumeUpdate.Attach && !Catalog.IsFree(mount.Owner.Identity.Uuid)))
+        if (Catalog.IsInUse(volume))
         {
             throw new VolumeBusyException(
                 volume.Identity.Uuid,
@@ -220,13 +248,13 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         }
     }
 
-    private static void RequireDetached(StoredVolume volume, string what)
+    private static void RequireDetached(StoredVolume volume, ResourceIdentity? user, string what)
     {
-        if (volume.Mounts.FirstOrDefault() is { } mount)
+        if (user is not null)
         {
             throw new VolumeBusyException(
                 volume.Identity.Uuid,
-                $"Cannot {what} the {volume.Title}: it is attached to instance '{mount.Owner.Identity.Name}'. Detach it first");
+                $"Cannot {what} the {volume.Title}: it is attached to instance '{user.Name}'. Detach it first");
         }
     }
 
@@ -279,8 +307,8 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         try
         {
             StoredVolume volume = template is not null
-                ? await Catalog.CloneAsync(template, identity, owner, metadata).ConfigureAwait(false)
-                : Catalog.Add(identity, await MakeAsync(request, identity, owner, metadata, cancellationToken).ConfigureAwait(false), metadata);
+                ? await Catalog.CloneAsync(template, identity, owner, metadata, cancellationToken).ConfigureAwait(false)
+                : await AddAsync(await MakeAsync(request, identity, owner, metadata, cancellationToken).ConfigureAwait(false)).ConfigureAwait(false);
             platform.Logger.VolumeCreated(identity.Name, identity.Uuid);
             return volume;
         }
@@ -289,6 +317,9 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
             Catalog.Unreserve(identity);
             throw;
         }
+
+        // Not on the thread of the caller, whom the disk need not keep.
+        Task<StoredVolume> AddAsync(VolumeRecord record) => Task.Run(() => Catalog.Add(identity, record, metadata), CancellationToken.None);
     }
 
     private async Task<VolumeRecord> MakeAsync(
@@ -322,7 +353,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
                 return record with
                 {
                     Top = filesystem == VolumeFilesystem.None
-                        ? await Catalog.MakeImageAsync(backing: null, format: null, record.Size).ConfigureAwait(false)
+                        ? await Catalog.MakeImageAsync(backing: null, format: null, record.Size, cancellationToken).ConfigureAwait(false)
                         : await FormatAsync(record.Size, cancellationToken).ConfigureAwait(false),
                 };
         }
@@ -336,7 +367,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
             path => Ext4Formatter.FormatAsync(platform.Settings.MkfsExt4Path, path, size, cancellationToken)).ConfigureAwait(false);
         try
         {
-            return await Catalog.MakeImageAsync(formatted, VolumeCatalog.FormatOf(formatted), size).ConfigureAwait(false);
+            return await Catalog.MakeImageAsync(formatted, VolumeCatalog.FormatOf(formatted), size, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
@@ -353,7 +384,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         {
             await using (disk.ConfigureAwait(false))
             {
-                string top = await Catalog.MakeImageAsync(backing: null, format: null, disk.Size).ConfigureAwait(false);
+                string top = await Catalog.MakeImageAsync(backing: null, format: null, disk.Size, cancellationToken).ConfigureAwait(false);
                 try
                 {
                     record = record with { Top = top, Size = disk.Size };
@@ -395,7 +426,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
 
         return record with
         {
-            Top = temporary ?? await Catalog.MakeImageAsync(Path.GetFullPath(file.Path), VolumeDisk.Qcow2Format, record.Size).ConfigureAwait(false),
+            Top = temporary ?? await Catalog.MakeImageAsync(Path.GetFullPath(file.Path), VolumeDisk.Qcow2Format, record.Size, cancellationToken).ConfigureAwait(false),
         };
     }
 
@@ -415,7 +446,7 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
             size = (raw.Length + Sector - 1) & -Sector;
         }
 
-        string overlay = await Catalog.MakeImageAsync(path, RawLayer.FormatName, size).ConfigureAwait(false);
+        string overlay = await Catalog.MakeImageAsync(path, RawLayer.FormatName, size, cancellationToken).ConfigureAwait(false);
         try
         {
             VolumeRecord record = new() { Uuid = default, CreatedAt = default, Top = overlay, Bases = [path] };
@@ -428,17 +459,17 @@ internal sealed class VolumeStore(PlatformContext platform, ResourceRegistry<Ins
         }
     }
 
-    private static async Task<T> InTurnAsync<T>(StoredVolume volume, Func<Task<T>> operation, CancellationToken cancellationToken)
+    private async Task<T> InTurnAsync<T>(StoredVolume volume, Func<Task<T>> operation, CancellationToken cancellationToken)
     {
         await volume.Turn.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
         {
-            volume.IsBusy = true;
+            Catalog.SetBusy(volume, true);
             return await operation().ConfigureAwait(false);
         }
         finally
         {
-            volume.IsBusy = false;
+            Catalog.SetBusy(volume, false);
             volume.Turn.Release();
         }
     }

@@ -21,7 +21,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
     private const int Spacing = 7;
 
     /// <summary>Fewer points than that are some of everything; so many are at every place as well.</summary>
-    public const int Sampled = 200;
+    private const int Sampled = 200;
 
     /// <summary>QEMU judges the images of so many crashes, and of one in so many of the others: it takes longer than the crash.</summary>
     private const int AllJudged = 40;
@@ -43,7 +43,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
     private const int Emptied = 4;
 
     /// <summary>The last one needs machines.</summary>
-    private readonly int _writtenScripts = guests is "memory" ? 3 : 4;
+    private readonly int _writtenScripts = guests is "memory" ? 4 : 5;
 
     private readonly Lock _lock = new();
     private readonly HashSet<CrashPoint> _reached = [];
@@ -52,22 +52,39 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
     private int _aimed;
     private int _checked;
 
-    /// <summary>The distinct points that were reached.</summary>
-    public IReadOnlyCollection<CrashPoint> Reached => _reached;
+    /// <summary>A number that the environment sets.</summary>
+    /// <param name="variable">The variable.</param>
+    /// <param name="otherwise">The number without it.</param>
+    public static int Count(string variable, int otherwise) =>
+        int.TryParse(Environment.GetEnvironmentVariable(variable), NumberStyles.None, CultureInfo.InvariantCulture, out int count) ? count : otherwise;
 
-    /// <summary>How many were aimed at.</summary>
-    public int Aimed => _aimed;
+    /// <summary>Kills at so many distinct points; when they are not just a few of everything, also at every place of the library that syncs, renames or removes.</summary>
+    /// <param name="wanted">How many.</param>
+    /// <param name="places">The places.</param>
+    /// <param name="afterFailure">Calls that come after failures, and which of them, for places that are not reached otherwise.</param>
+    /// <param name="say">Told what was reached.</param>
+    public async Task KillAtCallsAsync(int wanted, IReadOnlyCollection<string> places, IReadOnlyCollection<(string Call, int Number)> afterFailure, Action<string> say)
+    {
+        ArgumentNullException.ThrowIfNull(say);
+        if (wanted >= Sampled)
+        {
+            await KillAtPlacesAsync(afterFailure);
+            await KillAgainAsync(places.Except(_stoppedAt, StringComparer.Ordinal));
+        }
 
-    /// <summary>The places of syncs, renames and removals that scripts have passed.</summary>
-    public IReadOnlySet<string> Seen => _seen.Keys.ToHashSet(StringComparer.Ordinal);
-
-    /// <summary>Those at which something was killed.</summary>
-    public IReadOnlySet<string> StoppedAt => _stoppedAt;
+        await KillAtPointsAsync(wanted);
+        say($"{_reached.Count} distinct points of {_aimed} were reached, at {_stoppedAt.Count(static place => place.Contains('@', StringComparison.Ordinal))} places that sync, rename or remove");
+        Assert.True(_reached.Count >= wanted, $"{_reached.Count} points were reached");
+        if (wanted >= Sampled)
+        {
+            string[] missed = [.. places.Union(_seen.Keys, StringComparer.Ordinal).Except(_stoppedAt, StringComparer.Ordinal).Order(StringComparer.Ordinal)];
+            Assert.True(missed.Length == 0, $"nothing was killed at {string.Join(' ', missed)}");
+        }
+    }
 
     /// <summary>Kills at every place that a script passes, and whenever one of them fails.</summary>
-    /// <param name="afterFailure">Points that come after failures, for places that are not reached otherwise.</param>
     /// <remarks>Which places are passed depends on what happens to be written together, and is known when some scripts have been run.</remarks>
-    public async Task KillAtPlacesAsync(IEnumerable<string> afterFailure)
+    private async Task KillAtPlacesAsync(IReadOnlyCollection<(string Call, int Number)> afterFailure)
     {
         for (int seed = RareSeeds; seed < RareSeeds + (Together * RareBatches); seed += Together)
         {
@@ -79,7 +96,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
 
         // The first time that each is passed, and when it fails: what cleans up is reached then.
         await KillAsync([.. _seen.SelectMany(static entry => entry.Value.Take(SeedsOfPlace).SelectMany(seed => (CrashPoint[])[new(seed, entry.Key, 1), new(seed, $"!{entry.Key}", 1)]))]);
-        await KillAsync([.. afterFailure.SelectMany(call => Enumerable.Range(WrittenSeeds, _writtenScripts).Select(seed => new CrashPoint(seed, call, 1)))]);
+        await KillAsync([.. afterFailure.SelectMany(point => Enumerable.Range(WrittenSeeds, _writtenScripts).Select(seed => new CrashPoint(seed, point.Call, point.Number)))]);
         for (int round = 1; round < RoundsOfPlaces; round++)
         {
             await KillAsync([.. _seen.Where(entry => !_stoppedAt.Contains(entry.Key)).SelectMany(entry => entry.Value.Skip(round * SeedsOfPlace % entry.Value.Count).Take(SeedsOfPlace).Select(seed => new CrashPoint(seed, entry.Key, 1)))]);
@@ -89,7 +106,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
     /// <summary>Kills at so many distinct points.</summary>
     /// <param name="wanted">How many, with those that were reached already.</param>
     /// <remarks>Not all that are aimed at are reached: what is written together is not the same each time.</remarks>
-    public async Task KillAtPointsAsync(int wanted)
+    private async Task KillAtPointsAsync(int wanted)
     {
         for (int seed = 0; _reached.Count < wanted; seed += Together)
         {
@@ -108,7 +125,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
 
     /// <summary>Kills at places that only a start after a kill passes: a second time, while it clears up after the first.</summary>
     /// <param name="places">The places.</param>
-    public async Task KillAgainAsync(IEnumerable<string> places)
+    private async Task KillAgainAsync(IEnumerable<string> places)
     {
         // One of each place before there is a second of any: each leaves something else unfinished.
         CrashPoint[] first =
@@ -160,16 +177,21 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
         });
 
     /// <summary>Kills a start of each directory at a call.</summary>
-    /// <param name="guests">The folder of the guests for real machines, or <c>memory</c>.</param>
     /// <param name="starts">The directories, and at which call.</param>
     /// <returns>The places at which they stopped.</returns>
-    public static async Task<IReadOnlyList<string?>> KillAtStartAsync(string guests, IEnumerable<(string Directory, string Call)> starts)
+    public async Task<IReadOnlyList<string?>> KillAtStartAsync(IEnumerable<(string Directory, string Call)> starts)
     {
         (string Directory, CrashPoint Point)[] scripts = [.. starts.Select(static start => (start.Directory, new CrashPoint(0, start.Call, 1)))];
         CrashModel[] models = [.. scripts.Select(static _ => new CrashModel())];
         using CrashProcess child = CrashProcess.Run(guests, operations: 0, scripts);
         await ReadAsync(child, models);
-        return [.. models.Select(static model => model.StoppedAt?.Split("-after-")[0])];
+        string?[] stoppedAt = [.. models.Select(static model => PlaceOf(model))];
+        lock (_lock)
+        {
+            _stoppedAt.UnionWith(stoppedAt.OfType<string>());
+        }
+
+        return stoppedAt;
     }
 
     private static void Route(string line, CrashModel[] models)
@@ -187,6 +209,8 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
 
         await child.Process.WaitForExitAsync();
     }
+
+    private static string? PlaceOf(CrashModel model) => model.StoppedAt?.Split("-after-")[0];
 
     private static void DeleteIfThere(string directory)
     {
@@ -252,7 +276,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
             foreach ((CrashPoint point, CrashModel model) in points.Zip(models).Where(static pair => pair.Second.StoppedAt is not null))
             {
                 _reached.Add(point);
-                _stoppedAt.Add(model.StoppedAt!.Split("-after-")[0]);
+                _stoppedAt.Add(PlaceOf(model)!);
             }
         }
     }

@@ -8,7 +8,7 @@ public sealed class CrashModel
     private const string Unknown = "-";
 
     // More than one after an error of the disk: the next start finds what has failed, or not.
-    private List<State> _possible = [new State([], [], [], [], [])];
+    private List<State> _possible = [new State([], [], [], [])];
     private readonly HashSet<string> _doubtful = new(StringComparer.Ordinal);
     private string[]? _underWay;
 
@@ -174,13 +174,11 @@ public sealed class CrashModel
     /// <param name="Checkpoints">What the guests of checkpoints held.</param>
     /// <param name="Templates">What those of templates held.</param>
     /// <param name="Volumes">The volumes with names.</param>
-    /// <param name="Left">Volumes that may be there besides: those of instances that became templates when they were suspended, and may have been so since before a start of the host.</param>
     private sealed record State(
         Dictionary<string, State.Kept> Instances,
         Dictionary<string, string?> Checkpoints,
         Dictionary<string, string?> Templates,
-        HashSet<string> Volumes,
-        HashSet<string> Left)
+        HashSet<string> Volumes)
     {
         /// <param name="Tags">Its tags.</param>
         /// <param name="Held">What it held when somebody was told last.</param>
@@ -192,8 +190,7 @@ public sealed class CrashModel
             platform.Instances.List().ToDictionary(instance => instance.Name, instance => new Kept(string.Join(',', instance.Tags), Held: null, IsSuspended: false), StringComparer.Ordinal),
             platform.Checkpoints.List().ToDictionary(static checkpoint => checkpoint.Name, static _ => (string?)null, StringComparer.Ordinal),
             platform.Templates.List().ToDictionary(static template => template.Name, static _ => (string?)null, StringComparer.Ordinal),
-            new(platform.Volumes.List().Select(static volume => volume.Name).OfType<string>().Where(static name => name.Length > 0), StringComparer.Ordinal),
-            []);
+            new(platform.Volumes.List().Select(static volume => volume.Name).OfType<string>().Where(static name => name.Length > 0), StringComparer.Ordinal));
 
         /// <param name="operation">What was done.</param>
         /// <param name="held">What the guest holds that was kept, or has been made; <see langword="null"/> when nobody was told.</param>
@@ -208,7 +205,7 @@ public sealed class CrashModel
                 "checkpoint" => Instances.ContainsKey(operation[1]) && !Checkpoints.ContainsKey(operation[2]),
                 "import" => !Checkpoints.ContainsKey(operation[1].Split('.')[0]),
                 "start" or "tick" or "suspend" or "stop" or "tag" or "template" => Instances.ContainsKey(operation[1]),
-                "clone-volume" => Volumes.Contains(operation[1]) || Left.Contains(operation[1]),
+                "clone-volume" => Volumes.Contains(operation[1]),
                 _ => true,
             };
             if (!isPossible)
@@ -221,8 +218,7 @@ public sealed class CrashModel
                 new(Instances, StringComparer.Ordinal),
                 new(Checkpoints, StringComparer.Ordinal),
                 new(Templates, StringComparer.Ordinal),
-                new(Volumes, StringComparer.Ordinal),
-                new(Left, StringComparer.Ordinal));
+                new(Volumes, StringComparer.Ordinal));
             switch (operation[0])
             {
                 case "instance":
@@ -261,11 +257,6 @@ public sealed class CrashModel
                     if (next.Instances.Remove(operation[1], out Kept? converted) && converted.Volume is { } volume)
                     {
                         next.Volumes.Remove(volume);
-                        next.Left.Remove(volume);
-                        if (converted.IsSuspended)
-                        {
-                            next.Left.Add(volume);
-                        }
                     }
 
                     next.Templates[operation[1]] = held;
@@ -281,7 +272,6 @@ public sealed class CrashModel
                     break;
                 case "delete-volume":
                     next.Volumes.Remove(operation[1]);
-                    next.Left.Remove(operation[1]);
                     break;
                 case "clone-volume":
                     next.Volumes.Add(operation[2]);
@@ -294,8 +284,7 @@ public sealed class CrashModel
         internal bool IsSame(State other) =>
             Checkpoints.Keys.ToHashSet(StringComparer.Ordinal).SetEquals(other.Checkpoints.Keys)
             && Templates.Keys.ToHashSet(StringComparer.Ordinal).SetEquals(other.Templates.Keys)
-            && other.Volumes.IsSubsetOf(Volumes)
-            && Volumes.IsSubsetOf(other.Volumes.Union(other.Left))
+            && Volumes.SetEquals(other.Volumes)
             && Instances.Count == other.Instances.Count
             && Instances.All(entry => other.Instances.TryGetValue(entry.Key, out Kept? kept) && string.Equals(kept.Tags, entry.Value.Tags, StringComparison.Ordinal));
 

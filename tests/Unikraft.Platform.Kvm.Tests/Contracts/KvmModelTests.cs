@@ -1,10 +1,13 @@
 using Unikraft.Platform.Contracts.Modeling;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Kvm.Tests.Contracts;
 
-/// <summary>The scripts of the model with real guests: no time passes in them, and whether a cancellation comes in time is a race.</summary>
+/// <summary>
+/// The scripts of the model with real guests. The clock of the platform is virtual, that of their machines is the host's; whether a cancellation comes in time is a race.
+/// </summary>
 [RequiresKvm]
 public sealed class KvmModelTests
 {
@@ -30,15 +33,18 @@ public sealed class KvmModelTests
     private static async Task<ModelFailure?> RunAsync(IReadOnlyList<ModelCommand> script, bool isRetry)
     {
         using JudgedFolder volumes = new();
+        ManualTimeProvider time = new();
         await using IUnikraftPlatform platform = new UnikraftPlatformBuilder()
             .Configure(options =>
             {
                 options.Quotas = new PlatformQuotas { Instances = ModelHost.Quota };
+                options.MaxDrainTimeout = ModelHost.MaxDrainTimeout;
                 options.VolumeDirectory = volumes.Path;
             })
-            .UseKvm()
+            .UseTimeProvider(time)
+            .UseHypervisor(static context => new KvmHypervisor(new KvmOptions(), context with { TimeProvider = TimeProvider.System }))
             .Build();
-        ModelRun run = new(new ModelHost(platform, GuestImages.Get), isRetry ? TimeSpan.FromSeconds(2) : null);
+        ModelRun run = new(new ModelHost(platform, GuestImages.Get, time), isRetry ? TimeSpan.FromSeconds(2) : null);
         try
         {
             await run.RunAsync(script);

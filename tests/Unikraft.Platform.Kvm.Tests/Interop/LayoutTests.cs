@@ -126,7 +126,7 @@ public sealed class LayoutTests
             + "GetDirtyLog=KVM_GET_DIRTY_LOG SetUserMemoryRegion=KVM_SET_USER_MEMORY_REGION Run=KVM_RUN GetRegs=KVM_GET_REGS "
             + "SetRegs=KVM_SET_REGS GetSregs=KVM_GET_SREGS SetSregs=KVM_SET_SREGS GetMsrs=KVM_GET_MSRS SetMsrs=KVM_SET_MSRS "
             + "SetCpuid2=KVM_SET_CPUID2 Nmi=KVM_NMI GetVcpuEvents=KVM_GET_VCPU_EVENTS SetVcpuEvents=KVM_SET_VCPU_EVENTS "
-            + "GetDebugregs=KVM_GET_DEBUGREGS SetDebugregs=KVM_SET_DEBUGREGS EnableCap=KVM_ENABLE_CAP GetTscKhz=KVM_GET_TSC_KHZ "
+            + "GetDebugregs=KVM_GET_DEBUGREGS SetDebugregs=KVM_SET_DEBUGREGS EnableCap=KVM_ENABLE_CAP GetTscKhz=KVM_GET_TSC_KHZ SetTscKhz=KVM_SET_TSC_KHZ CapTscControl=KVM_CAP_TSC_CONTROL "
             + "GetXsave=KVM_GET_XSAVE SetXsave=KVM_SET_XSAVE GetXcrs=KVM_GET_XCRS SetXcrs=KVM_SET_XCRS ClearDirtyLog=KVM_CLEAR_DIRTY_LOG "
             + "CapUserMemory=KVM_CAP_USER_MEMORY CapMaxVcpus=KVM_CAP_MAX_VCPUS CapVcpuEvents=KVM_CAP_VCPU_EVENTS "
             + "CapDebugregs=KVM_CAP_DEBUGREGS CapXsave=KVM_CAP_XSAVE CapXcrs=KVM_CAP_XCRS CapSyncRegs=KVM_CAP_SYNC_REGS CapImmediateExit=KVM_CAP_IMMEDIATE_EXIT "

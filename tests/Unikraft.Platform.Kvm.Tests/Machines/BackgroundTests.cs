@@ -48,6 +48,23 @@ public sealed class BackgroundTests
     }
 
     [Fact]
+    public async Task Work_has_nothing_of_the_caller_who_has_caused_it()
+    {
+        AsyncLocal<string?> ambient = new() { Value = "caller" };
+        await using BackgroundWork background = new();
+        string? seen = "nothing";
+        await background.Begin(_ =>
+        {
+            seen = ambient.Value;
+            return Task.CompletedTask;
+        }).Guarded();
+
+        Assert.Null(seen);
+        Assert.Equal("caller", ambient.Value);
+        Assert.False(ExecutionContext.IsFlowSuppressed());
+    }
+
+    [Fact]
     public async Task Work_that_begins_after_the_end_is_cancelled()
     {
         BackgroundWork background = new();

@@ -1,5 +1,7 @@
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Memory;
+using Unikraft.Platform.Kvm.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
@@ -160,6 +162,40 @@ public sealed class CaptureTests : KvmTest
         }
 
         await current.DisposeAsync();
+    }
+
+    /// <summary>What a branch has to copy does not grow with the branches before it: what lies scattered is brought together meanwhile.</summary>
+    [ContractFact]
+    public async Task The_twentieth_branch_in_a_row_copies_no_more_than_the_ones_before_it()
+    {
+        const int Branches = 20;
+        const int Pages = 40;
+        const int FewestScattered = 256;
+        await using TestMachine source = await BootAsync("counter", 1, 16, "--period-ms", "0", "--random", "--arena-mb", "8", "--pages", $"{Pages}", "--touch");
+        string nonce = (await source.TickAsync()).Nonce;
+        List<TestMachine> alive = [];
+        List<int> copied = [];
+        for (int i = 2; i < Branches + 2; i++)
+        {
+            await source.TickAsync();
+            using KvmSnapshot snapshot = (KvmSnapshot)await source.CaptureAsync();
+            using (PageMap map = snapshot.ShareMemory())
+            {
+                copied.Add(map.Plan.CopiedPages);
+            }
+
+            alive.Add(await RestoreAsync(snapshot));
+            Assert.Equal((nonce, i + 1), ((await alive[^1].TickAsync()) is var tick ? (tick.Nonce, tick.Tick) : default));
+            await ((KvmMachine)source.Machine).Background.Guarded();
+        }
+
+        // What is folded is twice as much at most as what folding begins at; 800 pages would be copied without.
+        Assert.All(copied, static pages => Assert.InRange(pages, 0, 2 * FewestScattered));
+        Assert.Contains(copied.Zip(copied.Skip(1)), static pair => pair.Second < pair.First);
+        foreach (TestMachine branch in alive)
+        {
+            await branch.DisposeAsync();
+        }
     }
 
     [ContractFact]

@@ -2,7 +2,6 @@ using System.Globalization;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
 using Unikraft.Platform.Volumes;
-using ConsoleSession = Unikraft.Platform.Contracts.ConsoleSession;
 
 namespace Unikraft.Platform.Kvm.Tests.Machines;
 
@@ -19,50 +18,45 @@ public sealed class FullDiskTests : IAsyncLifetime
     /// <summary>What of the journal is for volumes that are gone.</summary>
     private const int ReserveForRemovals = 8 << 10;
 
-    private SmallFileSystem _disk = null!;
-    private IUnikraftPlatform _platform = null!;
+    private SmallPlatform _small = null!;
     private Instance _guest = null!;
     private int _last;
 
+    private IUnikraftPlatform Platform => _small.Platform;
+
     public async Task InitializeAsync()
     {
-        _disk = await SmallFileSystem.MountAsync(sizeMb: 16);
-        _platform = NewPlatform();
+        _small = await SmallPlatform.StartAsync(sizeMb: 16, static (options, path) => options.VolumeDirectory = Path.Combine(path, "volumes"));
 
         // Each line about it in the journal of the volumes takes room of its own.
-        await _platform.Volumes.CreateAsync(new CreateVolumeRequest
+        await Platform.Volumes.CreateAsync(new CreateVolumeRequest
         {
             Name = "data",
             SizeMb = 8,
             Filesystem = VolumeFilesystem.None,
             Tags = [.. Enumerable.Range(0, 16).Select(static number => new string((char)('a' + number), 256))],
         });
-        await _platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = Filler, SizeMb = 8, Filesystem = VolumeFilesystem.None });
+        await Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = Filler, SizeMb = 8, Filesystem = VolumeFilesystem.None });
         _guest = await StartAsync();
         Assert.Null(await PutAsync());
     }
 
-    public async Task DisposeAsync()
-    {
-        await _platform.DisposeAsync();
-        Assert.Empty(await LeftImages.FindProblemsAsync(_disk.Path));
-        await _disk.DisposeAsync();
-    }
+    public async Task DisposeAsync() => await _small.DisposeAsync();
 
     [ContractFact]
     public async Task The_guest_meets_an_error_and_room_is_all_it_takes_to_go_on()
     {
-        _disk.Fill();
+        _small.Disk.Fill();
 
         Assert.Equal(Failed, await PutUntilAnswerAsync());
         Assert.Equal(Failed, await PutAsync());
         Assert.Equal("value=" + Value(1), await AskAsync(_guest, "get key-1"));
-        Assert.Contains("no room", _platform.Volumes.Get("data").Error, StringComparison.Ordinal);
-        await Assert.ThrowsAnyAsync<PlatformException>(() => _platform.Volumes.CloneAsync("data"));
-        await Assert.ThrowsAnyAsync<PlatformException>(() => _platform.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = _guest.Uuid }));
-        Assert.Equal(InstanceState.Running, _platform.Instances.Get(_guest.Uuid).State);
+        Assert.Contains("no room", Platform.Volumes.Get("data").Error, StringComparison.Ordinal);
+        await Assert.ThrowsAnyAsync<PlatformException>(() => Platform.Volumes.CloneAsync("data"));
+        await Assert.ThrowsAnyAsync<PlatformException>(() => Platform.Instances.CreateAsync(new CreateInstanceRequest { BranchFrom = _guest.Uuid }));
+        Assert.Equal(InstanceState.Running, Platform.Instances.Get(_guest.Uuid).State);
 
-        _disk.Free();
+        _small.Disk.Free();
         Assert.Null(await PutAsync());
         await CheckAsync();
     }
@@ -73,15 +67,15 @@ public sealed class FullDiskTests : IAsyncLifetime
         // Each page more lets the guest get one write farther: a table of the mapping, then data, then the next cluster of those.
         for (int pages = 0; pages < 40; pages++)
         {
-            _disk.Fill(pages);
+            _small.Disk.Fill(pages);
             Assert.Equal(Failed, await PutUntilAnswerAsync());
-            Assert.Contains("no room", _platform.Volumes.Get("data").Error, StringComparison.Ordinal);
+            Assert.Contains("no room", Platform.Volumes.Get("data").Error, StringComparison.Ordinal);
             Assert.Equal("value=" + Value(1), await AskAsync(_guest, "get key-1"));
-            _disk.Free();
+            _small.Disk.Free();
             Assert.Null(await PutAsync());
 
             // Where the next one begins: a cluster that nothing was written to yet.
-            await _platform.Volumes.CloneAsync("data");
+            await Platform.Volumes.CloneAsync("data");
             await DeleteClonesAsync();
         }
 
@@ -96,10 +90,10 @@ public sealed class FullDiskTests : IAsyncLifetime
         for (int pages = 16; pages < 80; pages += 2)
         {
             await UseUpJournalAsync();
-            _disk.Fill(pages);
+            _small.Disk.Fill(pages);
             try
             {
-                await _platform.Volumes.CloneAsync("data");
+                await Platform.Volumes.CloneAsync("data");
             }
             catch (StorageException error)
             {
@@ -112,7 +106,7 @@ public sealed class FullDiskTests : IAsyncLifetime
                 Assert.Equal(BlockDeviceError.NoSpace, error.Error);
             }
 
-            _disk.Free();
+            _small.Disk.Free();
             Assert.Null(await PutAsync());
             await DeleteClonesAsync();
         }
@@ -128,7 +122,7 @@ public sealed class FullDiskTests : IAsyncLifetime
     public async Task An_operation_that_meets_a_full_disk_fails_whole_and_succeeds_when_there_is_room()
     {
         const int MaxPages = 200;
-        IVolumeStore volumes = _platform.Volumes;
+        IVolumeStore volumes = Platform.Volumes;
         using JudgedFolder elsewhere = new();
         string raw = elsewhere["disk.raw"];
         byte[] content = new byte[256 << 10];
@@ -149,7 +143,7 @@ public sealed class FullDiskTests : IAsyncLifetime
             ("base", () => volumes.CreateAsync(new CreateVolumeRequest { Name = "new", BasedOn = new DiskImageFile(raw, DiskImageFormat.Raw), Tags = tags }), DeleteAsync),
             ("clone", () => volumes.CloneAsync("other", new CloneVolumeRequest { Name = "new", Tags = tags }), DeleteAsync),
             ("clone of one in use", () => volumes.CloneAsync("data", new CloneVolumeRequest { Name = "new", Tags = tags }), DeleteAsync),
-            ("branch", () => BranchAsync(), () => _platform.Instances.DeleteAsync("branch")),
+            ("branch", () => BranchAsync(), () => Platform.Instances.DeleteAsync("branch")),
             ("resize", () => volumes.ResizeAsync("other", 9), () => Task.CompletedTask),
             ("patch", () => volumes.PatchAsync("other", [new PatchOperation.DelTags(tags[0])]), () => Task.CompletedTask),
             ("convert", () => volumes.ConvertAsync("other"), () => Task.CompletedTask),
@@ -168,9 +162,9 @@ public sealed class FullDiskTests : IAsyncLifetime
             {
                 await UseUpJournalAsync();
                 IReadOnlyList<string> before = Describe();
-                _disk.Fill(pages);
+                _small.Disk.Fill(pages);
                 Exception? error = await Record.ExceptionAsync(act);
-                _disk.Free();
+                _small.Disk.Free();
                 if (error is null)
                 {
                     isDone = true;
@@ -192,9 +186,9 @@ public sealed class FullDiskTests : IAsyncLifetime
         }
 
         await CheckAsync();
-        Assert.Equal(["data", Filler, "golden"], _platform.Volumes.List().Concat(_platform.Volumes.ListTemplates()).Select(static volume => volume.Name));
+        Assert.Equal(["data", Filler, "golden"], Platform.Volumes.List().Concat(Platform.Volumes.ListTemplates()).Select(static volume => volume.Name));
 
-        Task<Instance> BranchAsync() => _platform.Instances.CreateAsync(new CreateInstanceRequest { Name = "branch", BranchFrom = _guest.Uuid, Autostart = false }).Guarded();
+        Task<Instance> BranchAsync() => Platform.Instances.CreateAsync(new CreateInstanceRequest { Name = "branch", BranchFrom = _guest.Uuid, Autostart = false }).Guarded();
     }
 
     /// <summary>So many lines that the next one needs more of the disk.</summary>
@@ -203,8 +197,8 @@ public sealed class FullDiskTests : IAsyncLifetime
         int room = await RoomAsync();
         for (int line = 1; room - line >= ReserveForRemovals;)
         {
-            bool isTagged = _platform.Volumes.Get(Filler).Tags.Count > 0;
-            await _platform.Volumes.PatchAsync(Filler, [isTagged ? new PatchOperation.DelTags("x") : new PatchOperation.AddTags("x")]);
+            bool isTagged = Platform.Volumes.Get(Filler).Tags.Count > 0;
+            await Platform.Volumes.PatchAsync(Filler, [isTagged ? new PatchOperation.DelTags("x") : new PatchOperation.AddTags("x")]);
             int left = await RoomAsync();
             line = Math.Max(line, room - left);
             room = left;
@@ -213,7 +207,7 @@ public sealed class FullDiskTests : IAsyncLifetime
 
     private async Task<int> RoomAsync()
     {
-        await using FileStream file = new(Path.Combine(_disk.Path, "volumes", "volumes.journal"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        await using FileStream file = new(Path.Combine(_small.Disk.Path, "volumes", "volumes.journal"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         byte[] journal = new byte[file.Length];
         await file.ReadExactlyAsync(journal);
         return journal.Length - journal.AsSpan().LastIndexOfAnyExcept((byte)0) - 1;
@@ -222,39 +216,29 @@ public sealed class FullDiskTests : IAsyncLifetime
     private IReadOnlyList<string> Describe() =>
     [
         // Without what a snapshot has had, which goes in the background.
-        .. _platform.Volumes.List().Concat(_platform.Volumes.ListTemplates()).Where(static volume => volume.Name is not null)
+        .. Platform.Volumes.List().Concat(Platform.Volumes.ListTemplates()).Where(static volume => volume.Name is not null)
             .Select(static volume => $"{volume.Uuid} {volume.Name} {volume.SizeMb} {volume.State} {string.Join(',', volume.Tags)}"),
-        .. _platform.Instances.List().Select(static instance => $"{instance.Uuid} {instance.Name} {instance.State}"),
+        .. Platform.Instances.List().Select(static instance => $"{instance.Uuid} {instance.Name} {instance.State}"),
     ];
 
     private async Task DeleteClonesAsync()
     {
-        foreach (Volume clone in _platform.Volumes.List().Where(static volume => volume.Name is not ("data" or Filler)))
+        foreach (Volume clone in Platform.Volumes.List().Where(static volume => volume.Name is not ("data" or Filler)))
         {
-            await _platform.Volumes.DeleteAsync(clone.Uuid);
+            await Platform.Volumes.DeleteAsync(clone.Uuid);
         }
     }
 
     private static string Value(int number) => number.ToString(CultureInfo.InvariantCulture).PadLeft(300, 'x');
 
-    private IUnikraftPlatform NewPlatform() =>
-        new UnikraftPlatformBuilder().Configure(options => options.VolumeDirectory = Path.Combine(_disk.Path, "volumes")).UseKvm().Build();
-
-    private Task<Instance> StartAsync() => _platform.Instances.CreateAsync(new CreateInstanceRequest
-    {
-        Image = GuestImages.Get("kv"),
-        MemoryMb = 16,
-        Volumes = [new InstanceVolume { Volume = "data", At = "/data" }],
-        WaitTimeout = Timeout.InfiniteTimeSpan,
-    }).Guarded();
+    private Task<Instance> StartAsync() => _small.StartKvAsync(new InstanceVolume { Volume = "data", At = "/data" }).Guarded();
 
     /// <summary>Everything that was acknowledged is there, now and when the volume is opened again.</summary>
     private async Task CheckAsync()
     {
         string expected = $"check ok records={_last} keys={_last} last={_last}";
         Assert.Equal(expected, await AskAsync(_guest, "check"));
-        await _platform.DisposeAsync();
-        _platform = NewPlatform();
+        await _small.RestartAsync();
         _guest = await StartAsync();
         Assert.Equal(expected, await AskAsync(_guest, "check"));
         Assert.Equal("value=" + Value(_last), await AskAsync(_guest, $"get key-{_last}"));
@@ -283,25 +267,12 @@ public sealed class FullDiskTests : IAsyncLifetime
             answer = await PutAsync();
             if (answer is null && count % 200 == 0)
             {
-                _disk.Fill();
+                _small.Disk.Fill();
             }
         }
 
         return answer;
     }
 
-    private async Task<string> AskAsync(Instance instance, string command)
-    {
-        await using ConsoleSession console = new(_platform.Instances.AttachConsole(instance.Uuid));
-        await console.WriteLineAsync(command);
-        while (await console.ReadLineAsync() is { } line)
-        {
-            if (!line.StartsWith("kv ready", StringComparison.Ordinal))
-            {
-                return line;
-            }
-        }
-
-        return "";
-    }
+    private Task<string> AskAsync(Instance instance, string command) => _small.AskAsync(instance.Uuid, command);
 }

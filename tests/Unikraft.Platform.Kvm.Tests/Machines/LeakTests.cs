@@ -1,5 +1,6 @@
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Machines;
+using Unikraft.Platform.Kvm.Tests.Boot.Kernels;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
 
@@ -99,6 +100,21 @@ public sealed class LeakTests : KvmTest
         await Assert.ThrowsAsync<InvalidRequestException>(() => CreateAsync("hello", 0, MemoryMb));
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Hypervisor
             .CreateAsync(Configuration(GuestImages.Get("hello"), 2, MemoryMb), new RecordingMonitor(), new CancellationToken(canceled: true)).AsTask());
+    });
+
+    [ContractTheory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public Task Machines_that_cannot_be_constructed(bool isKernel) => AssertNoLeakAsync(async () =>
+    {
+        GuestImage image = isKernel
+            ? GuestImage.FromContent("kernel", new GuestImageContent(EchoKernel.Build(EchoKernel.BzImage)))
+            : GuestImages.Get("hello");
+        InvalidOperationException error = await Assert.ThrowsAsync<InvalidOperationException>(() => CreateAsync(Configuration(image, 2, MemoryMb) with
+        {
+            Disks = [new MachineDisk { Slot = 0, Id = "gone", Device = new UnusableBlockDevice() }],
+        }));
+        Assert.Equal(UnusableBlockDevice.Message, error.Message);
     });
 
     [ContractFact]

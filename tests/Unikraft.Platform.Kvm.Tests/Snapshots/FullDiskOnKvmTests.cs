@@ -81,21 +81,20 @@ public sealed class FullDiskOnKvmTests : KvmTest
     public async Task The_floor_of_a_data_directory_holds_whatever_is_saved()
     {
         const long Floor = 24 << 20;
-        await using SmallFileSystem disk = await SmallFileSystem.MountAsync(sizeMb: 192);
-        UnikraftPlatformBuilder builder = new();
-        builder.Configure(options => (options.DataDirectory, options.MinFreeDiskBytes) = (Path.Combine(disk.Path, "data"), Floor));
-        builder.UseKvm();
+        await using SmallPlatform small = await SmallPlatform.StartAsync(
+            sizeMb: 192,
+            static (options, path) => (options.DataDirectory, options.MinFreeDiskBytes) = (Path.Combine(path, "data"), Floor));
+        IUnikraftPlatform platform = small.Platform;
         List<string> saved = [];
-        await using (IUnikraftPlatform platform = builder.Build())
+        Instance source = await platform.Instances.CreateAsync(new CreateInstanceRequest
         {
-            Instance source = await platform.Instances.CreateAsync(new CreateInstanceRequest
-            {
-                Image = GuestImages.Get("counter"),
-                MemoryMb = 64,
-                Args = ["--period-ms", "0", "--random", "--pages", "400", "--arena-mb", "48"],
-                WaitTimeout = Timeout.InfiniteTimeSpan,
-            }).Guarded();
-            await using ConsoleSession console = new(platform.Instances.AttachConsole(source.Uuid));
+            Image = GuestImages.Get("counter"),
+            MemoryMb = 64,
+            Args = ["--period-ms", "0", "--random", "--pages", "400", "--arena-mb", "48"],
+            WaitTimeout = Timeout.InfiniteTimeSpan,
+        }).Guarded();
+        await using (ConsoleSession console = new(platform.Instances.AttachConsole(source.Uuid)))
+        {
             StorageException? full = null;
             for (int i = 0; full is null; i++)
             {
@@ -114,7 +113,7 @@ public sealed class FullDiskOnKvmTests : KvmTest
                     full = error;
                 }
 
-                Assert.InRange(new DriveInfo(disk.Path).AvailableFreeSpace, Floor, long.MaxValue);
+                Assert.InRange(new DriveInfo(small.Disk.Path).AvailableFreeSpace, Floor, long.MaxValue);
             }
 
             Assert.True(full.IsFull);
@@ -134,9 +133,8 @@ public sealed class FullDiskOnKvmTests : KvmTest
                 .Guarded();
         }
 
-        Assert.InRange(new DriveInfo(disk.Path).AvailableFreeSpace, Floor, long.MaxValue);
-        await using IUnikraftPlatform after = builder.Build();
-        Assert.Equal(["again"], after.Checkpoints.List().Select(static point => point.Name));
-        Assert.Empty(await after.Data!.VerifyAsync().Guarded());
+        await small.RestartAsync(() => Assert.InRange(new DriveInfo(small.Disk.Path).AvailableFreeSpace, Floor, long.MaxValue));
+        Assert.Equal(["again"], small.Platform.Checkpoints.List().Select(static point => point.Name));
+        Assert.Empty(await small.Platform.Data!.VerifyAsync().Guarded());
     }
 }

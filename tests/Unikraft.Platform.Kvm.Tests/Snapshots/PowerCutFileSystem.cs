@@ -56,6 +56,19 @@ internal sealed class PowerCutFileSystem : IFileSystem
         }
     }
 
+    /// <summary>Puts into a directory what the next start finds when all names are on the disk, and it is known what has become of each file.</summary>
+    internal void CopyTo(string directory, Func<string, WriteFate> fateOf)
+    {
+        lock (_lock)
+        {
+            foreach ((string path, Inode inode) in _names)
+            {
+                string name = Path.GetFileName(path);
+                File.WriteAllBytes(Path.Combine(directory, name), inode.After(fateOf(name)));
+            }
+        }
+    }
+
     public int MakeDirectory(string path) => Do(() => _host.MakeDirectory(path));
 
     public int List(string path, List<string> names) => Do(() => _host.List(path, names));
@@ -266,6 +279,23 @@ internal sealed class PowerCutFileSystem : IFileSystem
                 for (int start = 0; start < data.Length && fate > 0; start += SectorSize)
                 {
                     if (fate == 1 || random.Next(2) == 0)
+                    {
+                        Put(ref content, offset + start, data.AsSpan(start, Math.Min(SectorSize, data.Length - start)));
+                    }
+                }
+            }
+
+            return content;
+        }
+
+        internal byte[] After(WriteFate fate)
+        {
+            byte[] content = [.. _synced];
+            foreach ((long offset, byte[] data) in fate is WriteFate.Lost ? [] : Unsynced)
+            {
+                for (int start = 0, sector = 0; start < data.Length; start += SectorSize, sector++)
+                {
+                    if (fate is WriteFate.Written || sector % 2 == 0)
                     {
                         Put(ref content, offset + start, data.AsSpan(start, Math.Min(SectorSize, data.Length - start)));
                     }

@@ -1,12 +1,17 @@
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Machines;
+using Unikraft.Platform.Kvm.Snapshots;
 
 namespace Unikraft.Platform.Kvm.Tests.Testing;
 
-/// <summary>A backend whose snapshots are pending until the test releases them.</summary>
-internal sealed class HeldCaptures(IHypervisor inner) : IHypervisor
+/// <summary>A backend whose snapshots are pending until the test releases them; or until something was done in each, last before its machine stands still.</summary>
+/// <param name="inner">The backend.</param>
+/// <param name="beforeCut">What is done; <see langword="null"/> when the test releases them.</param>
+internal sealed class HeldCaptures(IHypervisor inner, Func<ValueTask>? beforeCut = null) : IHypervisor
 {
     private readonly TaskCompletionSource _begun = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Func<ValueTask>? _beforeCut = beforeCut;
 
     public HypervisorInfo Info => inner.Info;
 
@@ -44,6 +49,11 @@ internal sealed class HeldCaptures(IHypervisor inner) : IHypervisor
         public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
         {
             held._begun.TrySetResult();
+            if (held._beforeCut is { } beforeCut)
+            {
+                return await ((KvmMachine)machine).CaptureAsync(options, new CaptureHooks(BeforeCut: beforeCut), cancellationToken);
+            }
+
             await held._released.Task.WaitAsync(cancellationToken);
             return await machine.CaptureAsync(options, cancellationToken);
         }

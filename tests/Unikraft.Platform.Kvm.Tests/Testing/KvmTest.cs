@@ -28,10 +28,12 @@ public abstract class KvmTest : IAsyncLifetime
     /// <summary>Another hypervisor, with slots of at most a number of pages.</summary>
     private protected static KvmHypervisor NewHypervisor(
         int slotPages = int.MaxValue,
-        int readyMachines = KvmOptions.DefaultReadyMachines) => new(
+        int readyMachines = KvmOptions.DefaultReadyMachines,
+        HostTsc? tsc = null) => new(
             new KvmOptions { ReadyMachines = readyMachines },
             new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance),
-            slotPages);
+            slotPages,
+            tsc: tsc);
 
     private protected static MachineConfiguration Configuration(GuestImage image, int vcpus, int memoryMb, params string[] args) => new()
     {

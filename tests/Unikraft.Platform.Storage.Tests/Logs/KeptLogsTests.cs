@@ -70,7 +70,7 @@ public sealed class KeptLogsTests
     public void A_log_that_was_flushed_once_is_there_after_a_power_cut()
     {
         SimulatedDisk disk = new();
-        disk.MakeDirectory("/data/logs");
+        new DataFiles(disk, "/data", isSynced: true).MakeDirectory(KeptLogs.Folder);
         InstanceLog log = new(1 << 16);
         KeptLogs logs = new(new DataFiles(disk, "/data", isSynced: true), 1 << 16);
         logs.Attach(owner: null, Guid.Empty, log);
@@ -91,7 +91,7 @@ public sealed class KeptLogsTests
     public void A_flush_that_fails_is_made_good_by_the_next(string broken)
     {
         SimulatedDisk disk = new();
-        disk.MakeDirectory("/data/logs");
+        new DataFiles(disk, "/data", isSynced: true).MakeDirectory(KeptLogs.Folder);
         InstanceLog log = new(1 << 16);
         KeptLogs logs = new(new DataFiles(disk, "/data", isSynced: true), 1 << 16);
         logs.Attach(owner: null, Guid.Empty, log);

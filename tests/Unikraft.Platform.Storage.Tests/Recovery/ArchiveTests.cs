@@ -138,6 +138,7 @@ public sealed class ArchiveTests : IDisposable
     {
         SimulatedDisk disk = new();
         disk.MakeDirectory("/elsewhere");
+        disk.SyncDirectory("/");
         await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
         await platform.Platform.Volumes.CreateAsync(new CreateVolumeRequest { Name = "data", SizeMb = 1, Filesystem = VolumeFilesystem.None }).Guarded();
         await platform.Instances.CreateAsync(DurablePlatform.Request("kv") with

@@ -16,29 +16,19 @@ public sealed class DamageTests
     public async Task Damage_anywhere_in_a_directory_is_found_or_harmless()
     {
         int count = int.TryParse(Environment.GetEnvironmentVariable(CountVariable), out int wanted) ? wanted : 600;
-        await using DurablePlatform before = DurablePlatform.OnOneDisk(new SimulatedDisk());
-        await before.CreateCounterAsync("one");
-        await before.TickAsync("one");
-        await before.CheckpointAsync("one", "a");
-        await before.CheckpointAsync("one", "b");
-        await before.CreateCounterAsync("base");
-        await before.Templates.ConvertAsync("base").Guarded();
-        await before.Instances.CreateAsync(new CreateInstanceRequest { Name = "clone", Template = "base", Autostart = false }).Guarded();
-        await before.Instances.StopAsync("one").Guarded();
-        await MakeVolumesAsync(before);
-        await before.DisposeAsync();
-        string[] writable = WritableImages(before.Disk);
-        string[] files = [.. before.Disk.Files.Where(file => !file.EndsWith("/lock", StringComparison.Ordinal))];
-        string expected = await DescribeAsync(before.Disk.AfterKill(), readsVolumes: true);
+        SimulatedDisk sound = await FurnishedDisk.MakeAsync();
+        string[] writable = WritableImages(sound);
+        string[] files = [.. sound.Files.Where(file => !file.EndsWith("/lock", StringComparison.Ordinal))];
+        string expected = await DescribeAsync(sound.AfterKill(), readsVolumes: true);
         string expectedOfRecords = expected[..expected.IndexOf(Guests, StringComparison.Ordinal)];
-        Dictionary<string, string> expectedOfGuests = await LoadAsync(before.Disk.AfterKill(), touched: [], readsVolumes: true);
+        Dictionary<string, string> expectedOfGuests = await LoadAsync(sound.AfterKill(), touched: [], readsVolumes: true);
         Assert.DoesNotContain(Damaged, expectedOfGuests.Values);
         Random random = new(23);
         int found = 0;
         int loaded = 0;
         for (int i = 0; i < count; i++)
         {
-            SimulatedDisk disk = before.Disk.AfterKill();
+            SimulatedDisk disk = sound.AfterKill();
             string file = files[random.Next(files.Length)];
             byte[] content = disk.Content(file);
             bool isFlip = false;
@@ -119,38 +109,6 @@ public sealed class DamageTests
         Assert.True(found > (count - loaded) / 2, $"{found} of {count} found");
     }
 
-    private static async Task MakeVolumesAsync(DurablePlatform platform)
-    {
-        IVolumeStore volumes = platform.Platform.Volumes;
-        foreach (string name in (string[])["data", "template", "blank", "other"])
-        {
-            await volumes.CreateAsync(new CreateVolumeRequest { Name = name, SizeMb = 1, Filesystem = VolumeFilesystem.None }).Guarded();
-        }
-
-        await WriteAsync(platform, "worker", "data", "point");
-        await platform.CheckpointAsync("worker", "v");
-        Assert.Equal("ok 2", await platform.AskAsync("worker", "put who now"));
-        await platform.Instances.StopAsync("worker").Guarded();
-        await WriteAsync(platform, "filler", "template", "frozen");
-        await platform.Instances.DeleteAsync("filler").Guarded();
-        await WriteAsync(platform, "another", "other", "else");
-        await platform.Instances.DeleteAsync("another").Guarded();
-        await volumes.ConvertAsync("template").Guarded();
-        await volumes.CreateAsync(new CreateVolumeRequest { Name = "made", Template = "template" }).Guarded();
-        await platform.Platform.WhenVolumesIdleAsync().Guarded();
-    }
-
-    private static async Task WriteAsync(DurablePlatform platform, string instance, string volume, string value)
-    {
-        await platform.Instances.CreateAsync(DurablePlatform.Request("kv") with
-        {
-            Name = instance,
-            Volumes = [new InstanceVolume { Volume = volume, At = "/data" }],
-            WaitTimeout = Timeout.InfiniteTimeSpan,
-        }).Guarded();
-        Assert.Equal("ok 1", await platform.AskAsync(instance, $"put who {value}"));
-    }
-
     // The images that take the writes of volumes, as the journal has them.
     private static string[] WritableImages(SimulatedDisk disk)
     {
@@ -170,38 +128,12 @@ public sealed class DamageTests
     private static async Task<string> ReadVolumesAsync(DurablePlatform platform)
     {
         List<string> said = [];
-        await platform.Instances.StartAsync("worker").Guarded();
-        said.Add(await AskAsync("worker", "get who"));
-        foreach (CreateInstanceRequest request in (CreateInstanceRequest[])
-        [
-            new CreateInstanceRequest { Checkpoint = "v", WaitTimeout = Timeout.InfiniteTimeSpan },
-            .. ((string[])["made", "other", "blank"]).Select(volume => DurablePlatform.Request("kv") with
-            {
-                Volumes = [new InstanceVolume { Volume = volume, At = "/data" }],
-                WaitTimeout = Timeout.InfiniteTimeSpan,
-            }),
-        ])
+        foreach (FurnishedDisk.Load load in FurnishedDisk.Loads.Skip(FurnishedDisk.OfCounters))
         {
-            Instance reader = await platform.Instances.CreateAsync(request).Guarded();
-            said.Add(await AskAsync(reader.Uuid, "get who"));
-            said.Add(await AskAsync(reader.Uuid, "check"));
+            said.Add(await load.Ask(platform));
         }
 
         return string.Join(' ', said);
-
-        // Nobody answers for a guest that has ended.
-        async Task<string> AskAsync(NameOrUuid instance, string command)
-        {
-            Task<string> answer = platform.AskAsync(instance, command);
-            Task<Instance> ended = platform.Instances.WaitAsync(instance, InstanceState.Stopped);
-            if (await Task.WhenAny(answer, ended).Guarded() == answer)
-            {
-                return await answer;
-            }
-
-            Instance stopped = await ended;
-            throw new InvalidOperationException($"'{command}': the guest has ended: {stopped.StopReason} {stopped.StopCode} {platform.Instances.ReadLog(instance).Text}");
-        }
     }
 
     // What guests say that are made of what is kept, without a verification before; of what is damaged, that it is.
@@ -210,32 +142,17 @@ public sealed class DamageTests
         await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
         bool isKnown = platform.Platform.Data!.DamageFound.Count > 0 || platform.HasWarned;
         Dictionary<string, string> answers = new(StringComparer.Ordinal);
-        foreach (string checkpoint in (string[])["a", "b"])
+        foreach (FurnishedDisk.Load load in FurnishedDisk.Loads.Take(FurnishedDisk.OfCounters))
         {
-            await TryAsync(checkpoint, () => TickOfAsync(new CreateInstanceRequest { Checkpoint = checkpoint, WaitTimeout = Timeout.InfiniteTimeSpan }));
+            await TryAsync(load.Name, () => load.Ask(platform));
         }
 
-        await TryAsync("base", () => TickOfAsync(new CreateInstanceRequest { Template = "base", WaitTimeout = Timeout.InfiniteTimeSpan }));
-        await TryAsync("clone", async () =>
-        {
-            await platform.Instances.StartAsync("clone").Guarded();
-            await platform.Instances.WaitAsync("clone", InstanceState.Running).Guarded();
-            CounterTick tick = await platform.TickAsync("clone");
-            return $"{tick.Nonce} {tick.Tick}";
-        });
         if (readsVolumes)
         {
             await TryAsync("/volumes", () => ReadVolumesAsync(platform));
         }
 
         return answers;
-
-        async Task<string> TickOfAsync(CreateInstanceRequest request)
-        {
-            Instance made = await platform.Instances.CreateAsync(request).Guarded();
-            CounterTick tick = await platform.TickAsync(made.Uuid);
-            return $"{tick.Nonce} {tick.Tick}";
-        }
 
         async Task TryAsync(string name, Func<Task<string>> load)
         {

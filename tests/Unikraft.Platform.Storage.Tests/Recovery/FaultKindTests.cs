@@ -152,6 +152,7 @@ public sealed class FaultKindTests
     {
         SimulatedDisk disk = new();
         disk.MakeDirectory("/elsewhere");
+        disk.SyncDirectory("/");
         return disk;
     }
 

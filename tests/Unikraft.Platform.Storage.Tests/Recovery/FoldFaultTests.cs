@@ -190,10 +190,14 @@ public sealed class FoldFaultTests(Xunit.Abstractions.ITestOutputHelper output)
     {
         private static readonly Lazy<Task<(SimulatedDisk Disk, SectorModel Model, Guid Volume)>> Prepared = new(PrepareAsync);
 
+        private readonly AsyncLocal<bool> _isCaller = new();
         private readonly SectorModel _model;
         private readonly bool _isInUse;
         private readonly Guid _volume;
         private int _stamp = Clones;
+
+        /// <summary>How many timers of the platform were made that have something of whoever has caused them.</summary>
+        private int _carried;
 
         private Chain(DurablePlatform platform, SectorModel model, Guid volume, bool isInUse) => (Platform, _model, _volume, _isInUse) = (platform, model, volume, isInUse);
 
@@ -213,6 +217,8 @@ public sealed class FoldFaultTests(Xunit.Abstractions.ITestOutputHelper output)
         {
             (SimulatedDisk disk, SectorModel model, Guid volume) = await Prepared.Value.Guarded();
             Chain chain = new(DurablePlatform.OnOneDisk(disk.AfterKill()), model.Clone(), volume, isInUse);
+            chain.Platform.Time.TimerMade = callback =>
+                chain._carried += chain._isCaller.Value && callback.Method.DeclaringType?.Assembly == typeof(UnikraftPlatform).Assembly ? 1 : 0;
             await chain.Platform.Platform.WhenVolumesIdleAsync().Guarded();
             if (isInUse)
             {
@@ -257,6 +263,7 @@ public sealed class FoldFaultTests(Xunit.Abstractions.ITestOutputHelper output)
         /// <summary>Lets the last clone go, and the guest write while the images are folded.</summary>
         internal async Task FoldAsync(bool write)
         {
+            _isCaller.Value = true;
             try
             {
                 await UnlessOffAsync(Platform.Platform.Volumes.DeleteAsync($"clone{Clones - 1}"));
@@ -312,6 +319,7 @@ public sealed class FoldFaultTests(Xunit.Abstractions.ITestOutputHelper output)
             }
 
             Assert.Null(Platform.Platform.Volumes.Get(Volume).Error);
+            Assert.Equal(0, _carried);
         }
 
         /// <summary>What the next start finds.</summary>

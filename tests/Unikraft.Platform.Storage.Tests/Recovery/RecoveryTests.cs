@@ -1,5 +1,7 @@
 using Unikraft.Platform.Contracts;
+using Unikraft.Platform.InMemory;
 using Unikraft.Platform.Storage.Tests.Testing;
+using Unikraft.Platform.TestKit;
 
 namespace Unikraft.Platform.Storage.Tests.Recovery;
 
@@ -207,6 +209,36 @@ public sealed class RecoveryTests
         Assert.Equal((2, waiting.StartCount, waiting.RestartCount), (found.Restart!.Attempt, found.StartCount, found.RestartCount));
         Assert.Equal(waiting.StopCode, found.StopCode);
         Assert.Equal(waiting.Restart!.NextAt - before.Time.GetUtcNow(), found.Restart.NextAt - after.Time.GetUtcNow());
+    }
+
+    /// <summary>Whoever opens a platform is not the one who has caused what goes on in it.</summary>
+    [Fact]
+    public async Task A_restart_that_goes_on_has_nothing_of_who_opened_the_platform()
+    {
+        await using DurablePlatform before = new();
+        await before.Instances.CreateAsync(DurablePlatform.Request("crash", "undefined") with { Name = "loop", RestartPolicy = RestartPolicy.Always }).Guarded();
+        await before.Time.WaitForTimerAsync(TimeSpan.FromSeconds(5)).Guarded();
+        await before.Instances.PatchAsync("loop", [new PatchOperation.AddTags("noted")]).Guarded();
+        AsyncLocal<string?> ambient = new() { Value = "opener" };
+        List<string?> seen = [];
+        ManualTimeProvider time = new();
+        time.TimerMade = callback =>
+        {
+            if (callback.Method.DeclaringType?.Assembly == typeof(UnikraftPlatform).Assembly)
+            {
+                lock (seen)
+                {
+                    seen.Add(ambient.Value);
+                }
+            }
+        };
+        await using DurablePlatform after = new(before.Disk.AfterKill(), options: null, new InMemoryHypervisorOptions(), time);
+        await time.WaitForTimerAsync(TimeSpan.FromSeconds(5)).Guarded();
+        lock (seen)
+        {
+            Assert.NotEmpty(seen);
+            Assert.All(seen, Assert.Null);
+        }
     }
 
     [Fact]

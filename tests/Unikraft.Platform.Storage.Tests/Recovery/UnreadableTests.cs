@@ -139,6 +139,126 @@ public sealed class UnreadableTests
         Assert.Equal((log, platform.Instances.Get("one").Uuid), (damage.Path, Assert.Single(damage.Dependents)));
     }
 
+    /// <summary>Damage that a start sees is told by it as a verification tells it; what shows when a snapshot is read, from then on.</summary>
+    [Fact]
+    public async Task Snapshots_that_are_damaged_are_among_the_damage_that_was_found()
+    {
+        SimulatedDisk disk = (await MakeAsync()).AfterKill();
+        string[] guests = [.. disk.Files.Where(static file => file.EndsWith(".guest", StringComparison.Ordinal))];
+        Guid a;
+        Guid b;
+        await using (DurablePlatform platform = new(disk.AfterKill()))
+        {
+            (a, b) = (platform.Checkpoints.Get("a").Uuid, platform.Checkpoints.Get("b").Uuid);
+            Assert.Empty(platform.Platform.Data!.DamageFound);
+        }
+
+        foreach (string guest in guests)
+        {
+            SimulatedDisk missing = disk.AfterKill();
+            missing.Damage(guest, null);
+            await using (DurablePlatform platform = new(missing))
+            {
+                DataDamage found = Assert.Single(platform.Platform.Data!.DamageFound);
+                AssertSame(Assert.Single(await platform.Platform.Data!.VerifyAsync().Guarded()), found);
+                Assert.StartsWith(found.Path, guest, StringComparison.Ordinal);
+                Assert.Contains(Assert.Single(found.Dependents), (Guid[])[a, b]);
+            }
+
+            SimulatedDisk changed = disk.AfterKill();
+            byte[] content = changed.Content(guest);
+            content[^1] ^= 1;
+            changed.Damage(guest, content);
+            await using (DurablePlatform platform = new(changed))
+            {
+                Assert.Empty(platform.Platform.Data!.DamageFound);
+                int refused = 0;
+                for (int round = 0; round < 2; round++)
+                {
+                    foreach (string checkpoint in Checkpoints)
+                    {
+                        refused += await Record.ExceptionAsync(() => platform.Instances.CreateAsync(new CreateInstanceRequest { Checkpoint = checkpoint, WaitTimeout = Timeout.InfiniteTimeSpan })).Guarded() is DataDamageException ? 1 : 0;
+                    }
+                }
+
+                Assert.Equal(2, refused);
+                DataDamage found = Assert.Single(platform.Platform.Data!.DamageFound);
+                AssertSame(Assert.Single(await platform.Platform.Data!.VerifyAsync().Guarded()), found);
+                Assert.Equal(guest, found.Path);
+            }
+        }
+
+        static void AssertSame(DataDamage verified, DataDamage found) =>
+            Assert.Equal((verified.Path, verified.Message, verified.Dependents[0], verified.Dependents.Count), (found.Path, found.Message, found.Dependents[0], found.Dependents.Count));
+    }
+
+    /// <summary>Each file of a directory with some of everything is on sectors that cannot be read, one after the other.</summary>
+    [Fact]
+    public async Task A_file_that_cannot_be_read_at_all_is_damage_to_what_needs_it_and_to_nothing_else()
+    {
+        // What volumes began with is in two files from the second start on.
+        SimulatedDisk sound = await FurnishedDisk.MakeAsync();
+        await DurablePlatform.OnOneDisk(sound).DisposeAsync();
+        Dictionary<string, string> expected = new(StringComparer.Ordinal);
+        await using (DurablePlatform platform = DurablePlatform.OnOneDisk(sound.AfterKill()))
+        {
+            foreach (FurnishedDisk.Load load in FurnishedDisk.Loads)
+            {
+                expected.Add(load.Name, await load.Ask(platform));
+            }
+        }
+
+        HashSet<string> refused = new(StringComparer.Ordinal);
+        HashSet<string> unnamed = new(StringComparer.Ordinal);
+        HashSet<string> damaged = new(StringComparer.Ordinal);
+        foreach (string file in sound.Files.Where(static file => !file.EndsWith("/lock", StringComparison.Ordinal)))
+        {
+            SimulatedDisk disk = sound.AfterKill();
+            disk.MakeUnreadable(file);
+            DurablePlatform platform;
+            try
+            {
+                platform = DurablePlatform.OnOneDisk(disk);
+            }
+            catch (DataDamageException error)
+            {
+                Assert.Contains(file, error.ToString(), StringComparison.Ordinal);
+                refused.Add(file);
+                continue;
+            }
+
+            await using (platform.ConfigureAwait(false))
+            {
+                DataDamage[] told = [.. platform.Platform.Data!.DamageFound, .. await platform.Platform.Data!.VerifyAsync().Guarded()];
+                Assert.All(told, damage => Assert.Contains(file, damage.ToString(), StringComparison.Ordinal));
+                if (told.Length == 0)
+                {
+                    unnamed.Add(file);
+                }
+
+                foreach (FurnishedDisk.Load load in FurnishedDisk.Loads)
+                {
+                    try
+                    {
+                        Assert.Equal(expected[load.Name], await load.Ask(platform));
+                    }
+                    catch (DataDamageException error)
+                    {
+                        Assert.Contains(file, error.ToString(), StringComparison.Ordinal);
+                        Assert.Contains(told, damage => damage.Dependents.Contains(load.Resource(platform)));
+                        damaged.Add(load.Name);
+                    }
+                }
+            }
+        }
+
+        // A start is refused without what says what there is. What is kept in case another file is damaged is not read.
+        Assert.Contains("/data/volumes/volumes.journal", refused);
+        Assert.All(refused.Where(static file => !file.EndsWith("/volumes.journal", StringComparison.Ordinal)), static file => Assert.StartsWith("/data/metadata/", file, StringComparison.Ordinal));
+        Assert.Equal(["/data/metadata/0000000001.journal", "/data/metadata/0000000001.snapshot", "/data/volumes/volumes.journal.copy"], unnamed.Order(StringComparer.Ordinal));
+        Assert.Equal(expected.Keys.Order(StringComparer.Ordinal), damaged.Order(StringComparer.Ordinal));
+    }
+
     private static async Task<SimulatedDisk> MakeAsync()
     {
         DurablePlatform before = new();

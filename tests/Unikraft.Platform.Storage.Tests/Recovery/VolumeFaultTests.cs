@@ -128,6 +128,7 @@ public sealed class VolumeFaultTests
     {
         SimulatedDisk disk = new();
         disk.MakeDirectory("/elsewhere");
+        disk.SyncDirectory("/");
         await using DurablePlatform platform = DurablePlatform.OnOneDisk(disk);
         await TakeAsync(platform);
         int faults = 0;
@@ -181,6 +182,7 @@ public sealed class VolumeFaultTests
     {
         SimulatedDisk source = new();
         source.MakeDirectory("/elsewhere");
+        source.SyncDirectory("/");
         await using (DurablePlatform platform = DurablePlatform.OnOneDisk(source))
         {
             await TakeAsync(platform);

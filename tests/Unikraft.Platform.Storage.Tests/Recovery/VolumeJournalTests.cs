@@ -11,8 +11,10 @@ public sealed class VolumeJournalTests
     private const int NoSpace = 28;
     private const int InputOutput = 5;
 
+    private static readonly int MinRewriteLength = new VolumeJournalOptions().MinRewriteLength;
+
     // Long ones, so that few of them make a journal that is written anew.
-    private static readonly string Long = new('x', VolumeJournal.MinRewriteLength / 5);
+    private static readonly string Long = new('x', MinRewriteLength / 5);
 
     [Fact]
     public void Its_length_is_that_of_what_it_knows_and_not_of_what_has_happened()
@@ -27,7 +29,7 @@ public sealed class VolumeJournalTests
             }
         }
 
-        Assert.InRange(disk.Content(Path.Combine(Root, VolumeJournal.FileName)).Length, 1, 2 * VolumeJournal.MinRewriteLength);
+        Assert.InRange(disk.Content(Path.Combine(Root, VolumeJournal.FileName)).Length, 1, 2 * MinRewriteLength);
         using VolumeJournal again = Open(disk, out Dictionary<Guid, VolumeRecord> records);
         Assert.Equal(volumes.Select(static (uuid, i) => (uuid, (string?)$"{19_990 + i}")).OrderBy(static volume => volume.uuid), NamesIn(records));
     }
@@ -406,6 +408,7 @@ public sealed class VolumeJournalTests
     {
         SimulatedDisk disk = new();
         disk.MakeDirectory(Root);
+        disk.SyncDirectory("/");
         disk.ResetCalls();
         return disk;
     }

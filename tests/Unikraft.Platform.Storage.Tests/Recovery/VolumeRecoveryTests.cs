@@ -186,13 +186,15 @@ public sealed class VolumeRecoveryTests : IDisposable
 
     /// <remarks>What there is and whose the volumes are is written down in two places.</remarks>
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public async Task An_instance_that_becomes_a_template_has_its_volume_or_the_template_has_wherever_the_host_ends(bool isStopped)
+    [InlineData(Base.Running)]
+    [InlineData(Base.Stopped)]
+    [InlineData(Base.Suspended)]
+    [InlineData(Base.SuspendedBeforeTheStart)]
+    public async Task An_instance_that_becomes_a_template_has_its_volume_or_the_template_has_wherever_the_host_ends(Base state)
     {
         List<SimulatedDisk> left = [];
         SimulatedDisk disk = new();
-        await using (DurablePlatform before = await CreateBaseAsync(disk, isStopped))
+        await using (DurablePlatform before = await CreateBaseAsync(disk, state))
         {
             disk.Faults = (_, _) =>
             {
@@ -214,15 +216,17 @@ public sealed class VolumeRecoveryTests : IDisposable
         Assert.Equal(2, found.Count);
     }
 
-    [Fact]
-    public async Task An_instance_that_becomes_a_template_has_its_volume_or_the_template_has_whatever_fails()
+    [Theory]
+    [InlineData(Base.Running)]
+    [InlineData(Base.SuspendedBeforeTheStart)]
+    public async Task An_instance_that_becomes_a_template_has_its_volume_or_the_template_has_whatever_fails(Base state)
     {
         int failed = 0;
         bool isReached;
         for (int call = 0; ; call++)
         {
             SimulatedDisk disk = new();
-            await using DurablePlatform platform = await CreateBaseAsync(disk, isStopped: false);
+            await using DurablePlatform platform = await CreateBaseAsync(disk, state);
             disk.ResetCalls();
 
             // From there on, until it is over: nothing can be made good.
@@ -268,6 +272,76 @@ public sealed class VolumeRecoveryTests : IDisposable
         await after.DisposeAsync();
         await using DurablePlatform last = Kill(after);
         Assert.Empty(last.Platform.Volumes.ListTemplates());
+    }
+
+    /// <remarks>Also what else continues from the same snapshot has the volumes themselves then, open or not.</remarks>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task An_instance_that_was_suspended_before_the_start_gives_its_volumes_to_the_template(bool isOpen)
+    {
+        await using DurablePlatform before = New();
+        await CreateVolumeAsync(before, "data");
+        Instance instance = await CreateKvAsync(before, "base", Existing("data"), Owned("/own"));
+        Guid[] volumes = [.. instance.Volumes.Select(static volume => volume.Uuid)];
+        Assert.Equal("ok 1", await AskAsync(before, "base", "put who base"));
+        await before.Instances.SuspendAsync("base").Guarded();
+        await before.CheckpointAsync("base", "point");
+        await using DurablePlatform between = Kill(before);
+        if (isOpen)
+        {
+            await between.Instances.CreateAsync(new CreateInstanceRequest { Name = "early", Checkpoint = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        }
+
+        Template made = await between.Templates.ConvertAsync("base").Guarded();
+        await between.Platform.WhenVolumesIdleAsync().Guarded();
+
+        Assert.Equal(volumes, made.Volumes.Select(static volume => volume.Uuid));
+        Check(between, instances: isOpen ? 2 : 0);
+        await using DurablePlatform after = Kill(between);
+        Check(after, instances: isOpen ? 2 : 0);
+        foreach (CreateInstanceRequest request in (CreateInstanceRequest[])[new() { Template = "base" }, new() { Checkpoint = "point" }])
+        {
+            Instance clone = await after.Instances.CreateAsync(request with { WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+            Assert.Equal("value=base", await AskAsync(after, clone.Uuid, "get who"));
+            Assert.Equal("ok 2", await AskAsync(after, clone.Uuid, "put who clone"));
+            await after.Instances.DeleteAsync(clone.Uuid).Guarded();
+        }
+
+        await after.Templates.DeleteAsync("base").Guarded();
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
+        Assert.Equal(2, after.Platform.Volumes.ListTemplates().Count);
+        await after.Checkpoints.DeleteAsync("point").Guarded();
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
+        Assert.Empty(after.Platform.Volumes.ListTemplates());
+
+        void Check(DurablePlatform platform, int instances)
+        {
+            Assert.Equal(volumes, platform.Templates.Get("base").Volumes.Select(static volume => volume.Uuid));
+            Assert.Equal(volumes, platform.Checkpoints.Get("point").Volumes.Select(static volume => volume.Uuid));
+            Assert.Equal(volumes.Order(), platform.Platform.Volumes.ListTemplates().Select(static volume => volume.Uuid).Order());
+            Assert.Equal(instances, platform.Platform.Volumes.List().Count);
+        }
+    }
+
+    /// <remarks>Others read it as well: the template has a copy of its own.</remarks>
+    [Fact]
+    public async Task A_volume_that_others_read_stays_beside_the_template_of_a_suspended_instance()
+    {
+        await using DurablePlatform before = New();
+        await CreateVolumeAsync(before, "data");
+        await CreateKvAsync(before, "base", Existing("data") with { ReadOnly = true });
+        await before.Instances.SuspendAsync("base").Guarded();
+        await using DurablePlatform after = Kill(before);
+        await CreateKvAsync(after, "reader", Existing("data") with { ReadOnly = true });
+
+        Template made = await after.Templates.ConvertAsync("base").Guarded();
+        await after.Platform.WhenVolumesIdleAsync().Guarded();
+
+        Volume data = after.Platform.Volumes.Get("data");
+        Assert.NotEqual(data.Uuid, Assert.Single(made.Volumes).Uuid);
+        Assert.Equal((VolumeState.Mounted, null), (data.State, data.Error));
+        Assert.Equal("reader", Assert.Single(data.AttachedTo).InstanceName);
     }
 
     [Fact]
@@ -423,18 +497,29 @@ public sealed class VolumeRecoveryTests : IDisposable
         }
     }
 
-    private static async Task<DurablePlatform> CreateBaseAsync(SimulatedDisk disk, bool isStopped)
+    private static async Task<DurablePlatform> CreateBaseAsync(SimulatedDisk disk, Base state)
     {
         DurablePlatform platform = new(disk);
         await CreateVolumeAsync(platform, "data");
         await CreateKvAsync(platform, "base", Existing("data"));
         Assert.Equal("ok 1", await AskAsync(platform, "base", "put who base"));
-        if (isStopped)
+        switch (state)
         {
-            await platform.Instances.StopAsync("base").Guarded();
+            case Base.Stopped:
+                await platform.Instances.StopAsync("base").Guarded();
+                break;
+            case Base.Suspended or Base.SuspendedBeforeTheStart:
+                await platform.Instances.SuspendAsync("base").Guarded();
+                break;
         }
 
-        return platform;
+        if (state != Base.SuspendedBeforeTheStart)
+        {
+            return platform;
+        }
+
+        await platform.DisposeAsync();
+        return new DurablePlatform(disk);
     }
 
     /// <returns>Whether there is a template.</returns>
@@ -522,6 +607,22 @@ public sealed class VolumeRecoveryTests : IDisposable
         string to = Path.Combine(_folder, $"copy{++_copies}");
         KilledFolder.Copy(platform.VolumeDirectory!, to);
         return to;
+    }
+
+    /// <summary>What an instance was when it became a template.</summary>
+    public enum Base
+    {
+        /// <summary>It ran.</summary>
+        Running,
+
+        /// <summary>It was stopped.</summary>
+        Stopped,
+
+        /// <summary>It was suspended.</summary>
+        Suspended,
+
+        /// <summary>It was suspended, and the host has been started since.</summary>
+        SuspendedBeforeTheStart,
     }
 
     private sealed class NoticedSyncs(string folder) : IDirectorySync

@@ -9,9 +9,11 @@ internal sealed class SimulatedDisk : IFileLayer
     private const int InUse = 11;
     private const int Exists = 17;
     private const int Interrupted = 4;
+    private const int InputOutput = 5;
 
     private readonly Lock _lock = new();
     private readonly HashSet<string> _directories = new(StringComparer.Ordinal);
+    private readonly HashSet<string> _unsyncedDirectories = new(StringComparer.Ordinal);
     private readonly HashSet<string> _locks = new(StringComparer.Ordinal);
     private readonly List<string> _calls = [];
     private readonly Dictionary<string, Inode> _names = new(StringComparer.Ordinal);
@@ -72,7 +74,7 @@ internal sealed class SimulatedDisk : IFileLayer
     }
 
     /// <summary>The disk as the next start finds it after the process was killed: everything that was written is there.</summary>
-    internal SimulatedDisk AfterKill() => Copy(static inode => inode.Share(), _names);
+    internal SimulatedDisk AfterKill() => Copy(static inode => inode.Share(), _names, _directories);
 
     /// <summary>The disk as the next start finds it after a power cut.</summary>
     internal SimulatedDisk AfterPowerCut(Random random)
@@ -89,7 +91,18 @@ internal sealed class SimulatedDisk : IFileLayer
                 }
             }
 
-            return Copy(inode => inode.AfterPowerCut(random), names);
+            // With the name of a directory goes all that is in it.
+            HashSet<string> directories = new(_directories, StringComparer.Ordinal);
+            foreach (string lost in _unsyncedDirectories.Order(StringComparer.Ordinal).Where(_ => random.Next(2) == 0))
+            {
+                directories.RemoveWhere(directory => IsAtOrIn(directory, lost));
+                foreach (string file in names.Keys.Where(file => IsAtOrIn(file, lost)).ToArray())
+                {
+                    names.Remove(file);
+                }
+            }
+
+            return Copy(inode => inode.AfterPowerCut(random), names, directories);
         }
     }
 
@@ -117,12 +130,24 @@ internal sealed class SimulatedDisk : IFileLayer
         }
     }
 
+    /// <summary>A file is on sectors that cannot be read any more, as long as nobody writes another one.</summary>
+    internal void MakeUnreadable(string path)
+    {
+        lock (_lock)
+        {
+            _names[path].IsUnreadable = true;
+        }
+    }
+
     public void MakeDirectory(string path)
     {
         Enter(nameof(MakeDirectory));
         lock (_lock)
         {
-            _directories.Add(path);
+            for (string? level = path; level is { Length: > 1 } && _directories.Add(level); level = Path.GetDirectoryName(level))
+            {
+                _unsyncedDirectories.Add(level);
+            }
         }
     }
 
@@ -188,7 +213,7 @@ internal sealed class SimulatedDisk : IFileLayer
         lock (_lock)
         {
             return _names.TryGetValue(path, out Inode? inode) ? new FileStatus(IsDirectory: false, IsPlain: true, inode.Content.Length, new DateTime(inode.Writes, DateTimeKind.Utc))
-                : _directories.Contains(path) ? new FileStatus(IsDirectory: true, IsPlain: false, 0, default)
+                : path is "/" || _directories.Contains(path) ? new FileStatus(IsDirectory: true, IsPlain: false, 0, default)
                 : null;
         }
     }
@@ -239,7 +264,8 @@ internal sealed class SimulatedDisk : IFileLayer
                 Change(new NameChange(file, Inode: null, From: null));
             }
 
-            _directories.RemoveWhere(directory => string.Equals(directory, path, StringComparison.Ordinal) || directory.StartsWith(path + '/', StringComparison.Ordinal));
+            _directories.RemoveWhere(directory => IsAtOrIn(directory, path));
+            _unsyncedDirectories.RemoveWhere(directory => IsAtOrIn(directory, path));
         }
     }
 
@@ -254,6 +280,7 @@ internal sealed class SimulatedDisk : IFileLayer
             }
 
             _unsyncedNames = [.. _unsyncedNames.Where(change => !IsIn(change.Path, path))];
+            _unsyncedDirectories.RemoveWhere(directory => IsIn(directory, path));
         }
     }
 
@@ -265,6 +292,8 @@ internal sealed class SimulatedDisk : IFileLayer
             return Capacity == long.MaxValue ? long.MaxValue : Math.Max(0, Capacity - Used);
         }
     }
+
+    private static bool IsAtOrIn(string path, string directory) => string.Equals(path, directory, StringComparison.Ordinal) || path.StartsWith(directory + '/', StringComparison.Ordinal);
 
     private static bool IsIn(string path, string directory) => string.Equals(Path.GetDirectoryName(path), directory, StringComparison.Ordinal);
 
@@ -299,10 +328,13 @@ internal sealed class SimulatedDisk : IFileLayer
     // A whole subtree has its new name at once, also after a power cut: there is one name, that of the directory.
     private void MoveDirectory(string from, string to)
     {
-        foreach (string directory in _directories.Where(directory => string.Equals(directory, from, StringComparison.Ordinal) || directory.StartsWith(from + '/', StringComparison.Ordinal)).ToArray())
+        foreach (HashSet<string> directories in (HashSet<string>[])[_directories, _unsyncedDirectories])
         {
-            _directories.Remove(directory);
-            _directories.Add(to + directory[from.Length..]);
+            foreach (string directory in directories.Where(directory => IsAtOrIn(directory, from)).ToArray())
+            {
+                directories.Remove(directory);
+                directories.Add(to + directory[from.Length..]);
+            }
         }
 
         foreach (Dictionary<string, Inode> names in (Dictionary<string, Inode>[])[_names, _syncedNames])
@@ -334,12 +366,12 @@ internal sealed class SimulatedDisk : IFileLayer
         _unsyncedNames.Add(change);
     }
 
-    private SimulatedDisk Copy(Func<Inode, byte[]> content, Dictionary<string, Inode> names)
+    private SimulatedDisk Copy(Func<Inode, byte[]> content, Dictionary<string, Inode> names, HashSet<string> directories)
     {
         lock (_lock)
         {
             SimulatedDisk copy = new() { Capacity = Capacity };
-            copy._directories.UnionWith(_directories);
+            copy._directories.UnionWith(directories);
             foreach ((string path, Inode inode) in names)
             {
                 copy._names.Add(path, Inode.Of(content(inode)));
@@ -416,6 +448,9 @@ internal sealed class SimulatedDisk : IFileLayer
 
         /// <summary>How many have it open to read; -1 for one that writes.</summary>
         internal int Readers { get; set; }
+
+        /// <summary>Whether the disk cannot read it.</summary>
+        internal bool IsUnreadable { get; set; }
 
         /// <summary>How often it was written to.</summary>
         internal long Writes { get; set; }
@@ -503,6 +538,11 @@ internal sealed class SimulatedDisk : IFileLayer
             Fault? fault = disk.Enter(nameof(Read));
             lock (disk._lock)
             {
+                if (inode.IsUnreadable)
+                {
+                    throw new IOException("Input/output error", InputOutput);
+                }
+
                 int length = (int)Math.Clamp(inode.Content.Length - offset, 0, buffer.Length);
                 length = fault is Fault.Short && length > 1 ? length / 2 : length;
                 inode.Content.AsSpan((int)offset, length).CopyTo(buffer);

@@ -3,10 +3,13 @@ namespace Unikraft.Platform.TestKit;
 /// <summary>A clock that stands still until it is advanced. Timers fire on the thread that advances it, in the order in which they are due.</summary>
 /// <remarks>
 /// Thread-safe. Timers due at the same moment fire in the order in which they were armed, and each sees the time at which it is due. A timer that
-/// a callback arms for within the advanced span fires in the same <see cref="Advance"/>.
+/// a callback arms for within the advanced span fires in the same <see cref="Advance"/>. Callbacks have the context in which their timer was made, as those of
+/// the system have, and an empty one where its flow was suppressed.
 /// </remarks>
 public sealed class ManualTimeProvider : TimeProvider
 {
+    private static readonly ExecutionContext s_empty = CaptureEmpty();
+
     private readonly Lock _gate = new();
     private readonly List<ManualTimer> _armed = [];
     private readonly List<Waiter> _waiters = [];
@@ -26,6 +29,9 @@ public sealed class ManualTimeProvider : TimeProvider
 
     /// <inheritdoc/>
     public override TimeZoneInfo LocalTimeZone => TimeZoneInfo.Utc;
+
+    /// <summary>Called with the callback of each timer that is made, in the context that the callback will have.</summary>
+    public Action<TimerCallback>? TimerMade { get; set; }
 
     /// <summary>How many timers are armed.</summary>
     public int ArmedTimers
@@ -131,9 +137,24 @@ public sealed class ManualTimeProvider : TimeProvider
     public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period)
     {
         ArgumentNullException.ThrowIfNull(callback);
-        ManualTimer timer = new(this, callback, state);
+        ExecutionContext context = ExecutionContext.Capture() ?? s_empty;
+        if (TimerMade is { } made)
+        {
+            ExecutionContext.Run(context, _ => made(callback), state: null);
+        }
+
+        ManualTimer timer = new(this, context, callback, state);
         timer.Change(dueTime, period);
         return timer;
+    }
+
+    private static ExecutionContext CaptureEmpty()
+    {
+        ExecutionContext? empty = null;
+        Thread thread = new(() => empty = ExecutionContext.Capture());
+        thread.UnsafeStart();
+        thread.Join();
+        return empty!;
     }
 
     private ManualTimer? TakeDue(long target)
@@ -169,7 +190,7 @@ public sealed class ManualTimeProvider : TimeProvider
 
     private sealed record Waiter(long DueIn, TaskCompletionSource Armed);
 
-    private sealed class ManualTimer(ManualTimeProvider clock, TimerCallback callback, object? state) : ITimer
+    private sealed class ManualTimer(ManualTimeProvider clock, ExecutionContext context, TimerCallback callback, object? state) : ITimer
     {
         private bool _disposed;
 
@@ -179,7 +200,7 @@ public sealed class ManualTimeProvider : TimeProvider
 
         public long Sequence { get; set; }
 
-        public void Fire() => callback(state);
+        public void Fire() => ExecutionContext.Run(context, callback.Invoke, state);
 
         public bool Change(TimeSpan dueTime, TimeSpan period)
         {

@@ -39,6 +39,7 @@ internal static class KernelCpuid
     /// <param name="index">The number of the vCPU, which is its APIC id.</param>
     /// <param name="vcpus">The number of vCPUs.</param>
     /// <param name="hasTscDeadline">Whether KVM's local APIC has a deadline timer, which the list of KVM leaves out.</param>
+    /// <exception cref="HypervisorException">There are too many.</exception>
     internal static KvmCpuid2 Create(ref readonly KvmCpuid2 supported, int index, int vcpus, bool hasTscDeadline)
     {
         KvmCpuid2 result = default;
@@ -99,9 +100,12 @@ internal static class KernelCpuid
 
     private static void Add(ref KvmCpuid2 cpuid, KvmCpuidEntry2 entry)
     {
-        if (cpuid.Nent < KvmCpuid2.Capacity)
+        if (cpuid.Nent == KvmCpuid2.Capacity)
         {
-            cpuid.Entries[(int)cpuid.Nent++] = entry;
+            // What is left out a kernel takes to be missing, and what comes last is how its vCPUs are told apart.
+            throw new HypervisorException($"KVM supports more than the {KvmCpuid2.Capacity} entries of CPUID that a kernel can be given.");
         }
+
+        cpuid.Entries[(int)cpuid.Nent++] = entry;
     }
 }

@@ -110,6 +110,14 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         int vcpus = configuration.Vcpus;
+        bool hasTscDeadline = host.Device.Has(KvmConstants.CapTscDeadlineTimer);
+        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities = new (KvmCpuid2, uint[], int)[vcpus];
+        for (int i = 0; i < vcpus; i++)
+        {
+            identities[i].Cpuid = KernelCpuid.Create(in host.Device.SupportedCpuid, i, vcpus, hasTscDeadline);
+            identities[i].TscKhz = host.Tsc.Khz;
+        }
+
         GuestMemory memory = NewMemory((long)configuration.MemoryMb << 20);
         KernelEntry entry;
         try
@@ -126,13 +134,6 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             throw;
         }
 
-        bool hasTscDeadline = host.Device.Has(KvmConstants.CapTscDeadlineTimer);
-        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities = new (KvmCpuid2, uint[], int)[vcpus];
-        for (int i = 0; i < vcpus; i++)
-        {
-            identities[i].Cpuid = KernelCpuid.Create(in host.Device.SupportedCpuid, i, vcpus, hasTscDeadline);
-        }
-
         return await MakeAsync(
             host,
             memory,
@@ -143,7 +144,6 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         void Enter(KvmVcpu vcpu, int index)
         {
             identities[index].Msrs = KernelRegisters.FindMsrs(vcpu, host.Device.SavedMsrs);
-            identities[index].TscKhz = vcpu.GetTscKhz();
             KvmMsrs msrs = new() { NMsrs = 1, First = new KvmMsrEntry { Index = MiscEnable, Data = FastStrings } };
             vcpu.Set(ref msrs);
             if (index == 0)
@@ -155,6 +155,8 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     }
 
     /// <summary>Makes a machine that continues from a snapshot.</summary>
+    /// <exception cref="IncompatibleMachineException">The time stamp counter cannot run as fast here as the guest was told.</exception>
+    /// <exception cref="HypervisorException">The host refused something.</exception>
     internal static async ValueTask<KernelMachine> RestoreAsync(
         KvmHost host,
         KvmSnapshot snapshot,
@@ -166,6 +168,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     {
         cancellationToken.ThrowIfCancellationRequested();
         KvmDisks.Require(snapshot.Disks, disks);
+        int? tscKhz = host.Tsc.ScaleFor(kernel.TscKhz, snapshot.Path);
         GuestMemory memory = NewMemory(snapshot.Layout.MemorySize);
         try
         {
@@ -195,12 +198,23 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
                 shell,
                 uuid.ToString("D"),
                 kernel.Rule,
-                (vcpu, index) => snapshot.Vcpus[index].RestoreKernel(vcpu, tsc),
+                Enter,
                 monitor,
                 disks,
                 identities,
                 snapshot),
             cancellationToken).ConfigureAwait(false);
+
+        void Enter(KvmVcpu vcpu, int index)
+        {
+            if (tscKhz is { } khz)
+            {
+                // Before the counter is set, which KVM computes from the frequency.
+                vcpu.SetTscKhz(khz);
+            }
+
+            snapshot.Vcpus[index].RestoreKernel(vcpu, tsc);
+        }
     }
 
     public async ValueTask StartAsync(CancellationToken cancellationToken = default)
@@ -320,22 +334,9 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
                 vcpu.Set(ref cpuid);
             }),
             isAttached: true);
-        KernelMachine machine = construct(shell);
-        try
-        {
-            for (int i = 0; i < identities.Length; i++)
-            {
-                shell.Threads[i].Assign(machine._vcpus[i]);
-            }
-
-            await machine._control.Ready.WaitAsync(cancellationToken).ConfigureAwait(false);
-            return machine;
-        }
-        catch
-        {
-            await machine.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
+        return await shell
+            .EquipAsync(construct, static machine => machine._vcpus, machine => machine._control.Ready.WaitAsync(cancellationToken))
+            .ConfigureAwait(false);
     }
 
     private static KvmVm NewVm(KvmDevice device, GuestMemory memory)

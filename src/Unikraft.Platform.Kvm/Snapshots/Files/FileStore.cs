@@ -22,8 +22,10 @@ internal sealed class FileStore(IFileSystem files, string path)
         if (result != -Libc.ErrnoExists)
         {
             StoredFile.Check(result, "Making", path);
-            SyncDirectory(Path.GetDirectoryName(path) ?? path);
         }
+
+        // Also of one that is there: whoever made it may have ended before that.
+        SyncDirectory(Path.GetDirectoryName(path) ?? path);
     }
 
     /// <summary>The names of the files that are there.</summary>

@@ -168,16 +168,27 @@ internal sealed class PublicationLog : IDisposable
             long length = file.Stat().Length;
             byte[] block = new byte[LogFormat.Block];
             LogHeader? newest = null;
+            StorageException? unreadable = null;
             for (int place = 0; place < 2 && length >= LogFormat.RecordsStart; place++)
             {
-                file.Read(block, place * LogFormat.Block);
+                try
+                {
+                    file.Read(block, place * LogFormat.Block);
+                }
+                catch (StorageException error) when (StoredFile.IsUnreadable(error))
+                {
+                    // The other one is as good as when this is damaged.
+                    unreadable = error;
+                    continue;
+                }
+
                 if (LogFormat.TryReadHeader(block, length) is { } header && (newest is null || header.Count > newest.Value.Count))
                 {
                     newest = header;
                 }
             }
 
-            PublicationLog? log = Open(store, newest ?? throw FileDamageException.Damaged("has no header that can be read"));
+            PublicationLog? log = Open(store, newest ?? throw (unreadable as Exception ?? FileDamageException.Damaged("has no header that can be read")));
             log?.Close();
             return log;
         }

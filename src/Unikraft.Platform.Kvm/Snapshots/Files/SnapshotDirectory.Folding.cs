@@ -46,7 +46,7 @@ internal sealed partial class SnapshotDirectory
             StoredLayer stored = FindOrAdd(fold.Id, root: null);
             stored.Pins++;
             _folded = stored;
-            _folding = Task.Run(() => KeepFold(fold, stored, guestPages));
+            _folding = BackgroundWork.BeginDetached(() => KeepFold(fold, stored, guestPages));
         }
     }
 

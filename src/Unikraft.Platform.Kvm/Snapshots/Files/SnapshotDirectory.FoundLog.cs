@@ -52,11 +52,15 @@ internal sealed partial class SnapshotDirectory
         {
             log = PublicationLog.TryOpen(_store);
         }
-        catch (FileDamageException error)
+        catch (Exception error) when (error is FileDamageException || (error is StorageException refused && StoredFile.IsUnreadable(refused)))
         {
+            // What the disk cannot read may be there at the next opening.
+            _isLogKept = error is StorageException;
+
             // What it says of layers is unknown: none is removed. What was in it is missed by whoever knows of it.
             Log.StateUnreadable(_logger, error, _store.PathOf(LogFormat.Name));
             _unreadable.Add(LogFormat.Name);
+            NoteUnreadable(LogFormat.Name, error, snapshot: null);
             return;
         }
 
@@ -81,6 +85,7 @@ internal sealed partial class SnapshotDirectory
             {
                 // What is in there is unknown: no layer is removed, and no other log takes its place.
                 _unreadable.Add(LogFormat.Name);
+                NoteUnreadable(LogFormat.Name, FileDamageException.Damaged("has parts that cannot be read"), snapshot: null);
             }
 
             if (_isLogKept || _pending.Count == 0 || _logOptions is null)

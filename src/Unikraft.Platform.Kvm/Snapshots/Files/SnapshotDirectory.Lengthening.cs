@@ -36,7 +36,7 @@ internal sealed partial class SnapshotDirectory
             && _preparing.IsCompleted
             && !_closing.IsCancellationRequested)
         {
-            _preparing = Task.Run(() => LengthenAsync(log, options));
+            _preparing = BackgroundWork.BeginDetached(() => LengthenAsync(log, options));
         }
     }
 

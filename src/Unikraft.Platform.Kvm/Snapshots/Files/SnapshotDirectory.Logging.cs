@@ -111,7 +111,7 @@ internal sealed partial class SnapshotDirectory
         {
             if (_logOptions is { } options && _log is null && ++_saved >= options.Threshold && _preparing.IsCompleted && !_unreadable.Contains(LogFormat.Name))
             {
-                _preparing = Task.Run(() => PrepareLog(options));
+                _preparing = BackgroundWork.BeginDetached(() => PrepareLog(options));
             }
         }
     }

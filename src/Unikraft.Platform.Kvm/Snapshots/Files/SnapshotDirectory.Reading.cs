@@ -100,6 +100,7 @@ internal sealed partial class SnapshotDirectory
                 state.Disks)
             {
                 Kernel = state.Kernel,
+                Path = _store.PathOf(StateFile.NameOf(state.Id)),
             };
         }
         finally
@@ -311,7 +312,7 @@ internal sealed partial class SnapshotDirectory
     private StoredFile OpenFile(StoredLayer layer) => Reading(
         layer,
         () => _store.TryOpen(layer.Name)
-            ?? throw (layer.Loss is { } loss ? FileDamageException.Damaged(loss) : new FileDamageException(SnapshotFileError.Missing, "is missing")));
+            ?? throw DescribeMissing(layer));
 
     private void Reading(StoredLayer layer, Action read) => Reading(layer, () =>
     {

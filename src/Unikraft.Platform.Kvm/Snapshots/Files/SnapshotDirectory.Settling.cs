@@ -280,7 +280,7 @@ internal sealed partial class SnapshotDirectory
     {
         if (_settler.IsCompleted)
         {
-            _settler = Task.Run(() => SettleLaterAsync(options), CancellationToken.None);
+            _settler = BackgroundWork.BeginDetached(() => SettleLaterAsync(options));
         }
     }
 

@@ -205,8 +205,11 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
 
         RegisterPending();
         RegisterDamage();
+        NoteLost();
         HashSet<string> present = new(names, StringComparer.Ordinal);
-        if (_unreadable.Count > 0 || !_layers.Values.All(layer => layer.IsLogged || present.Contains(layer.Name)))
+        StoredLayer[] missing = [.. _layers.Values.Where(layer => !layer.IsLogged && !present.Contains(layer.Name))];
+        NoteMissing(missing);
+        if (_unreadable.Count > 0 || missing.Length > 0)
         {
             // A layer that nothing seems to refer to may be one that a damaged state refers to, or a missing one under another name.
             Log.CollectionHeldBack(_logger, _store.Directory);
@@ -224,6 +227,7 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
 
     private void ScanState(string name)
     {
+        bool isSnapshot = TryGetId(name, StateFile.Suffix, out Guid id);
         List<StoredLayer> layers = [];
         try
         {
@@ -239,9 +243,13 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
             // The others are as good as ever. This one is reported again to whoever opens it; until then nobody can tell what it refers to.
             Log.StateUnreadable(_logger, error, _store.PathOf(name));
             _unreadable.Add(name);
+            if (isSnapshot)
+            {
+                NoteUnreadable(name, error, id);
+            }
         }
 
-        if (TryGetId(name, StateFile.Suffix, out Guid id))
+        if (isSnapshot)
         {
             _snapshots[id] = layers;
         }

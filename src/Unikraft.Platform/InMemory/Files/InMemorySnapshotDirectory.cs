@@ -43,6 +43,9 @@ internal sealed class InMemorySnapshotDirectory : ISnapshotDirectory
         }
     }
 
+    /// <summary>Files are not read before they are needed, and there is nothing that several need.</summary>
+    public IReadOnlyList<SnapshotFileException> DamageFound => [];
+
     public IReadOnlyList<Guid> List()
     {
         lock (_lock)

@@ -55,19 +55,30 @@ internal sealed class CheckpointArchive : IDisposable
     /// <exception cref="CheckpointArchiveException">It is none, or not as it was written.</exception>
     /// <exception cref="DataVersionException">It is of a newer version.</exception>
     /// <exception cref="StorageException">The host cannot read it.</exception>
-    internal static CheckpointArchive Open(string path, IFileLayer layer)
+    internal static CheckpointArchive Open(string path, IFileLayer layer) => Open(path, () =>
+    {
+        DataFiles folder = new(layer, System.IO.Path.GetDirectoryName(path) ?? path, isSynced: true);
+        string name = System.IO.Path.GetFileName(path);
+        if (folder.Stat(name) is not { } found)
+        {
+            throw new CheckpointArchiveException(path, isIncompatible: false, $"There is no archive '{path}'.");
+        }
+
+        return found.IsDirectory ? new DirectoryArchive(new DataFiles(layer, path, isSynced: true)) : new TarArchive(folder, name);
+    });
+
+    /// <summary>The same of an archive whose files are wherever somebody finds them.</summary>
+    /// <param name="path">What errors call it.</param>
+    /// <param name="open">Finds its files. They are closed with the archive.</param>
+    /// <exception cref="CheckpointArchiveException">It is none, or not as it was written.</exception>
+    /// <exception cref="DataVersionException">It is of a newer version.</exception>
+    /// <exception cref="StorageException">The host cannot read it.</exception>
+    internal static CheckpointArchive Open(string path, Func<IArchiveReader> open)
     {
         IArchiveReader? files = null;
         try
         {
-            DataFiles folder = new(layer, System.IO.Path.GetDirectoryName(path) ?? path, isSynced: true);
-            string name = System.IO.Path.GetFileName(path);
-            if (folder.Stat(name) is not { } found)
-            {
-                throw new CheckpointArchiveException(path, isIncompatible: false, $"There is no archive '{path}'.");
-            }
-
-            files = found.IsDirectory ? new DirectoryArchive(new DataFiles(layer, path, isSynced: true)) : new TarArchive(folder, name);
+            files = open();
             return Read(path, files);
         }
         catch (Exception error)
@@ -89,7 +100,7 @@ internal sealed class CheckpointArchive : IDisposable
     }
 
     /// <summary>Reads what an archive says of itself.</summary>
-    internal static CheckpointArchive Read(string path, IArchiveReader files)
+    private static CheckpointArchive Read(string path, IArchiveReader files)
     {
         OciLayout layout = Parse(ReadDocument(path, files, "oci-layout", size: null), OciSerializer.Default.OciLayout);
         Require(path, string.Equals(layout.ImageLayoutVersion, LayoutVersion, StringComparison.Ordinal), "it is not an OCI image layout of version 1.0.0");

@@ -18,7 +18,7 @@ internal sealed class TarArchive : IArchiveReader
         (_files, _name) = (files, name);
         using StoredStream file = Open();
         using TarReader reader = new(file, leaveOpen: true);
-        while (reader.GetNextEntry() is { } entry)
+        while (Next(reader) is { } entry)
         {
             if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && entry.DataOffset >= 0)
             {
@@ -38,6 +38,19 @@ internal sealed class TarArchive : IArchiveReader
     public void Dispose()
     {
         // Each stream has the file open for itself.
+    }
+
+    private static TarEntry? Next(TarReader reader)
+    {
+        try
+        {
+            return reader.GetNextEntry();
+        }
+        catch (InvalidOperationException error)
+        {
+            // So it calls sizes that no entry of the kind has.
+            throw new InvalidDataException(error.Message, error);
+        }
     }
 
     private StoredStream Open() => new(

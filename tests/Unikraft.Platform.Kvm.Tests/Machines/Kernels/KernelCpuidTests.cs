@@ -66,6 +66,30 @@ public sealed class KernelCpuidTests
         Assert.Equal(hasDeadline, (Find(cpuid, 1)!.Value.Ecx & 1 << 24) != 0);
     }
 
+    /// <summary>On Intel three entries are added.</summary>
+    [Theory]
+    [InlineData(Amd, KvmCpuid2.Capacity, true)]
+    [InlineData(Intel, KvmCpuid2.Capacity - 3, true)]
+    [InlineData(Intel, KvmCpuid2.Capacity - 2, false)]
+    public void A_list_that_is_too_long_is_not_cut(uint vendor, int entries, bool fits)
+    {
+        KvmCpuid2 supported = default;
+        for (int i = 0; i < entries; i++)
+        {
+            supported.Entries[(int)supported.Nent++] = new KvmCpuidEntry2 { Function = i == 0 ? 0 : 0x4000_0000 + (uint)i, Ebx = vendor };
+        }
+
+        if (fits)
+        {
+            Assert.Equal((uint)KvmCpuid2.Capacity, KernelCpuid.Create(ref supported, index: 0, vcpus: 1, hasTscDeadline: false).Nent);
+        }
+        else
+        {
+            HypervisorException error = Assert.Throws<HypervisorException>(() => KernelCpuid.Create(ref supported, index: 0, vcpus: 1, hasTscDeadline: false));
+            Assert.Contains($"{KvmCpuid2.Capacity}", error.Message, StringComparison.Ordinal);
+        }
+    }
+
     private static KvmCpuid2 Create(uint vendor, int index, int vcpus)
     {
         KvmCpuid2 supported = ListOf(vendor, All);

@@ -23,11 +23,14 @@ internal sealed class KernelMachineFixture : IAsyncDisposable
 
     internal Task<MachineExit> Exited => WaitForExitAsync();
 
+    internal static KvmHypervisor NewHypervisor(HostTsc? tsc = null) => new(
+        new KvmOptions { ReadyMachines = 0 },
+        new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance),
+        tsc: tsc);
+
     internal static async Task<KernelMachineFixture> CreateAsync(GuestImageContent content, int vcpus = 1, int memoryMb = 32, params string[] args)
     {
-        KvmHypervisor hypervisor = new(
-            new KvmOptions { ReadyMachines = 0 },
-            new HypervisorContext(TimeProvider.System, NullLoggerFactory.Instance));
+        KvmHypervisor hypervisor = NewHypervisor();
         RecordingMonitor monitor = new();
         try
         {
@@ -54,10 +57,13 @@ internal sealed class KernelMachineFixture : IAsyncDisposable
     internal KvmHypervisor Hypervisor => _hypervisor;
 
     /// <summary>A machine that continues from a snapshot, started.</summary>
-    internal async Task<TestMachine> RestoreAsync(IMachineSnapshot snapshot)
+    internal Task<TestMachine> RestoreAsync(IMachineSnapshot snapshot) => RestoreAsync(_hypervisor, snapshot);
+
+    /// <summary>A machine that continues from a snapshot on another hypervisor, started.</summary>
+    internal static async Task<TestMachine> RestoreAsync(KvmHypervisor hypervisor, IMachineSnapshot snapshot)
     {
         RecordingMonitor monitor = new();
-        TestMachine machine = new(await _hypervisor.RestoreAsync(snapshot, Guid.NewGuid(), monitor).Guarded(), monitor);
+        TestMachine machine = new(await hypervisor.RestoreAsync(snapshot, Guid.NewGuid(), monitor).Guarded(), monitor);
         await machine.Machine.StartAsync().Guarded();
         return machine;
     }

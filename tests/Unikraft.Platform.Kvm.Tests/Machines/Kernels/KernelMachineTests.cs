@@ -1,9 +1,11 @@
 using System.Buffers.Binary;
 using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Machines;
 using Unikraft.Platform.Kvm.Machines.Kernels;
 using Unikraft.Platform.Kvm.Snapshots;
-using Unikraft.Platform.Kvm.Tests.Boot;
 using Unikraft.Platform.Kvm.Tests.Boot.Kernels;
+using Unikraft.Platform.Kvm.Tests.Snapshots;
 using Unikraft.Platform.Kvm.Tests.Testing;
 using Unikraft.Platform.TestKit;
 
@@ -32,6 +34,9 @@ public sealed class KernelMachineTests
     /// <summary>The stop code of a kernel that ends in order without having told how far it has come.</summary>
     private static readonly StopCode Ended = new(StopCodeReason.Ok, initLevel: 0, isShuttingDown: true);
 
+    /// <summary>Prints the end of a line and turns around: mov edx, 0x3F8; mov al, 10; out dx, al; a loop.</summary>
+    private static readonly byte[] LineAndLoop = [0xBA, 0xF8, 0x03, 0x00, 0x00, 0xB0, 0x0A, 0xEE, 0xEB, 0xFE];
+
     /// <summary>Turns around until it is killed.</summary>
     private static readonly byte[] Loop = [0xEB, 0xFE];
 
@@ -41,20 +46,6 @@ public sealed class KernelMachineTests
         0x81, 0xBE, 0x02, 0x02, 0x00, 0x00, 0x48, 0x64, 0x72, 0x53,         // cmp dword [rsi + 0x202], "HdrS"
         .. Verdict,
     ]), initLevel: 0);
-
-    [ContractFact]
-    public Task An_elf_kernel_finds_its_command_line()
-    {
-        ElfBuilder elf = KernelBuilder.Vmlinux();
-        elf.Content =
-        [
-            0x8B, 0x86, 0x28, 0x02, 0x00, 0x00,                             // mov eax, [rsi + 0x228]
-            0x81, 0x38, 0x74, 0x65, 0x73, 0x74,                             // cmp dword [rax], "test"
-            .. Verdict,
-        ];
-        elf.Segments[0].FileSize = (ulong)elf.Content.Length;
-        return AssertPowersOffAsync(elf.Build());
-    }
 
     [ContractFact]
     public Task A_pvh_kernel_finds_its_start_info() => AssertPowersOffAsync(KernelBuilder.PvhWith(
@@ -116,6 +107,62 @@ public sealed class KernelMachineTests
         Assert.Equal((Count, Count), (CountOf(snapshot), CountOf(ofClone)));
 
         static uint CountOf(IMachineSnapshot snapshot) => (uint)((KvmSnapshot)snapshot).Kernel!.Timer.Channels[0];
+    }
+
+    /// <summary>The host tells another frequency than it has: what KVM is asked for is then the one that it has.</summary>
+    [ContractFact]
+    public async Task The_counter_of_a_kernel_runs_in_a_clone_as_fast_as_it_was_told()
+    {
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(LineAndLoop));
+        await fixture.StartAsync();
+        await fixture.ReadLineAsync("");
+        using IMachineSnapshot snapshot = await fixture.Machine.CaptureAsync().Guarded();
+        int told = ((KvmSnapshot)snapshot).Kernel!.TscKhz;
+        Assert.NotEqual(0, told);
+
+        await using KvmHypervisor scaling = KernelMachineFixture.NewHypervisor(new HostTsc(told / 2, CanScale: true));
+        await using TestMachine clone = await KernelMachineFixture.RestoreAsync(scaling, snapshot);
+        using IMachineSnapshot ofClone = await clone.CaptureAsync();
+        Assert.Equal(told, ((KvmSnapshot)ofClone).Kernel!.TscKhz);
+
+        await using KvmHypervisor steady = KernelMachineFixture.NewHypervisor(new HostTsc(told / 2, CanScale: false));
+        HypervisorException error = await Assert.ThrowsAsync<HypervisorException>(() => KernelMachineFixture.RestoreAsync(steady, snapshot));
+        Assert.Contains($"{told} kHz", error.Message, StringComparison.Ordinal);
+        Assert.Contains($"{told / 2} kHz", error.Message, StringComparison.Ordinal);
+
+        using TestDirectory folder = new();
+        Guid id = Guid.NewGuid();
+        await using ISnapshotDirectory directory = await fixture.Hypervisor.GetFeature<ISnapshotFiles>()!.OpenDirectoryAsync(folder.Path).Guarded();
+        await directory.SaveAsync(id, snapshot).Guarded();
+        using IMachineSnapshot opened = await directory.OpenAsync(id).Guarded();
+        IncompatibleMachineException ofFile = await Assert.ThrowsAsync<IncompatibleMachineException>(() => KernelMachineFixture.RestoreAsync(steady, opened));
+        Assert.StartsWith(folder.Path, ofFile.Path, StringComparison.Ordinal);
+    }
+
+    /// <summary>What is asked for reaches KVM: a frequency that no processor can do.</summary>
+    [ContractFact]
+    public async Task A_frequency_that_kvm_refuses_is_an_error()
+    {
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(LineAndLoop));
+        await fixture.StartAsync();
+        await fixture.ReadLineAsync("");
+        using KvmSnapshot snapshot = (KvmSnapshot)await fixture.Machine.CaptureAsync().Guarded();
+        using KvmDevice device = KvmDevice.Open();
+        using KvmSnapshot elsewhere = new(
+            snapshot.ShareMemory(),
+            snapshot.Layout,
+            snapshot.Vcpus,
+            snapshot.Device,
+            snapshot.Pause,
+            snapshot.Throttled,
+            snapshot.Disks)
+        {
+            Kernel = snapshot.Kernel! with { TscKhz = HostTsc.Of(device).CanScale ? int.MaxValue : 1 },
+        };
+
+        await using KvmHypervisor scaling = KernelMachineFixture.NewHypervisor(new HostTsc(snapshot.Kernel.TscKhz, CanScale: true));
+        HypervisorException error = await Assert.ThrowsAsync<HypervisorException>(() => KernelMachineFixture.RestoreAsync(scaling, elsewhere));
+        Assert.Contains("KVM_SET_TSC_KHZ", error.Message, StringComparison.Ordinal);
     }
 
     /// <summary>KVM's log of what a kernel writes, on the page tables of the processor or of KVM, against a comparison of all pages.</summary>
@@ -193,6 +240,32 @@ public sealed class KernelMachineTests
         Assert.Equal(new MachineExit.TripleFault(new StopCode(StopCodeReason.Exception, errno: 131, initLevel: 0)), await fixture.Exited);
     }
 
+    /// <summary>Nobody has asked for the end, and neither the app nor the kernel has told one: no bit, no code, and no restart on failure.</summary>
+    [ContractFact]
+    public async Task A_kernel_that_kvm_gives_up_on_ends_without_a_reason()
+    {
+        // mov eax, 0xD0000000; jmp rax: into the registers of a device, where KVM finds no instruction to emulate
+        byte[] image = BzImage(Convert.FromHexString("B8000000D0FFE0"));
+        await using KernelMachineFixture fixture = await CreateAsync(image);
+        await fixture.StartAsync();
+        HypervisorException error = Assert.IsType<HypervisorException>(Assert.IsType<MachineExit.Failed>(await fixture.Exited).Error);
+        Assert.Contains("0xd0000000", error.Message, StringComparison.Ordinal);
+
+        await using IUnikraftPlatform platform = new UnikraftPlatformBuilder().UseHypervisor(static _ => KernelMachineFixture.NewHypervisor()).Build();
+        Instance instance = await platform.Instances.CreateAsync(new CreateInstanceRequest
+        {
+            Image = GuestImage.FromContent("kernel", new GuestImageContent(image)),
+            MemoryMb = 32,
+            RestartPolicy = RestartPolicy.OnFailure,
+        }).Guarded();
+        await platform.Instances.WaitAsync(instance.Uuid, InstanceState.Stopped).Guarded();
+        Instance stopped = platform.Instances.Get(instance.Uuid);
+        Assert.Equal((InstanceState.Stopped, StopReason.None), (stopped.State, stopped.StopReason));
+        Assert.Null(stopped.ExitCode);
+        Assert.Null(stopped.StopCode);
+        Assert.Equal(0, stopped.RestartCount);
+    }
+
     /// <summary>Every convention by which a kernel ends, as the bytes that it executes.</summary>
     public static TheoryData<string, MachineExit> Endings => new()
     {
@@ -253,8 +326,7 @@ public sealed class KernelMachineTests
     [InlineData(2)]
     public async Task A_cut_allocates_nothing(int vcpus)
     {
-        // mov edx, 0x3F8; mov al, 10; out dx, al; a loop
-        await using KernelMachineFixture fixture = await CreateAsync(BzImage(Convert.FromHexString("BAF8030000B00AEEEBFE")), vcpus);
+        await using KernelMachineFixture fixture = await CreateAsync(BzImage(LineAndLoop), vcpus);
         await fixture.StartAsync();
         await fixture.ReadLineAsync("");
         KernelMachine machine = (KernelMachine)fixture.Machine;
