@@ -1,0 +1,291 @@
+using Unikraft.Platform.Hypervisors;
+using Unikraft.Platform.Kvm.Interop;
+using Unikraft.Platform.Kvm.Snapshots;
+using Unikraft.Platform.Kvm.Snapshots.Files;
+using Unikraft.Platform.Kvm.Tests.Testing;
+using Unikraft.Platform.TestKit;
+
+namespace Unikraft.Platform.Kvm.Tests.Snapshots;
+
+/// <summary>What the disk changes or does not read of the log: it is found, and costs nothing else.</summary>
+public sealed class PublicationLogDamageTests : PublicationLogTest
+{
+    /// <summary>The disk changes a byte between the writing of a record and the making of its files: of each field of a record, and of its pages.</summary>
+    /// <remarks>Not in the SVM lab: files, of which KVM knows nothing.</remarks>
+    [Fact]
+    [Trait("Lab", "TooLong")]
+    public async Task A_byte_that_changes_before_there_are_files_is_found_and_never_gets_a_checksum()
+    {
+        using SyntheticGuest guest = new(115);
+        HashSet<int> places = [];
+        int damaged = 0;
+        for (int step = 0; ; step++)
+        {
+            using TestDirectory folder = new();
+            SnapshotDirectory directory = OpenAt(folder.Path, threshold: 1);
+            await SaveAsync(directory, guest, 0, 1, 2);
+            await directory.Preparing.Guarded();
+            string path = Path.Combine(folder.Path, LogFormat.Name);
+            using KvmSnapshot snapshot = guest.CapturePages(3, 4, 90);
+            byte[] before = await File.ReadAllBytesAsync(path);
+            Guid broken = await SaveAsync(directory, snapshot);
+            byte[] expected = guest.Memory.ToArray();
+            byte[] after = await File.ReadAllBytesAsync(path);
+            int start = before.AsSpan().CommonPrefixLength(after) / LogFormat.Block * LogFormat.Block;
+
+            // Pages 5 alone; builds on what is to be damaged. And one of another guest, which does not.
+            (Guid dependent, byte[] more) = await SaveAsync(directory, guest, 5);
+            using SyntheticGuest stranger = new(116);
+            (Guid other, byte[] others) = await SaveAsync(directory, stranger, 7, 8);
+            int length = after.AsSpan().LastIndexOfAnyExcept((byte)0) + 1 - start;
+
+            // All of the first block's fields, and some bytes of the index, the state and each page.
+            int place = step < 70 ? step * 2 : 140 + (step - 70) * 199;
+            if (place >= length)
+            {
+                await directory.DisposeAsync();
+                break;
+            }
+
+            using (FileStream log = new(path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
+            {
+                log.Position = start + place;
+                log.WriteByte((byte)(after[start + place] ^ (1 << (step % 8))));
+            }
+
+            directory.Settle();
+            Assert.Equal(0, directory.Pending);
+            for (int opening = 0; opening < 2; opening++)
+            {
+                await AssertSoundAsync(directory, other, others);
+                Exception? error = await Record.ExceptionAsync(() => directory.VerifyAsync(broken));
+                if (error is null)
+                {
+                    // What is not read again does no harm.
+                    Assert.InRange(place, 0, LogFormat.Block - 1);
+                    await AssertSoundAsync(directory, broken, expected);
+                    await AssertSoundAsync(directory, dependent, more);
+                }
+                else
+                {
+                    damaged++;
+                    SnapshotFileException damage = Assert.IsType<SnapshotFileException>(error);
+                    Assert.Contains(broken, damage.Snapshots);
+                    Assert.Contains(dependent, damage.Snapshots);
+                    Assert.DoesNotContain(other, damage.Snapshots);
+                    Assert.True(opening == 1 || damage.Message.Contains($"the record of snapshot {broken:D}", StringComparison.Ordinal), damage.Message);
+                    await Assert.ThrowsAsync<SnapshotFileException>(() => directory.OpenAsync(dependent));
+                }
+
+                await directory.DisposeAsync();
+                directory = await OpenDirectoryAsync(folder.Path);
+            }
+
+            await directory.DisposeAsync();
+        }
+
+        Assert.InRange(damaged, 50, int.MaxValue);
+    }
+
+    [Fact]
+    public async Task What_is_lost_with_a_record_is_saved_again_with_what_needs_it()
+    {
+        using SyntheticGuest guest = new(117);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        byte[] before = await File.ReadAllBytesAsync(LogPath);
+        (Guid broken, _) = await SaveAsync(directory, guest, 3, 4, 90);
+        byte[] after = await File.ReadAllBytesAsync(LogPath);
+        await FlipAsync(before.AsSpan().CommonPrefixLength(after) / LogFormat.Block * LogFormat.Block + 2 * LogFormat.Block);
+        directory.Settle();
+        await Assert.ThrowsAsync<SnapshotFileException>(() => directory.VerifyAsync(broken));
+
+        (Guid next, byte[] memory) = await SaveAsync(directory, guest, 5);
+        await AssertSoundAsync(directory, next, memory);
+        await Assert.ThrowsAsync<SnapshotFileException>(() => directory.VerifyAsync(broken));
+    }
+
+    [Fact]
+    public async Task A_record_that_the_host_does_not_read_keeps_nothing_else_from_getting_files()
+    {
+        using SyntheticGuest guest = new(118);
+        using SyntheticGuest stranger = new(119);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        (Guid broken, _) = await SaveAsync(directory, guest, 3, 4, 90);
+        (Guid sound, byte[] memory) = await SaveAsync(directory, stranger, 1, 2);
+        int refusals = 0;
+        FileSystem.Fault = (call, _) => call is "Read" && refusals++ < 3 ? -Libc.ErrnoInputOutput : null;
+        Assert.Throws<StorageException>(() => directory.Settle());
+        Assert.Throws<StorageException>(() => directory.Settle());
+        directory.Settle();
+        await AssertSoundAsync(directory, sound, memory);
+        Assert.Contains(broken, (await Assert.ThrowsAsync<SnapshotFileException>(() => directory.OpenAsync(broken))).Snapshots);
+    }
+
+    [Fact]
+    public async Task A_log_that_the_host_does_not_read_is_there_the_next_time()
+    {
+        using SyntheticGuest guest = new(120);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        List<(Guid Id, byte[] Memory)> saved = [];
+        for (int i = 0; i < 3; i++)
+        {
+            saved.Add(await SaveAsync(directory, guest, i, 30 + i));
+        }
+
+        using TestDirectory killed = Copy();
+        for (int call = 0; ; call++)
+        {
+            using TestDirectory folder = new();
+            foreach (string file in Directory.GetFiles(killed.Path))
+            {
+                File.Copy(file, Path.Combine(folder.Path, Path.GetFileName(file)));
+            }
+
+            FileSystem.Reset();
+            int reads = 0;
+            bool isReached = false;
+            FileSystem.Fault = (name, _) =>
+            {
+                bool isIt = name is "Read" && reads++ == call;
+                isReached |= isIt;
+                return isIt ? -Libc.ErrnoInputOutput : null;
+            };
+            SnapshotDirectory? first = null;
+            Exception? error = await Record.ExceptionAsync(async () => first = await OpenDirectoryAsync(folder.Path));
+            FileSystem.Fault = null;
+            if (first is not null)
+            {
+                await first.DisposeAsync();
+            }
+
+            await using SnapshotDirectory again = await OpenDirectoryAsync(folder.Path);
+            foreach ((Guid id, byte[] memory) in saved)
+            {
+                await AssertSoundAsync(again, id, memory);
+            }
+
+            if (!isReached)
+            {
+                Assert.InRange(call, 8, int.MaxValue);
+                break;
+            }
+
+            Assert.True(error is StorageException or null, error?.ToString());
+        }
+    }
+
+    [Fact]
+    public async Task A_record_whose_beginning_is_damaged_does_not_hide_those_behind_it()
+    {
+        using SyntheticGuest guest = new(121);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        List<(Guid Id, byte[] Memory, int Start)> saved = [];
+        byte[] before = await File.ReadAllBytesAsync(LogPath);
+        for (int i = 0; i < 4; i++)
+        {
+            using SyntheticGuest stranger = new(130 + i);
+            (Guid id, byte[] memory) = await SaveAsync(directory, stranger, i, 30 + i);
+            byte[] after = await File.ReadAllBytesAsync(LogPath);
+            saved.Add((id, memory, before.AsSpan().CommonPrefixLength(after) / LogFormat.Block * LogFormat.Block));
+            before = after;
+        }
+
+        for (int broken = 0; broken < 4; broken++)
+        {
+            byte[] damaged = [.. before];
+            damaged[saved[broken].Start + 50] ^= 1;
+            using TestDirectory killed = Copy(damaged);
+            await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
+            for (int i = 0; i < 4; i++)
+            {
+                if (i == broken)
+                {
+                    Assert.NotNull(await Record.ExceptionAsync(() => again.VerifyAsync(saved[i].Id)));
+                }
+                else
+                {
+                    await AssertSoundAsync(again, saved[i].Id, saved[i].Memory);
+                }
+            }
+        }
+    }
+
+    [Fact]
+    public async Task A_snapshot_that_was_lost_with_its_record_is_named_with_what_needs_it_and_can_be_deleted()
+    {
+        using SyntheticGuest guest = new(122);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        byte[] before = await File.ReadAllBytesAsync(LogPath);
+        (Guid broken, _) = await SaveAsync(directory, guest, 3, 4, 90);
+        byte[] log = await File.ReadAllBytesAsync(LogPath);
+        int start = before.AsSpan().CommonPrefixLength(log) / LogFormat.Block * LogFormat.Block;
+        (Guid dependent, _) = await SaveAsync(directory, guest, 5);
+        log = await File.ReadAllBytesAsync(LogPath);
+        log[start + 2 * LogFormat.Block] ^= 1;
+        using TestDirectory killed = Copy(log);
+        await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
+        Assert.Contains(broken, again.List());
+        SnapshotFileException damage = await Assert.ThrowsAsync<SnapshotFileException>(() => again.OpenAsync(broken));
+        Assert.Equal((SnapshotFileError.Damaged, Path.Combine(killed.Path, LogFormat.Name)), (damage.Error, damage.Path));
+        Assert.Equal(new[] { broken, dependent }.Order(), damage.Snapshots.Order());
+        Assert.Contains($"{broken:D}", (await Assert.ThrowsAsync<SnapshotFileException>(() => again.OpenAsync(dependent))).Message, StringComparison.Ordinal);
+        await again.DeleteAsync(broken);
+        Assert.DoesNotContain(broken, again.List());
+        await Assert.ThrowsAsync<ResourceNotFoundException>(() => again.VerifyAsync(broken));
+    }
+
+    /// <remarks>Not in the SVM lab: files, of which KVM knows nothing.</remarks>
+    [Fact]
+    [Trait("Lab", "TooLong")]
+    public async Task Damage_in_the_log_is_found_and_costs_nothing_else()
+    {
+        using SyntheticGuest guest = new(113);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        List<(Guid Id, byte[] Memory)> saved = [];
+        for (int i = 0; i < 3; i++)
+        {
+            saved.Add(await SaveAsync(directory, guest, i, 30 + i));
+        }
+
+        byte[] log = await File.ReadAllBytesAsync(LogPath);
+        int end = log.AsSpan().LastIndexOfAnyExcept((byte)0) + 1;
+        Random random = new(7);
+        for (int flip = 0; flip < 150; flip++)
+        {
+            byte[] damaged = [.. log];
+            int place = flip % 3 == 0 ? random.Next(2 * LogFormat.Block) : random.Next(2 * LogFormat.Block, end);
+            damaged[place] ^= (byte)random.Next(1, 256);
+            using TestDirectory killed = Copy(damaged);
+            await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
+            foreach ((Guid id, byte[] memory) in saved)
+            {
+                // Whole or not there at all, and whoever knows of it misses it.
+                if (again.List().Contains(id))
+                {
+                    Exception? error = await Record.ExceptionAsync(() => again.VerifyAsync(id));
+                    if (error is null)
+                    {
+                        await AssertSoundAsync(again, id, memory);
+                    }
+                    else
+                    {
+                        Assert.IsType<SnapshotFileException>(error);
+                    }
+                }
+                else
+                {
+                    await Assert.ThrowsAsync<ResourceNotFoundException>(() => again.VerifyAsync(id));
+                }
+            }
+        }
+    }
+
+    private async Task FlipAsync(int place)
+    {
+        await using FileStream log = new(LogPath, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
+        log.Position = place;
+        int value = log.ReadByte();
+        log.Position = place;
+        log.WriteByte((byte)(value ^ 1));
+    }
+}
