@@ -24,8 +24,7 @@ public sealed class KvmOptions
     public int ReadyMachines { get; set; } = DefaultReadyMachines;
 
     /// <summary>
-    /// How long after a machine was taken its replacement is begun, so that the two do not compete for processors; not so long when one was asked for and none
-    /// was ready. 0 to 1 minute. Default: 3 ms.
+    /// How long after a machine was taken its replacement is begun, so that the two do not compete for processors. 0 to 1 minute. Default: 3 ms.
     /// </summary>
     public TimeSpan RefillDelay { get; set; } = TimeSpan.FromMilliseconds(3);
 

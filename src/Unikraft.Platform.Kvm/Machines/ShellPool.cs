@@ -38,9 +38,6 @@ internal sealed class ShellPool(
     private readonly LinkedList<WeakReference> _recent = [];
     private Task _refilling = Task.CompletedTask;
     private bool _isRefilling;
-
-    /// <summary>Ends the delay of a refilling that has not begun to make shells. Guarded by the lock.</summary>
-    private CancellationTokenSource? _delay;
     private bool _disposed;
 
     /// <summary>Completes when the pool has what it should have.</summary>
@@ -79,19 +76,12 @@ internal sealed class ShellPool(
             if (size > 0)
             {
                 ready = memory is null ? null : RentPrepared(shape, memory, out superseded);
-                bool isBurst = false;
                 if (ready is null)
                 {
-                    // A shape that has been asked for before, and nothing is left: whoever comes next needs a shell more than this one needs the processors.
-                    isBurst = Find(shelf => shelf.IsFor(shape, memory: null)) is { Ready.Count: 0 };
                     Use(shape, memory: null, size).Ready.TryDequeue(out ready);
                 }
 
                 BeginRefill();
-                if (isBurst)
-                {
-                    _ = _delay?.CancelAsync();
-                }
             }
         }
 
@@ -237,22 +227,15 @@ internal sealed class ShellPool(
         if (!_isRefilling)
         {
             _isRefilling = true;
-            CancellationTokenSource delay = _delay = CancellationTokenSource.CreateLinkedTokenSource(_closing.Token);
-            _refilling = BackgroundWork.BeginDetached(() => RefillAsync(delay));
+            _refilling = BackgroundWork.BeginDetached(RefillAsync);
         }
     }
 
-    private async Task RefillAsync(CancellationTokenSource delay)
+    private async Task RefillAsync()
     {
         try
         {
-            await Task.Delay(refillDelay, timeProvider, delay.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            lock (_lock)
-            {
-                _delay = null;
-            }
-
-            delay.Dispose();
+            await Task.Delay(refillDelay, timeProvider, _closing.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             while (NextTask() is { } task)
             {
                 await task().ConfigureAwait(false);

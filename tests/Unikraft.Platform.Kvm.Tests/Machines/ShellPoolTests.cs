@@ -68,24 +68,6 @@ public sealed class ShellPoolTests : IAsyncLifetime
     }
 
     [ContractFact]
-    public async Task Replacements_do_not_wait_for_whoever_finds_nothing_ready()
-    {
-        TimeSpan delay = TimeSpan.FromMilliseconds(3);
-        ManualTimeProvider time = new();
-        await using ShellPool pool = new(_device!, Size, delay, _reclaimer, time, NullLogger.Instance);
-        await using MachineShell first = pool.Rent(Small);
-        await time.WaitForTimerAsync(delay).WaitAsync(Watchdog);
-        await using MachineShell second = pool.Rent(Small);
-        await pool.Refilled.WaitAsync(Watchdog);
-        Assert.Equal(Size, pool.CountReady(Small));
-
-        // One that is ready is replaced later again.
-        await using MachineShell third = pool.Rent(Small);
-        await time.WaitForTimerAsync(delay).WaitAsync(Watchdog);
-        Assert.Equal(Size - 1, pool.CountReady(Small));
-    }
-
-    [ContractFact]
     public async Task A_shape_is_not_served_with_another_one()
     {
         await using ShellPool pool = NewPool(Size);
