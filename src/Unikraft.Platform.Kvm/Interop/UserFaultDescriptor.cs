@@ -51,9 +51,13 @@ internal sealed class UserFaultDescriptor : IDisposable
         HostError.Check(KvmIoctl.Call(_descriptor, UserFaultConstants.Unregister, ref range), "UFFDIO_UNREGISTER");
     }
 
-    /// <summary>Puts a copy of some pages where there are none yet.</summary>
-    /// <returns>False when not all of them could be put there, for example because there is one already.</returns>
-    internal bool TryCopy(nint destination, nint source, int length)
+    /// <summary>Puts a copy of some pages where there are none yet, up to the first one that is there already.</summary>
+    /// <param name="destination">Where to.</param>
+    /// <param name="source">Where from.</param>
+    /// <param name="length">The number of bytes, in whole pages.</param>
+    /// <param name="done">The number of bytes that were put there; less than <paramref name="length"/> when the next page is there already.</param>
+    /// <returns>False when the rest could not be put there for any other reason.</returns>
+    internal bool TryCopy(nint destination, nint source, int length, out int done)
     {
         UserFaultCopy copy = new()
         {
@@ -62,21 +66,25 @@ internal sealed class UserFaultDescriptor : IDisposable
             Length = (ulong)length,
             Mode = UserFaultConstants.CopyModeDontWake,
         };
+        done = 0;
         while (KvmIoctl.Call(_descriptor, UserFaultConstants.Copy, ref copy) < 0)
         {
-            if (Marshal.GetLastPInvokeError() != Libc.ErrnoAgain)
+            int error = Marshal.GetLastPInvokeError();
+            if (error != Libc.ErrnoAgain)
             {
-                return false;
+                return error == Libc.ErrnoExists;
             }
 
-            // The mappings of the process were being changed, after some of the pages.
-            ulong done = (ulong)Math.Max(0, copy.Copied);
-            copy.Destination += done;
-            copy.Source += done;
-            copy.Length -= done;
+            // There is a page behind those that were put, or the mappings of the process were being changed.
+            ulong put = (ulong)Math.Max(0, copy.Copied);
+            copy.Destination += put;
+            copy.Source += put;
+            copy.Length -= put;
             copy.Copied = 0;
+            done += (int)put;
         }
 
+        done = length;
         return true;
     }
 

@@ -182,6 +182,10 @@ internal sealed class ShellPool(
         else
         {
             _shelves.Remove(shelf);
+            if (memory is not null)
+            {
+                shelf.Renew(memory);
+            }
         }
 
         shelf.Target = Math.Max(shelf.Target, target);

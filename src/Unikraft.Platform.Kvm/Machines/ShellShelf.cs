@@ -22,7 +22,7 @@ internal sealed class ShellShelf : IAsyncDisposable
 
     internal MachineShape Shape { get; }
 
-    internal PageMap? Memory { get; }
+    internal PageMap? Memory { get; private set; }
 
     /// <summary>How many there should be.</summary>
     internal int Target { get; set; }
@@ -30,6 +30,29 @@ internal sealed class ShellShelf : IAsyncDisposable
     internal Queue<MachineShell> Ready { get; } = [];
 
     internal bool IsFor(MachineShape shape, PageMap? memory) => Shape == shape && Memory?.Identity == memory?.Identity;
+
+    /// <summary>Goes on with another form of the snapshot: what has been folded is in place sooner.</summary>
+    internal void Renew(PageMap form)
+    {
+        // Whoever prepares a machine meanwhile takes milliseconds, for which nobody waits.
+        if (!_preparing.TryEnter())
+        {
+            return;
+        }
+
+        try
+        {
+            if (Memory is { } map && !_isClosed && !map.IsSame(form))
+            {
+                Memory = form.Watch(_unused);
+                map.Unwatch(_unused);
+            }
+        }
+        finally
+        {
+            _preparing.Exit();
+        }
+    }
 
     /// <summary>Puts the snapshot into the memory of a shell, unless the shelf was closed.</summary>
     internal void Prepare(GuestMemory memory)

@@ -15,17 +15,27 @@ internal sealed class FoldOrigin
     /// <summary>The layers, none of which is a fold with an origin of its own.</summary>
     internal IReadOnlyList<Source> Layers { get; }
 
-    /// <summary>What the fold of a map is made from.</summary>
+    /// <summary>What the fold of a part of a map is made from.</summary>
+    /// <param name="map">The map.</param>
+    /// <param name="from">The first page of the part.</param>
+    /// <param name="to">The first page after it.</param>
     /// <returns><see langword="null"/> when that are too many layers, or some that nobody will save.</returns>
-    internal static FoldOrigin? Of(PageMap map)
+    internal static FoldOrigin? Of(PageMap map, int from, int to)
     {
         Dictionary<Guid, int> numbers = [];
         List<Source> sources = [];
 
         // Somebody may keep a layer meanwhile, which then is what the fold is made from the next time.
         Dictionary<MemoryLayer, FoldOrigin?> origins = new(ReferenceEqualityComparer.Instance);
-        foreach (MemoryLayer layer in map.Layers)
+        ReadOnlySpan<PageExtent> part = map.Within(from, to);
+        foreach (PageExtent extent in part)
         {
+            MemoryLayer layer = extent.Layer;
+            if (origins.ContainsKey(layer))
+            {
+                continue;
+            }
+
             if (!layer.KnowsPages)
             {
                 return null;
@@ -48,18 +58,20 @@ internal sealed class FoldOrigin
         }
 
         List<Extent> extents = [];
-        foreach (PageExtent extent in map.Extents)
+        foreach (PageExtent extent in part)
         {
+            int start = Math.Max(from, extent.Start);
+            int length = Math.Min(to, extent.End) - start;
             if (origins[extent.Layer] is { } origin)
             {
-                foreach (Extent found in origin.Find(extent.Start, extent.Length))
+                foreach (Extent found in origin.Find(start, length))
                 {
                     extents.Add(found with { Layer = numbers[origin.Layers[found.Layer].Id] });
                 }
             }
             else
             {
-                extents.Add(new Extent(extent.Start, extent.Length, numbers[extent.Layer.Id]));
+                extents.Add(new Extent(start, length, numbers[extent.Layer.Id]));
             }
         }
 

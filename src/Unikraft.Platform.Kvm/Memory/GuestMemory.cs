@@ -312,13 +312,34 @@ internal sealed unsafe class GuestMemory : SafeHandle
         if (present.IsEmpty)
         {
             layer.Read(scratch, offset);
-            return s_userFaults!.TryCopy(handle + (nint)offset, scratchAddress, scratch.Length);
+            return TryPlace(offset, scratch, scratchAddress);
         }
 
         fixed (byte* source = present)
         {
-            return s_userFaults!.TryCopy(handle + (nint)offset, (nint)source, scratch.Length);
+            return TryPlace(offset, present, (nint)source);
         }
+    }
+
+    private bool TryPlace(long offset, ReadOnlySpan<byte> content, nint source)
+    {
+        for (int done = 0; done < content.Length;)
+        {
+            if (!s_userFaults!.TryCopy(handle + (nint)offset + done, source + done, content.Length - done, out int placed))
+            {
+                return false;
+            }
+
+            done += placed;
+            if (done < content.Length)
+            {
+                // The memory was prepared, and the snapshot below had put the page there: writing to it takes no fault.
+                content.Slice(done, PageSize.Bytes).CopyTo(Slice(offset + done, PageSize.Bytes));
+                done += PageSize.Bytes;
+            }
+        }
+
+        return true;
     }
 
     private void Copy(LoadPlan plan, int from, int to)

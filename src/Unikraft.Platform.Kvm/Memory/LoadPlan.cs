@@ -9,7 +9,7 @@ internal sealed class LoadPlan
     /// <summary>
     /// A zero page that is read through a mapping takes a page of the layer, once for all guests, which one in memory that was never written does not.
     /// </summary>
-    private const int MaxZeroes = 64;
+    internal const int MaxZeroes = 64;
 
     private readonly PageExtent[] _mapped;
     private readonly PageExtent[] _copied;

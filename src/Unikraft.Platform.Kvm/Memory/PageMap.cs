@@ -28,13 +28,13 @@ internal sealed class PageMap : IDisposable
         catch
         {
             Release(content.Layers.AsSpan(0, held));
-            content.ReleaseParent();
+            content.Identity.ReleaseParent();
             throw;
         }
 
         if (isUse)
         {
-            content.BeginUse();
+            content.Identity.BeginUse();
         }
     }
 
@@ -56,11 +56,11 @@ internal sealed class PageMap : IDisposable
     /// <summary>The number of snapshots this one builds on, itself included.</summary>
     internal int Depth { get; }
 
-    /// <summary>What all holders of the map have in common, and no other map has.</summary>
-    internal object Identity => _content;
+    /// <summary>What all holders of the map and of its folded forms have in common, and nobody else has: memory that one of them is in place in is ready for the others.</summary>
+    internal object Identity => _content.Identity;
 
     /// <summary>The <see cref="Identity"/> of the map that this one was made from by one overlay, as long as there is one.</summary>
-    internal object? ParentIdentity => _content.Parent;
+    internal object? ParentIdentity => _content.Identity.Parent;
 
     /// <summary>Makes a map that was stored.</summary>
     /// <param name="extents">The extents, by ascending page, without overlap. The map takes its own references to their layers.</param>
@@ -69,7 +69,7 @@ internal sealed class PageMap : IDisposable
     internal static PageMap Load(PageExtent[] extents, long ownBytes, int depth)
     {
         using PageMapBuilder built = PageMapBuilder.Of(extents);
-        return new PageMap(new Content(built), ownBytes, depth);
+        return new PageMap(new Content(built, new PageMapIdentity()), ownBytes, depth);
     }
 
     /// <summary>Puts a layer on top of a map.</summary>
@@ -83,6 +83,7 @@ internal sealed class PageMap : IDisposable
         int position = 0;
         bool hasStored = stored.NextRun(position, out int storedStart, out int storedLength);
         bool hasZero = zero.NextRun(position, out int zeroStart, out int zeroLength);
+        bool isChanged = hasStored || hasZero;
         while (hasStored || hasZero)
         {
             if (hasStored && (!hasZero || storedStart < zeroStart))
@@ -101,22 +102,33 @@ internal sealed class PageMap : IDisposable
         }
 
         merged.AddParent(position, stored.Pages);
-        Content content = parent is null ? new Content(merged) : new Content(merged, parent, layer, zero);
-        return new PageMap(content, layer.StoredBytes, (parent?.Depth ?? 0) + 1);
+        PageMapIdentity identity = (parent, isChanged) switch
+        {
+            (null, _) => new PageMapIdentity(),
+
+            // Of a guest that did nothing: what is ready for the snapshot before is ready for this one.
+            (_, false) => parent._content.Identity,
+            _ => new PageMapIdentity(parent, parent._content.Identity, stored, zero),
+        };
+        return new PageMap(new Content(merged, identity), layer.StoredBytes, (parent?.Depth ?? 0) + 1);
     }
 
-    /// <summary>Copies everything into one layer, so that it lies together again.</summary>
+    /// <summary>Copies a part of the memory into one layer, so that it lies together again.</summary>
     /// <param name="pages">The number of pages of the guest.</param>
-    internal PageMap Fold(int pages)
+    /// <param name="from">The first page of the part.</param>
+    /// <param name="to">The first page after it.</param>
+    /// <returns>A map of that part alone, which must not be all zero.</returns>
+    internal PageMap Fold(int pages, int from, int to)
     {
         const int BufferPages = 256;
         using LayerWriter writer = new(pages);
         using SpanOwner<byte> buffer = SpanOwner<byte>.Allocate(BufferPages << PageSize.Shift);
-        foreach (PageExtent extent in Extents)
+        foreach (PageExtent extent in Within(from, to))
         {
-            for (int page = extent.Start; page < extent.End; page += BufferPages)
+            int end = Math.Min(to, extent.End);
+            for (int page = Math.Max(from, extent.Start); page < end; page += BufferPages)
             {
-                int count = Math.Min(BufferPages, extent.End - page);
+                int count = Math.Min(BufferPages, end - page);
                 Span<byte> content = buffer.Span[..(count << PageSize.Shift)];
                 extent.Layer.Read(content, (long)page << PageSize.Shift);
                 writer.Store(page, content);
@@ -124,27 +136,47 @@ internal sealed class PageMap : IDisposable
         }
 
         PageMap folded = writer.Seal(parent: null);
-        folded.Extents[0].Layer.Origin = FoldOrigin.Of(this);
+        folded.Extents[0].Layer.Origin = FoldOrigin.Of(this, from, to);
         return folded;
     }
 
-    /// <summary>Makes the same map on top of a folded ancestor.</summary>
+    /// <summary>Makes the same map on top of a part of an ancestor that was folded.</summary>
     /// <param name="ancestor">This map, or one that it was made from by overlays.</param>
-    /// <param name="folded">The fold of that.</param>
-    internal PageMap Rebase(PageMap ancestor, PageMap folded)
+    /// <param name="folded">The fold of the part.</param>
+    /// <param name="from">The first page of the part.</param>
+    /// <param name="to">The first page after it.</param>
+    internal PageMap Rebase(PageMap ancestor, PageMap folded, int from, int to)
     {
         // A page that still comes from a layer of the ancestor is as the ancestor had it, and the fold has it at the same place.
         MemoryLayer layer = folded.Extents[0].Layer;
         HashSet<MemoryLayer> ancestors = [.. ancestor.Layers];
-        MemoryLayer[] rebasedTo = [.. Layers.Select(own => ancestors.Contains(own) ? layer : own)];
-        using PageMapBuilder rebased = new(parent: null);
-        ReadOnlySpan<int> numbers = LayerNumbers;
-        for (int i = 0; i < numbers.Length; i++)
+        bool[] isRebased = [.. Layers.Select(ancestors.Contains)];
+        using PageMapBuilder rebased = new(this);
+        rebased.AddParent(0, from);
+        int first = FindExtent(from);
+        for (int i = first; i < Extents.Length && Extents[i].Start < to; i++)
         {
-            rebased.Add(Extents[i].Start, Extents[i].Length, rebasedTo[numbers[i]]);
+            int start = Math.Max(from, Extents[i].Start);
+            rebased.Add(start, Math.Min(to, Extents[i].End) - start, isRebased[LayerNumbers[i]] ? layer : Extents[i].Layer);
         }
 
-        return new PageMap(new Content(rebased), OwnBytes, Depth);
+        rebased.AddParent(to, int.MaxValue);
+        return new PageMap(new Content(rebased, _content.Identity), OwnBytes, Depth);
+    }
+
+    /// <summary>The extents that some pages come from, the first and the last of which may go beyond them.</summary>
+    /// <param name="from">The first page.</param>
+    /// <param name="to">The first page after them.</param>
+    internal ReadOnlySpan<PageExtent> Within(int from, int to)
+    {
+        int first = FindExtent(from);
+        int count = 0;
+        while (first + count < Extents.Length && Extents[first + count].Start < to)
+        {
+            count++;
+        }
+
+        return Extents.Slice(first, count);
     }
 
     /// <summary>Another holder of the same map.</summary>
@@ -161,19 +193,22 @@ internal sealed class PageMap : IDisposable
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _disposed) != 0, this);
         PageMap watcher = new(_content, OwnBytes, Depth, isUse: false);
-        _content.AddWatcher(unused);
+        _content.Identity.AddWatcher(unused);
         return watcher;
     }
+
+    /// <summary>Whether another holder has the same map, in the same form.</summary>
+    internal bool IsSame(PageMap other) => _content == other._content;
 
     /// <summary>Ends what <see cref="Watch"/> began.</summary>
     internal void Unwatch(Action unused)
     {
-        _content.RemoveWatcher(unused);
+        _content.Identity.RemoveWatcher(unused);
         Dispose();
     }
 
     /// <summary>Lets go of the map below, which was kept because a machine was prepared for it.</summary>
-    internal void ReleaseParent() => _content.ReleaseParent();
+    internal void ReleaseParent() => _content.Identity.ReleaseParent();
 
     /// <summary>How the map differs from one that it was made from by one overlay.</summary>
     /// <param name="parent">The <see cref="Identity"/> of that map.</param>
@@ -187,7 +222,7 @@ internal sealed class PageMap : IDisposable
             // The watchers let go first: with the layers of the last use nothing of the map is left then.
             if (_isUse)
             {
-                _content.EndUse();
+                _content.Identity.EndUse();
             }
 
             Release(_content.Layers);
@@ -202,44 +237,40 @@ internal sealed class PageMap : IDisposable
         }
     }
 
+    /// <summary>The number of the first extent that ends behind a page.</summary>
+    private int FindExtent(int page)
+    {
+        int low = 0;
+        for (int high = Extents.Length; low < high;)
+        {
+            int middle = (low + high) / 2;
+            if (Extents[middle].End <= page)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        return low;
+    }
+
     /// <summary>What all holders of a map share.</summary>
     private sealed class Content
     {
-        /// <summary>Each is written to, and costs a fault.</summary>
-        private const int MaxZeroes = 64;
-
-        private readonly WeakReference? _parent;
-        private readonly MemoryLayer? _top;
-        private readonly PageBitmap? _zero;
         private readonly Lazy<LoadPlan> _plan;
         private readonly Lazy<MapDifference?> _difference;
-        private readonly Lock _lock = new();
 
-        /// <summary>Who wants to know when the last use ends. Guarded by the lock.</summary>
-        private Action? _watchers;
-        private PageMap? _kept;
-        private int _uses;
-
-        internal Content(PageMapBuilder built)
+        internal Content(PageMapBuilder built, PageMapIdentity identity)
         {
             PageExtent[] extents = Extents = [.. built.Extents];
             LayerNumbers = [.. built.LayerNumbers];
             Layers = [.. built.Layers];
+            Identity = identity;
             _plan = new Lazy<LoadPlan>(() => LoadPlan.Make(extents, GuestMemory.MapThreshold));
-            _difference = new Lazy<MapDifference?>(FindDifference);
-        }
-
-        internal Content(PageMapBuilder built, PageMap parent, MemoryLayer top, PageBitmap zero)
-            : this(built)
-        {
-            Content below = parent._content;
-            _parent = new WeakReference(below);
-            _top = top;
-            _zero = zero;
-
-            // What is ready for the parent is ready for the first machine from this map: for one generation, so that no chain of them lives on.
-            below.ReleaseParent();
-            _kept = below.IsWatched ? parent.Share() : null;
+            _difference = new Lazy<MapDifference?>(() => identity.FindDifference(extents));
         }
 
         internal PageExtent[] Extents { get; }
@@ -248,64 +279,10 @@ internal sealed class PageMap : IDisposable
 
         internal MemoryLayer[] Layers { get; }
 
+        internal PageMapIdentity Identity { get; }
+
         internal LoadPlan Plan => _plan.Value;
 
-        internal object? Parent => _parent?.Target;
-
-        private bool IsWatched
-        {
-            get
-            {
-                lock (_lock)
-                {
-                    return _watchers is not null;
-                }
-            }
-        }
-
-        internal void AddWatcher(Action watcher)
-        {
-            lock (_lock)
-            {
-                _watchers += watcher;
-            }
-        }
-
-        internal void RemoveWatcher(Action watcher)
-        {
-            lock (_lock)
-            {
-                _watchers -= watcher;
-            }
-        }
-
-        internal void BeginUse() => Interlocked.Increment(ref _uses);
-
-        internal void EndUse()
-        {
-            if (Interlocked.Decrement(ref _uses) == 0)
-            {
-                ReleaseParent();
-                Action? watchers;
-                lock (_lock)
-                {
-                    watchers = _watchers;
-                }
-
-                watchers?.Invoke();
-            }
-        }
-
-        internal void ReleaseParent() => Interlocked.Exchange(ref _kept, null)?.Dispose();
-
-        internal MapDifference? GetDifference(object parent) => Parent == parent ? _difference.Value : null;
-
-        private MapDifference? FindDifference()
-        {
-            int zeroes = _zero!.Count();
-            return zeroes > MaxZeroes
-                ? null
-                : new MapDifference([.. Extents.Where(extent => extent.Layer == _top)], zeroes == 0 ? null : _zero);
-        }
+        internal MapDifference? GetDifference(object parent) => Identity.Parent == parent ? _difference.Value : null;
     }
 }

@@ -32,14 +32,40 @@ internal sealed class SharedPageMap(PageMap? map) : IDisposable
         }
     }
 
-    /// <summary>Continues on a fold of the map, or of one it was made from. Without effect when disposed of.</summary>
-    internal void Rebase(PageMap ancestor, PageMap folded)
+    /// <summary>Another holder of the map; <see langword="null"/> when there is none any more.</summary>
+    internal PageMap? TryShare()
+    {
+        lock (_lock)
+        {
+            return _disposed ? null : _map?.Share();
+        }
+    }
+
+    /// <summary>Continues on a fold of a part of the map, or of one it was made from. Without effect when disposed of.</summary>
+    /// <param name="ancestor">What was folded.</param>
+    /// <param name="folded">The fold.</param>
+    /// <param name="from">The first page of the part.</param>
+    /// <param name="to">The first page after it.</param>
+    internal void Rebase(PageMap ancestor, PageMap folded, int from, int to)
     {
         lock (_lock)
         {
             if (_map is { } map && !_disposed)
             {
-                _map = map.Rebase(ancestor, folded);
+                _map = map.Rebase(ancestor, folded, from, to);
+                map.Dispose();
+            }
+        }
+    }
+
+    /// <summary>Continues on another form of the map. Without effect when it is one of another map.</summary>
+    internal void Adopt(PageMap form)
+    {
+        lock (_lock)
+        {
+            if (_map is { } map && !_disposed && map.Identity == form.Identity)
+            {
+                _map = form.Share();
                 map.Dispose();
             }
         }

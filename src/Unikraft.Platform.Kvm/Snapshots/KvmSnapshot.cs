@@ -65,8 +65,12 @@ internal sealed class KvmSnapshot : IMachineSnapshot
     /// <exception cref="ObjectDisposedException">The snapshot was disposed of.</exception>
     internal PageMap ShareMemory() => _memory.Share();
 
-    /// <summary>Continues on a folded form of the memory.</summary>
-    internal void Rebase(PageMap ancestor, PageMap folded) => _memory.Rebase(ancestor, folded);
+    /// <inheritdoc cref="ShareMemory"/>
+    /// <returns><see langword="null"/> when the snapshot was disposed of.</returns>
+    internal PageMap? TryShareMemory() => _memory.TryShare();
+
+    /// <summary>Continues on a folded form of the memory, if it is one.</summary>
+    internal void Adopt(PageMap form) => _memory.Adopt(form);
 
     public void Dispose() => _memory.Dispose();
 }

@@ -37,7 +37,13 @@ internal sealed class LiveCapture : IDisposable
     private readonly ILogger _logger;
     private readonly SemaphoreSlim _busy = new(1, 1);
     private readonly SharedPageMap _base;
-    private Task _folding = Task.CompletedTask;
+    private readonly Lock _foldLock = new();
+
+    /// <summary>The last snapshot that was worth folding; <see langword="null"/> when nothing is being folded. Guarded by the lock.</summary>
+    private KvmSnapshot? _newest;
+
+    /// <summary>Ends the delay before folding; <see langword="null"/> when there is none. Guarded by the lock.</summary>
+    private CancellationTokenSource? _foldingDelay;
 
     /// <param name="parts">The machine.</param>
     /// <param name="guest">What else there is to take.</param>
@@ -83,6 +89,8 @@ internal sealed class LiveCapture : IDisposable
     /// <summary>What snapshots have left behind to be done in the background.</summary>
     internal Task Background => _background.WhenDone();
 
+    private int FoldingLimit => Math.Max(MinScattered, _memory.Pages / ScatteredShare);
+
     /// <summary>Takes a snapshot.</summary>
     /// <param name="options">How to take it.</param>
     /// <param name="hooks">Looks into it; <see langword="null"/> for nobody.</param>
@@ -121,41 +129,104 @@ internal sealed class LiveCapture : IDisposable
     /// <summary>Brings together what lies scattered, while everybody goes on: loading would have to copy it page by page.</summary>
     private void BeginFolding(KvmSnapshot snapshot)
     {
-        PageMap map = snapshot.ShareMemory();
-        int limit = Math.Max(MinScattered, _memory.Pages / ScatteredShare);
-        if (_folding.IsCompleted && map.Plan.CopiedPages > limit)
+        using PageMap map = snapshot.ShareMemory();
+        FoldPart.Find(map, _memory.Pages, out int gain);
+        if (gain <= FoldingLimit)
         {
-            // A branch is restored right after its snapshot, and would wait for memory and processor; unless it waits for the copying anyway.
-            TimeSpan delay = map.Plan.CopiedPages > UrgentShare * limit ? TimeSpan.Zero : FoldingDelay;
-            _folding = _background.Begin(token => FoldAsync(snapshot, map, delay, token));
+            return;
         }
-        else
+
+        lock (_foldLock)
         {
-            map.Dispose();
+            bool isFolding = _newest is not null;
+            bool isUrgent = gain > UrgentShare * FoldingLimit;
+            _newest = snapshot;
+            if (!isFolding)
+            {
+                // A branch is restored right after its snapshot, and would wait for memory and processor; unless it waits for the copying anyway.
+                _ = _background.Begin(token => FoldAsync(isUrgent ? TimeSpan.Zero : FoldingDelay, token));
+            }
+            else if (isUrgent)
+            {
+                _foldingDelay?.Cancel();
+            }
         }
     }
 
-    private async Task FoldAsync(KvmSnapshot snapshot, PageMap map, TimeSpan delay, CancellationToken cancellationToken)
+    private async Task FoldAsync(TimeSpan delay, CancellationToken cancellationToken)
     {
-        using (map)
+        try
         {
-            try
+            await DelayFoldingAsync(delay, cancellationToken).ConfigureAwait(false);
+            while (FoldOnce(cancellationToken))
             {
-                await Task.Delay(delay, _timeProvider, cancellationToken).ConfigureAwait(false);
-                using PageMap folded = map.Fold(_memory.Pages);
-                snapshot.Rebase(map, folded);
-                _base.Rebase(map, folded);
-            }
-            catch (OperationCanceledException)
-            {
-                // The backend is being closed, and its snapshots with it.
-            }
-            catch (Exception error)
-            {
-                // Loading is slower then, and nothing else.
-                Log.FoldingFailed(_logger, error);
             }
         }
+        catch (OperationCanceledException)
+        {
+            // The backend is being closed, and its snapshots with it.
+        }
+        catch (Exception error)
+        {
+            // Loading is slower then, and nothing else.
+            Log.FoldingFailed(_logger, error);
+            lock (_foldLock)
+            {
+                _newest = null;
+            }
+        }
+    }
+
+    private async Task DelayFoldingAsync(TimeSpan delay, CancellationToken cancellationToken)
+    {
+        using CancellationTokenSource delaying = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        lock (_foldLock)
+        {
+            _foldingDelay = delaying;
+        }
+
+        await Task.Delay(delay, _timeProvider, delaying.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        lock (_foldLock)
+        {
+            _foldingDelay = null;
+        }
+
+        cancellationToken.ThrowIfCancellationRequested();
+    }
+
+    /// <returns>False when nothing is left that is worth it.</returns>
+    private bool FoldOnce(CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        KvmSnapshot newest;
+        lock (_foldLock)
+        {
+            newest = _newest!;
+        }
+
+        // What the machine continues on, and what it has left behind when it is gone.
+        using PageMap? map = _base.TryShare() ?? newest.TryShareMemory();
+        int gain = 0;
+        FoldPart part = map is null ? default : FoldPart.Find(map, _memory.Pages, out gain);
+        if (map is null || gain <= FoldingLimit)
+        {
+            lock (_foldLock)
+            {
+                if (_newest == newest)
+                {
+                    _newest = null;
+                    return false;
+                }
+
+                return true;
+            }
+        }
+
+        using PageMap folded = map.Fold(_memory.Pages, part.From, part.To);
+        using PageMap rebased = map.Rebase(map, folded, part.From, part.To);
+        newest.Adopt(rebased);
+        _base.Rebase(map, folded, part.From, part.To);
+        return true;
     }
 
     private async Task<KvmSnapshot> CaptureCoreAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)

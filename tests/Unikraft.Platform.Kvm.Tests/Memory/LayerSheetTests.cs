@@ -58,7 +58,7 @@ public sealed class LayerSheetTests : IAsyncLifetime
             Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(copy.Read(0, (int)copy.Size)), $"depth {depth}");
         }
 
-        using PageMap folded = map!.Fold(Pages);
+        using PageMap folded = map!.Fold(Pages, 0, Pages);
         map.Dispose();
         using GuestMemory unfolded = NewMemory();
         unfolded.Install(folded);

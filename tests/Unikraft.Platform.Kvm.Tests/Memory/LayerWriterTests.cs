@@ -291,13 +291,131 @@ public sealed class LayerWriterTests
             map = next;
         }
 
-        using PageMap folded = map!.Fold(Pages);
+        using PageMap folded = map!.Fold(Pages, 0, Pages);
         map.Dispose();
         using GuestMemory copy = NewMemory();
         copy.Install(folded);
 
         Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(copy.Read(0, (int)copy.Size)));
         Assert.Single(folded.Extents.ToArray().Select(extent => extent.Layer).Distinct());
+    }
+
+    /// <summary>A guest that snapshots are taken of while parts are folded: each form is the same memory, and each difference still leads to it.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    public void A_chain_of_which_parts_are_folded_holds_the_same_memory(int seed)
+    {
+        const int Many = 3000;
+        Random random = new(seed);
+        using GuestMemory memory = new((long)Many << PageSize.Shift);
+        using GuestMemory below = new((long)Many << PageSize.Shift);
+        using SharedPageMap present = new(null);
+        PageMap? before = null;
+        byte[] content = new byte[PageSize.Bytes];
+        int differences = 0;
+        for (int depth = 0; depth < 40; depth++)
+        {
+            PageBitmap changed = new(Many);
+            for (int i = depth == 0 ? Many / 2 : 50; i > 0; i--)
+            {
+                int page = random.Next(Many);
+                random.NextBytes(content);
+                memory.Write((long)page << PageSize.Shift, random.Next(20) == 0 ? new byte[PageSize.Bytes] : content);
+                changed.Set(page);
+            }
+
+            using LayerWriter writer = new(Many);
+            writer.Copy(memory, changed);
+            using PageMap taken = present.Overlay(writer);
+            using SharedPageMap snapshot = new(taken.Share());
+            for (int parts = random.Next(4); parts > 0; parts--)
+            {
+                // What is folded is older than the newest layer now and then.
+                using PageMap folding = before is not null && random.Next(2) == 0 ? before.Share() : present.Share();
+                int from = random.Next(Many - 1);
+                int to = random.Next(from + 1, Many + 1);
+                if (folding.Within(from, to).IsEmpty)
+                {
+                    continue;
+                }
+
+                using PageMap folded = folding.Fold(Many, from, to);
+                using PageMap rebased = folding.Rebase(folding, folded, from, to);
+                Assert.Same(folding.Identity, rebased.Identity);
+                snapshot.Adopt(rebased);
+                present.Rebase(folding, folded, from, to);
+                if (before is not null && before.Identity == rebased.Identity)
+                {
+                    before.Dispose();
+                    before = rebased.Share();
+                }
+            }
+
+            using PageMap form = snapshot.Share();
+            using PageMap now = present.Share();
+            Assert.All([taken, form, now], map =>
+            {
+                Assert.Same(taken.Identity, map.Identity);
+                using GuestMemory copy = new((long)Many << PageSize.Shift);
+                copy.Install(map);
+                Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(copy.Read(0, (int)copy.Size)), $"depth {depth}");
+                if (before is not null && map.GetDifference(before.Identity) is not null)
+                {
+                    using GuestMemory prepared = new((long)Many << PageSize.Shift);
+                    prepared.Prepare(before, written: 0);
+                    prepared.Install(map);
+                    Assert.True(memory.Read(0, (int)memory.Size).SequenceEqual(prepared.Read(0, (int)prepared.Size)), $"difference at depth {depth}");
+                    differences++;
+                }
+            });
+            before?.Dispose();
+            before = now.Share();
+        }
+
+        before!.Dispose();
+        Assert.True(differences > 60, $"{differences} differences");
+    }
+
+    [Fact]
+    public void What_is_worth_folding_is_what_a_load_would_not_copy_afterwards()
+    {
+        const int Many = 1 << 15;
+        using GuestMemory memory = new((long)Many << PageSize.Shift);
+        PageBitmap first = new(Many);
+        for (int page = 0; page < Many / 2; page++)
+        {
+            memory.Write((long)page << PageSize.Shift, 1);
+            first.Set(page);
+        }
+
+        using LayerWriter writer = new(Many);
+        writer.Copy(memory, first);
+        using PageMap bottom = writer.Seal(null);
+        _ = FoldPart.Find(bottom, Many, out int nothing);
+
+        // 40 pages that part what lies together in the second part, 20 in the first, and 100 that lie alone among zeroes wherever they come from.
+        PageBitmap second = new(Many);
+        for (int i = 0; i < 160; i++)
+        {
+            int page = i < 40 ? 5000 + 20 * i : i < 60 ? 100 + 20 * i : Many / 2 + 100 * i;
+            memory.Write((long)page << PageSize.Shift, 2);
+            second.Set(page);
+        }
+
+        using LayerWriter scattered = new(Many);
+        scattered.Copy(memory, second);
+        using PageMap map = scattered.Seal(bottom);
+        FoldPart part = FoldPart.Find(map, Many, out int gain);
+        using PageMap folded = map.Fold(Many, part.From, part.To);
+        using PageMap rebased = map.Rebase(map, folded, part.From, part.To);
+        FoldPart next = FoldPart.Find(rebased, Many, out int left);
+
+        Assert.Equal((0, 60, 20), (nothing, gain, left));
+        Assert.Equal((4096, 8192, 0, 4096), (part.From, part.To, next.From, next.To));
+        Assert.Equal(160, map.Plan.CopiedPages);
+        Assert.Equal(120, rebased.Plan.CopiedPages);
     }
 
     private static GuestMemory NewMemory() => new((long)Pages << PageSize.Shift);

@@ -157,6 +157,60 @@ public sealed class PageMapTests
     }
 
     [Fact]
+    public void An_overlay_that_changes_nothing_is_the_memory_that_it_lies_on()
+    {
+        PageBitmap one = new(4);
+        one.Set(0);
+        PageBitmap none = new(4);
+        MemoryLayer first = NewLayer(1);
+        MemoryLayer empty = NewLayer(0);
+        MemoryLayer zeroes = NewLayer(0);
+        using PageMap bottom = PageMap.Overlay(null, first, one, none);
+        using PageMap unchanged = PageMap.Overlay(bottom, empty, none, none);
+        using PageMap changed = PageMap.Overlay(unchanged, zeroes, none, one);
+        Assert.All([first, empty, zeroes], static layer => layer.Release());
+
+        Assert.Same(bottom.Identity, unchanged.Identity);
+        Assert.Equal((2, 0), (unchanged.Depth, unchanged.OwnBytes));
+        Assert.NotSame(unchanged.Identity, changed.Identity);
+        Assert.Same(unchanged.Identity, changed.ParentIdentity);
+    }
+
+    [Fact]
+    public void A_use_that_goes_on_with_another_form_is_not_the_end_of_the_memory()
+    {
+        PageBitmap stored = new(4);
+        stored.Set(1);
+        stored.Set(3);
+        MemoryLayer layer = NewLayer(1);
+        MemoryLayer fold = NewLayer(1);
+        PageMap map = PageMap.Overlay(null, layer, stored, new PageBitmap(4));
+        PageMap folded = PageMap.Overlay(null, fold, stored, new PageBitmap(4));
+        layer.Release();
+        fold.Release();
+        int ends = 0;
+        PageMap? watcher = null;
+        void End()
+        {
+            ends++;
+            watcher!.Unwatch(End);
+        }
+
+        watcher = map.Watch(End);
+        PageMap form = map.Rebase(map, folded, 2, 4);
+        folded.Dispose();
+        map.Dispose();
+        Assert.Equal(0, ends);
+        Assert.Equal([(1, layer), (3, fold)], form.Extents.ToArray().Select(extent => (extent.Start, extent.Layer)));
+        Assert.False(watcher.IsSame(form));
+        form.Dispose();
+
+        Assert.Equal(1, ends);
+        Assert.Throws<ObjectDisposedException>(layer.AddReference);
+        Assert.Throws<ObjectDisposedException>(fold.AddReference);
+    }
+
+    [Fact]
     public async Task References_are_counted_concurrently()
     {
         MemoryLayer layer = NewLayer(1);

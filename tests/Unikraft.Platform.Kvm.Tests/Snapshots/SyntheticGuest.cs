@@ -89,8 +89,8 @@ internal sealed class SyntheticGuest : IDisposable
     /// <summary>Brings together what lies scattered: the next snapshot builds on that.</summary>
     internal void Fold()
     {
-        PageMap folded = _map!.Fold(Pages);
-        PageMap rebased = _map.Rebase(_map, folded);
+        PageMap folded = _map!.Fold(Pages, 0, Pages);
+        PageMap rebased = _map.Rebase(_map, folded, 0, Pages);
         folded.Dispose();
         _map.Dispose();
         _map = rebased;
