@@ -24,7 +24,8 @@ public sealed class KvmOptions
     public int ReadyMachines { get; set; } = DefaultReadyMachines;
 
     /// <summary>
-    /// How long after a machine was taken its replacement is begun, so that the two do not compete for processors. 0 to 1 minute. Default: 3 ms.
+    /// How long after a machine was taken its replacement is begun, so that the two do not compete for processors; as soon as a machine is asked for and none is
+    /// ready, they are begun at once. 0 to 1 minute. Default: 3 ms.
     /// </summary>
     public TimeSpan RefillDelay { get; set; } = TimeSpan.FromMilliseconds(3);
 

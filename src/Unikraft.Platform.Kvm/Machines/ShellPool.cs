@@ -7,7 +7,8 @@ namespace Unikraft.Platform.Kvm.Machines;
 
 /// <summary>
 /// Keeps shells ready for the shapes of machine that were asked for last, and, with their memory in place, for the snapshots that are restored again and
-/// again. Replacements are made one after the other in the background, so that a burst of new machines is not held up by its own replacements.
+/// again. Replacements are made one after the other in the background, so that a burst of new machines is not held up by its own replacements; once it has
+/// used up what was ready, it goes on with them.
 /// </summary>
 /// <param name="device">Where shells are made.</param>
 /// <param name="size">How many to keep ready of each shape, and for each snapshot.</param>
@@ -38,6 +39,9 @@ internal sealed class ShellPool(
     private readonly LinkedList<WeakReference> _recent = [];
     private Task _refilling = Task.CompletedTask;
     private bool _isRefilling;
+
+    /// <summary>Ends the delay before refilling; <see langword="null"/> when there is none. Guarded by the lock.</summary>
+    private CancellationTokenSource? _delaying;
     private bool _disposed;
 
     /// <summary>Completes when the pool has what it should have.</summary>
@@ -76,12 +80,14 @@ internal sealed class ShellPool(
             if (size > 0)
             {
                 ready = memory is null ? null : RentPrepared(shape, memory, out superseded);
+                bool isUsedUp = false;
                 if (ready is null)
                 {
+                    isUsedUp = Find(shelf => shelf.IsFor(shape, memory: null)) is { Ready.Count: 0 };
                     Use(shape, memory: null, size).Ready.TryDequeue(out ready);
                 }
 
-                BeginRefill();
+                BeginRefill(isUsedUp);
             }
         }
 
@@ -226,20 +232,27 @@ internal sealed class ShellPool(
         }
     }
 
-    private void BeginRefill()
+    /// <summary>Begins to make what is missing: at once for somebody who found none, since whoever comes next would find none either.</summary>
+    private void BeginRefill(bool isUsedUp)
     {
         if (!_isRefilling)
         {
             _isRefilling = true;
-            _refilling = BackgroundWork.BeginDetached(RefillAsync);
+            _refilling = BackgroundWork.BeginDetached(() => RefillAsync(isUsedUp ? TimeSpan.Zero : refillDelay));
+        }
+        else if (isUsedUp && _delaying is { } delaying)
+        {
+            // Whoever cancels at once goes on with the refilling.
+            _ = delaying.CancelAsync();
+            _delaying = null;
         }
     }
 
-    private async Task RefillAsync()
+    private async Task RefillAsync(TimeSpan delay)
     {
         try
         {
-            await Task.Delay(refillDelay, timeProvider, _closing.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await DelayAsync(delay).ConfigureAwait(false);
             while (NextTask() is { } task)
             {
                 await task().ConfigureAwait(false);
@@ -253,6 +266,21 @@ internal sealed class ShellPool(
             {
                 _isRefilling = false;
             }
+        }
+    }
+
+    private async Task DelayAsync(TimeSpan delay)
+    {
+        using CancellationTokenSource delaying = CancellationTokenSource.CreateLinkedTokenSource(_closing.Token);
+        lock (_lock)
+        {
+            _delaying = delaying;
+        }
+
+        await Task.Delay(delay, timeProvider, delaying.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        lock (_lock)
+        {
+            _delaying = null;
         }
     }
 

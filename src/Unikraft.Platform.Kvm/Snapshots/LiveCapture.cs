@@ -146,9 +146,11 @@ internal sealed class LiveCapture : IDisposable
                 // A branch is restored right after its snapshot, and would wait for memory and processor; unless it waits for the copying anyway.
                 _ = _background.Begin(token => FoldAsync(isUrgent ? TimeSpan.Zero : FoldingDelay, token));
             }
-            else if (isUrgent)
+            else if (isUrgent && _foldingDelay is { } delaying)
             {
-                _foldingDelay?.Cancel();
+                // Whoever cancels at once goes on with the folding.
+                _ = delaying.CancelAsync();
+                _foldingDelay = null;
             }
         }
     }

@@ -68,6 +68,29 @@ public sealed class ShellPoolTests : IAsyncLifetime
     }
 
     [ContractFact]
+    public async Task Once_all_are_taken_replacements_are_made_at_once()
+    {
+        TimeSpan delay = TimeSpan.FromMilliseconds(3);
+        ManualTimeProvider time = new();
+        await using ShellPool pool = new(_device!, Size, delay, _reclaimer, time, NullLogger.Instance);
+        await using MachineShell first = pool.Rent(Small);
+        await time.WaitForTimerAsync(delay).WaitAsync(Watchdog);
+
+        // While the pool waits, and when it does not.
+        await using MachineShell second = pool.Rent(Small);
+        await pool.Refilled.WaitAsync(Watchdog);
+        Assert.Equal(Size, pool.CountReady(Small));
+        for (int i = 0; i < Size; i++)
+        {
+            await using MachineShell ready = pool.Rent(Small);
+        }
+
+        await using MachineShell third = pool.Rent(Small);
+        await pool.Refilled.WaitAsync(Watchdog);
+        Assert.Equal(Size, pool.CountReady(Small));
+    }
+
+    [ContractFact]
     public async Task A_shape_is_not_served_with_another_one()
     {
         await using ShellPool pool = NewPool(Size);
