@@ -111,20 +111,26 @@ internal sealed class ImageDirectory : IDisposable
 
     /// <summary>Takes the names of all images to the disk. Without a call for it, those of a file that is synced go with it on the usual file systems.</summary>
     /// <exception cref="StorageException">The host refused.</exception>
-    internal void SyncNames()
+    internal void SyncNames() => Sync(Path);
+
+    /// <summary>Takes the directory's own name to the disk, also of one that was there: whoever made it may have ended before that.</summary>
+    /// <exception cref="StorageException">The host refused.</exception>
+    internal void SyncName() => Sync(System.IO.Path.GetDirectoryName(Path) ?? Path);
+
+    private void Sync(string directory)
     {
         try
         {
-            _directories?.Sync(Path);
+            _directories?.Sync(directory);
         }
         catch (IOException error) when (error.HResult == Interrupted)
         {
             // A signal came in between.
-            SyncNames();
+            Sync(directory);
         }
         catch (IOException error)
         {
-            throw new StorageException(Path, $"The host cannot write the names in '{Path}' to the disk: {error.Message} Look at its log.");
+            throw new StorageException(directory, $"The host cannot write the names in '{directory}' to the disk: {error.Message} Look at its log.");
         }
     }
 

@@ -502,6 +502,7 @@ internal sealed partial class VolumeCatalog : IAsyncDisposable
     private VolumeFiles Load(VolumeFiles files)
     {
         files.Images.Use(_platform.Hypervisor.GetFeature<IDirectorySync>());
+        files.Images.SyncName();
         files.Images.SyncNames();
         files.Journal.SyncNames = files.Images.SyncNames;
         bool allFound = VolumeJournal.FindDamage(files.Images.Files) is null;

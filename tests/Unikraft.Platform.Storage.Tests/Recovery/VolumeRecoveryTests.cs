@@ -629,6 +629,7 @@ public sealed class VolumeRecoveryTests : IDisposable
     {
         private readonly Lock _lock = new();
         private readonly HashSet<string> _names = new(StringComparer.Ordinal);
+        private volatile bool _isNamed;
 
         internal IReadOnlyCollection<string> Names
         {
@@ -645,9 +646,12 @@ public sealed class VolumeRecoveryTests : IDisposable
         {
             if (!string.Equals(path, folder, StringComparison.Ordinal))
             {
+                _isNamed |= string.Equals(path, Path.GetDirectoryName(folder), StringComparison.Ordinal) && Directory.Exists(folder);
                 return;
             }
 
+            // A name in a directory without one is lost with it.
+            Assert.True(_isNamed);
             lock (_lock)
             {
                 _names.UnionWith(Directory.EnumerateFiles(folder).Select(file => Path.GetFileName(file)!));
