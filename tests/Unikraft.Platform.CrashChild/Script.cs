@@ -45,7 +45,7 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
         // The journal of volumes gets longer than its room, and is written anew.
         ["volume v0", "restart", .. Enumerable.Range(0, 24).SelectMany(static _ => (string[])["volume v1", "delete-volume v1"]), "restart"],
 
-        // For machines. So many layers that what is folded gets a file of its own, however long a checkpoint takes here.
+        // For machines. So many layers that what is folded gets a file of its own, however long a checkpoint takes here; of memory that is not zero, for what lies alone among zeroes is not folded.
         [
             "instance n0 scattered",
             .. Scattered(66), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6),
@@ -185,7 +185,7 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
         switch (words[0])
         {
             case "instance":
-                string[] arena = words.Length > 3 ? ["--arena-mb", "8", "--pages", "12", "--random"] : ["--arena-mb", "1"];
+                string[] arena = words.Length > 3 ? ["--arena-mb", "8", "--touch", "--pages", "12", "--random"] : ["--arena-mb", "1"];
                 await Platform.Instances.CreateAsync(Request("counter", ["--period-ms", "0", .. arena]) with { Name = words[1] });
                 return await TickAsync(words[1], step);
             case "kv":

@@ -43,7 +43,7 @@ public sealed class KilledPlatformTests : IDisposable
     public async Task Machines_of_a_process_killed_at_a_call_to_the_disk_go_on_where_they_were()
     {
         // Names of images are taken to the disk by what this backend has for it.
-        string[] places = [.. CallSites.Of(typeof(SnapshotDirectory).Assembly), "SyncDirectory@ImageDirectory.SyncNames"];
+        string[] places = [.. CallSites.Of(typeof(SnapshotDirectory).Assembly), "SyncDirectory@ImageDirectory.Sync"];
         await _harness.KillAtCallsAsync(CrashHarness.Count(KillPoints, otherwise: 16), places, [], _output.WriteLine);
     }
 

@@ -14,7 +14,7 @@ public sealed class CrashTests : IDisposable
     private const string KillTimes = "UNIKRAFT_KILL_TIMES";
 
     /// <summary>What is no part of a data directory: the images of volumes that are kept nowhere; and what only the backend of KVM can do, whose processes are killed by tests of their own.</summary>
-    private static readonly string[] NotHere = ["DeleteDirectory@ImageDirectory.Dispose", "SyncDirectory@ImageDirectory.SyncNames"];
+    private static readonly string[] NotHere = ["DeleteDirectory@ImageDirectory.Dispose", "SyncDirectory@ImageDirectory.Sync"];
 
     /// <summary>A log is written anew when writing to it has failed; of a journal of volumes nothing is left over but then; and on a full disk the one that was found is used.</summary>
     private static readonly (string Call, int Number)[] AfterFailure =
