@@ -85,6 +85,37 @@ public sealed class DirectoryTests : SnapshotFilesTest
     }
 
     [Fact]
+    public async Task What_is_folded_while_a_snapshot_waits_to_be_saved_is_not_written_with_it()
+    {
+        using SyntheticGuest guest = new(31);
+        using SyntheticGuest other = new(32);
+        await using SnapshotDirectory directory = await OpenDirectoryAsync();
+        using KvmSnapshot first = guest.Capture(runs: 30);
+        await SaveAsync(directory, first);
+        using KvmSnapshot second = guest.CapturePages(7);
+        using KvmSnapshot ahead = other.Capture();
+        TaskCompletionSource held = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using ManualResetEventSlim go = new();
+        FileSystem.Fault = (_, _) =>
+        {
+            held.TrySetResult();
+            go.Wait();
+            return null;
+        };
+        Task<long> saving = directory.SaveAsync(Guid.NewGuid(), ahead);
+        await held.Task.Guarded();
+        Guid id = Guid.NewGuid();
+        Task<long> waiting = directory.SaveAsync(id, second);
+        guest.Fold(second);
+        FileSystem.Fault = null;
+        go.Set();
+        await saving.Guarded();
+        Assert.InRange(await waiting.Guarded(), 4096, 4096 + (32 << 10));
+        using KvmSnapshot opened = await OpenAsync(directory, id);
+        Assert.True(guest.Memory.SequenceEqual(SyntheticGuest.MemoryOf(opened)));
+    }
+
+    [Fact]
     public async Task What_was_folded_is_not_written_again_while_it_is_there()
     {
         using SyntheticGuest guest = new(31);

@@ -87,11 +87,13 @@ internal sealed class SyntheticGuest : IDisposable
     }
 
     /// <summary>Brings together what lies scattered: the next snapshot builds on that.</summary>
-    internal void Fold()
+    /// <param name="newest">The last snapshot, to go on with that as well.</param>
+    internal void Fold(KvmSnapshot? newest = null)
     {
         PageMap folded = _map!.Fold(Pages, 0, Pages);
         PageMap rebased = _map.Rebase(_map, folded, 0, Pages);
         folded.Dispose();
+        newest?.Adopt(rebased);
         _map.Dispose();
         _map = rebased;
     }
