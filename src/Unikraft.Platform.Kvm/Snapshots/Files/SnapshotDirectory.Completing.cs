@@ -57,15 +57,6 @@ internal sealed partial class SnapshotDirectory
         return _store.List();
     }
 
-    /// <summary>The next opening must not give what was deleted its name.</summary>
-    private void DeleteTemporary(string name)
-    {
-        if (_areTemporaryKept)
-        {
-            _store.Delete(name + FileStore.TemporarySuffix);
-        }
-    }
-
     private static bool IsWhole(LayerReference layer, Dictionary<Guid, Digest> whole) => whole.TryGetValue(layer.Id, out Digest root) && root == layer.Root;
 
     /// <summary>The states under temporary names that can be used, and the layers that these and those under their own names refer to.</summary>

@@ -314,7 +314,12 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         // The log brings back what is still in it.
         SettleIfPending(id);
         _store.Delete(name);
-        DeleteTemporary(name);
+        if (_areTemporaryKept)
+        {
+            // The next opening would give it its name.
+            _store.Delete(name + FileStore.TemporarySuffix);
+        }
+
         lock (_lock)
         {
             _isDeletionPending = true;
