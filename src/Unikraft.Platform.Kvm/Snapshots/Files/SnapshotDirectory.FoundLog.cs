@@ -116,12 +116,31 @@ internal sealed partial class SnapshotDirectory
     /// <summary>Begins to make files of what was found in the log.</summary>
     private void SettleFound()
     {
+        ReserveFound();
         lock (_lock)
         {
             if (_pending.Count > 0 && _logOptions is { } options)
             {
                 BeginSettling(options);
             }
+        }
+    }
+
+    /// <summary>Sets aside what the files of what was found take, so that nobody else is promised it. Nobody else knows of the directory yet.</summary>
+    private void ReserveFound()
+    {
+        try
+        {
+            foreach (PendingSnapshot pending in _pending)
+            {
+                pending.Reservation = _space?.Reserve(SpaceOfFile(StateFile.LengthOf(pending.State))
+                    + pending.Record.Layers.Sum(static layer => SpaceOfFile(LayerFormat.Length(layer.Header.StoredPages, layer.Header.Runs))));
+            }
+        }
+        catch (StorageException error)
+        {
+            // It is safe in the log, and gets its files when there is room.
+            Log.SettlingFailed(_logger, error, _store.Directory);
         }
     }
 
