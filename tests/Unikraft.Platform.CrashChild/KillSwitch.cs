@@ -22,7 +22,6 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
 
     private readonly ConcurrentDictionary<string, int> _calls = new(StringComparer.Ordinal);
     private readonly string[] _steps = point.Split('>');
-    private readonly ConcurrentDictionary<string, TaskCompletionSource> _passed = new(StringComparer.Ordinal);
     private readonly Lock _lock = new();
     private int _failed;
     private int _isStopped;
@@ -33,18 +32,9 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
     /// <summary>Whether there has been a failure, after which nothing is as in a run without.</summary>
     internal bool HasFailed => Volatile.Read(ref _failed) != 0;
 
-    /// <summary>Waits for something that is done in the background, or for a failure, after which it may never be done.</summary>
+    /// <summary>Whether a place was passed, or there has been a failure, after which it may never be.</summary>
     /// <param name="site">A call at a place.</param>
-    internal Task WhenPassedAsync(string site)
-    {
-        TaskCompletionSource passed = Awaited(site);
-        if (HasFailed || _calls.ContainsKey(site))
-        {
-            passed.TrySetResult();
-        }
-
-        return passed.Task;
-    }
+    internal bool HasPassed(string site) => HasFailed || _calls.ContainsKey(site);
 
     /// <summary>One of the calls that prepare what others take to the disk.</summary>
     /// <returns>Whether it is to stop in the middle of the call, if it may.</returns>
@@ -72,11 +62,6 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
             if (_failed < _steps.Length && _steps[_failed].StartsWith('!'))
             {
                 bool isFull = _steps[_failed++].StartsWith("!!", StringComparison.Ordinal);
-                foreach (TaskCompletionSource awaited in _passed.Values)
-                {
-                    awaited.TrySetResult();
-                }
-
                 say($"failed-at {site}");
                 return isFull ? NoSpace : InputOutput;
             }
@@ -99,15 +84,8 @@ internal sealed class KillSwitch(string point, int number, Action<string> say, A
     private bool Count(string call)
     {
         int count = _calls.AddOrUpdate(call, 1, static (_, count) => count + 1);
-        if (_passed.TryGetValue(call, out TaskCompletionSource? passed))
-        {
-            passed.TrySetResult();
-        }
-
         return count == number && IsAt(call, _steps[0]);
     }
-
-    private TaskCompletionSource Awaited(string site) => _passed.GetOrAdd(site, static _ => new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously));
 
     private static bool IsAt(string call, string step) => call.AsSpan().SequenceEqual(step.AsSpan().TrimStart('!'));
 

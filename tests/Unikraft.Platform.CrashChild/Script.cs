@@ -24,8 +24,13 @@ namespace Unikraft.Platform.CrashChild;
 internal sealed class Script(string directory, string? guests, KillSwitch kill, Action<string> say)
 {
     private const string Unknown = "-";
+    private const string Until = "until ";
 
     private const int FirstWritten = 20_000;
+
+    /// <summary>How many operations lead to what a script is repeated for, and how often they are at most.</summary>
+    private const int Repeated = 13;
+    private const int MostRepeats = 100;
 
     /// <summary>Scripts of what random ones seldom come to.</summary>
     private static readonly string[][] Written =
@@ -46,11 +51,8 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
         ["volume v0", "restart", .. Enumerable.Range(0, 24).SelectMany(static _ => (string[])["volume v1", "delete-volume v1"]), "restart"],
 
         // For machines. So many layers that what is folded gets a file of its own, however long a checkpoint takes here; of memory that is not zero, for what lies alone among zeroes is not folded.
-        [
-            "instance n0 scattered",
-            .. Scattered(66), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6), "settle", .. Scattered(6),
-            "pass SyncDirectory@SnapshotDirectory.KeepFold",
-        ],
+        // How many depends on when it is folded: a snapshot that is folded before it is saved takes the fold along, and the next one begins anew.
+        ["instance n0 scattered", .. Scattered(66), "settle", .. Scattered(6), "until SyncDirectory@SnapshotDirectory.KeepFold"],
     ];
 
     private static IEnumerable<string> Scattered(int count) =>
@@ -82,8 +84,19 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
         _platform = Open();
         string[]? written = seed - FirstWritten is >= 0 and int number && number < Written.Length && operations > 0 ? Written[number] : null;
         Random random = new(seed);
+        int repeats = 0;
         for (int i = 0; i < (written?.Length ?? operations); i++)
         {
+            if (written is not null && written[i].StartsWith(Until, StringComparison.Ordinal))
+            {
+                if (!kill.HasPassed(written[i][Until.Length..]))
+                {
+                    i = ++repeats <= MostRepeats ? i - Repeated - 1 : throw new InvalidOperationException($"'{written[i]}' is not reached.");
+                }
+
+                continue;
+            }
+
             string operation = written is null ? Choose(random, i) : string.Create(CultureInfo.InvariantCulture, $"{written[i]} {i}");
             say($"begin {operation}");
             try
@@ -249,9 +262,6 @@ internal sealed class Script(string directory, string? guests, KillSwitch kill, 
                 return _held[Path.GetFileNameWithoutExtension(words[1])] = _exported[words[1]];
             case "settle":
                 await _kvm!.ReclaimAsync();
-                return Unknown;
-            case "pass":
-                await kill.WhenPassedAsync(words[1]);
                 return Unknown;
             case "restart":
                 await Platform.DisposeAsync();

@@ -77,7 +77,7 @@ internal sealed class KvmHypervisor : IHypervisor
         GuestImageContent content = await configuration.Image.ReadContentAsync(cancellationToken).ConfigureAwait(false);
         IVirtualMachine machine = KernelBoot.Find(configuration, content) is { } boot
             ? await KernelMachine.BootAsync(_host, boot, configuration, monitor, cancellationToken).ConfigureAwait(false)
-            : await KvmMachine.BootAsync(_host, configuration, monitor, cancellationToken).ConfigureAwait(false);
+            : await FlatMachine.BootAsync(_host, configuration, monitor, cancellationToken).ConfigureAwait(false);
         Log.Booted(_logger, configuration.Name, configuration.Vcpus, configuration.MemoryMb);
         return machine;
     }
@@ -98,7 +98,7 @@ internal sealed class KvmHypervisor : IHypervisor
 
         IVirtualMachine machine = own.Kernel is { } kernel
             ? await KernelMachine.RestoreAsync(_host, own, kernel, uuid, monitor, disks, cancellationToken).ConfigureAwait(false)
-            : await KvmMachine.RestoreAsync(_host, own, uuid, monitor, disks, cancellationToken).ConfigureAwait(false);
+            : await FlatMachine.RestoreAsync(_host, own, uuid, monitor, disks, cancellationToken).ConfigureAwait(false);
         Log.Restored(_logger, uuid, own.Depth);
         return machine;
     }

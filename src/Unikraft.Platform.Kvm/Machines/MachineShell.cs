@@ -65,13 +65,11 @@ internal sealed class MachineShell : IAsyncDisposable
 
     /// <summary>Makes the machine whose shell this is, and gives its vCPUs to the threads. The shell belongs to it then, and ends here when it cannot be made.</summary>
     /// <param name="construct">Makes the machine.</param>
-    /// <param name="vcpusOf">Its vCPUs, one for each thread.</param>
     /// <param name="finish">Does the rest, while the threads bring the vCPUs into their first state.</param>
     internal async ValueTask<TMachine> EquipAsync<TMachine>(
         Func<MachineShell, TMachine> construct,
-        Func<TMachine, Vcpu[]> vcpusOf,
         Func<TMachine, Task> finish)
-        where TMachine : IAsyncDisposable
+        where TMachine : KvmMachine
     {
         TMachine machine;
         try
@@ -86,10 +84,9 @@ internal sealed class MachineShell : IAsyncDisposable
 
         try
         {
-            Vcpu[] vcpus = vcpusOf(machine);
-            for (int i = 0; i < vcpus.Length; i++)
+            for (int i = 0; i < Threads.Count; i++)
             {
-                Threads[i].Assign(vcpus[i]);
+                Threads[i].Assign(machine.Vcpus[i]);
             }
 
             await finish(machine).ConfigureAwait(false);

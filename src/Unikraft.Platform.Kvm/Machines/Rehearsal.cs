@@ -43,15 +43,15 @@ internal static class Rehearsal
                 Vcpus = 1,
                 MemoryMb = MemoryMb,
             };
-            KvmMachine machine =
-                await KvmMachine.BootAsync(host, configuration, audience, CancellationToken.None).ConfigureAwait(false);
+            FlatMachine machine =
+                await FlatMachine.BootAsync(host, configuration, audience, CancellationToken.None).ConfigureAwait(false);
             await using (machine.ConfigureAwait(false))
             {
                 await machine.StartAsync().ConfigureAwait(false);
                 for (int i = 0; i < Captures; i++)
                 {
                     using KvmSnapshot snapshot = (KvmSnapshot)await machine.CaptureAsync().ConfigureAwait(false);
-                    KvmMachine clone = await KvmMachine
+                    FlatMachine clone = await FlatMachine
                         .RestoreAsync(host, snapshot, configuration.Uuid, audience, [], CancellationToken.None)
                         .ConfigureAwait(false);
                     await using (clone.ConfigureAwait(false))

@@ -37,11 +37,9 @@ internal sealed class ShellPool(
 
     /// <summary>The snapshots restored last, the latest in front. The pool does not keep them alive.</summary>
     private readonly LinkedList<WeakReference> _recent = [];
+    private readonly InterruptibleDelay _delay = new(timeProvider);
     private Task _refilling = Task.CompletedTask;
     private bool _isRefilling;
-
-    /// <summary>Ends the delay before refilling; <see langword="null"/> when there is none. Guarded by the lock.</summary>
-    private CancellationTokenSource? _delaying;
     private bool _disposed;
 
     /// <summary>Completes when the pool has what it should have.</summary>
@@ -74,12 +72,13 @@ internal sealed class ShellPool(
     {
         MachineShell? ready = null;
         ShellShelf? superseded = null;
+        ShellShelf? used = null;
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (size > 0)
             {
-                ready = memory is null ? null : RentPrepared(shape, memory, out superseded);
+                ready = memory is null ? null : RentPrepared(shape, memory, out superseded, out used);
                 bool isUsedUp = false;
                 if (ready is null)
                 {
@@ -92,7 +91,12 @@ internal sealed class ShellPool(
         }
 
         // Outside of the lock, for these may end the last use of a snapshot, of which the pool is told.
-        memory?.ReleaseParent();
+        if (memory is not null)
+        {
+            used?.Renew(memory);
+            memory.ReleaseParent();
+        }
+
         Discard(superseded);
         return ready ?? MachineShell.Begin(device, shape);
     }
@@ -121,9 +125,13 @@ internal sealed class ShellPool(
         }
     }
 
-    private MachineShell? RentPrepared(MachineShape shape, PageMap memory, out ShellShelf? superseded)
+    /// <param name="shape">The shape.</param>
+    /// <param name="memory">The snapshot.</param>
+    /// <param name="superseded">A shelf that is not needed any more.</param>
+    /// <param name="used">The shelf that goes on with the snapshot.</param>
+    private MachineShell? RentPrepared(MachineShape shape, PageMap memory, out ShellShelf? superseded, out ShellShelf? used)
     {
-        superseded = null;
+        (superseded, used) = (null, null);
         MachineShell? ready = null;
         ShellShelf? shelf = Find(shelf => shelf.IsFor(shape, memory) && shelf.Ready.Count > 0);
         if (shelf is null)
@@ -140,12 +148,12 @@ internal sealed class ShellPool(
         shelf?.Ready.TryDequeue(out ready);
         if (IsRecent(memory.Identity))
         {
-            Use(shape, memory, size);
+            used = Use(shape, memory, size);
         }
         else if (memory.ParentIdentity is { } parent && IsRecent(parent))
         {
             // Not for this one again, but for the next in its line.
-            Use(shape, memory, target: 1);
+            used = Use(shape, memory, target: 1);
         }
 
         NoteRestored(memory.Identity);
@@ -188,10 +196,6 @@ internal sealed class ShellPool(
         else
         {
             _shelves.Remove(shelf);
-            if (memory is not null)
-            {
-                shelf.Renew(memory);
-            }
         }
 
         shelf.Target = Math.Max(shelf.Target, target);
@@ -240,11 +244,9 @@ internal sealed class ShellPool(
             _isRefilling = true;
             _refilling = BackgroundWork.BeginDetached(() => RefillAsync(isUsedUp ? TimeSpan.Zero : refillDelay));
         }
-        else if (isUsedUp && _delaying is { } delaying)
+        else if (isUsedUp)
         {
-            // Whoever cancels at once goes on with the refilling.
-            _ = delaying.CancelAsync();
-            _delaying = null;
+            _delay.End();
         }
     }
 
@@ -252,7 +254,7 @@ internal sealed class ShellPool(
     {
         try
         {
-            await DelayAsync(delay).ConfigureAwait(false);
+            await _delay.WaitAsync(delay, _closing.Token).ConfigureAwait(false);
             while (NextTask() is { } task)
             {
                 await task().ConfigureAwait(false);
@@ -266,21 +268,6 @@ internal sealed class ShellPool(
             {
                 _isRefilling = false;
             }
-        }
-    }
-
-    private async Task DelayAsync(TimeSpan delay)
-    {
-        using CancellationTokenSource delaying = CancellationTokenSource.CreateLinkedTokenSource(_closing.Token);
-        lock (_lock)
-        {
-            _delaying = delaying;
-        }
-
-        await Task.Delay(delay, timeProvider, delaying.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        lock (_lock)
-        {
-            _delaying = null;
         }
     }
 

@@ -15,7 +15,7 @@ internal readonly record struct FoldPart(int From, int To)
     /// <summary>Each part is a layer of its own, and a mapping of each machine.</summary>
     private const int MaxParts = 8;
 
-    /// <summary>16 MiB, which are brought together in some 5 ms.</summary>
+    /// <summary>16 MiB, which are brought together in some 10 ms.</summary>
     private const int MinPages = 1 << 12;
 
     /// <summary>Finds the part that is most worth being brought together.</summary>

@@ -38,12 +38,10 @@ internal sealed class LiveCapture : IDisposable
     private readonly SemaphoreSlim _busy = new(1, 1);
     private readonly SharedPageMap _base;
     private readonly Lock _foldLock = new();
+    private readonly InterruptibleDelay _foldingDelay;
 
     /// <summary>The last snapshot that was worth folding; <see langword="null"/> when nothing is being folded. Guarded by the lock.</summary>
     private KvmSnapshot? _newest;
-
-    /// <summary>Ends the delay before folding; <see langword="null"/> when there is none. Guarded by the lock.</summary>
-    private CancellationTokenSource? _foldingDelay;
 
     /// <param name="parts">The machine.</param>
     /// <param name="guest">What else there is to take.</param>
@@ -80,6 +78,7 @@ internal sealed class LiveCapture : IDisposable
         _control = parts.Control;
         _guest = guest;
         _timeProvider = parts.TimeProvider;
+        _foldingDelay = new InterruptibleDelay(parts.TimeProvider);
         _tracker = tracker;
         _memory = memory;
         _layout = layout;
@@ -146,11 +145,9 @@ internal sealed class LiveCapture : IDisposable
                 // A branch is restored right after its snapshot, and would wait for memory and processor; unless it waits for the copying anyway.
                 _ = _background.Begin(token => FoldAsync(isUrgent ? TimeSpan.Zero : FoldingDelay, token));
             }
-            else if (isUrgent && _foldingDelay is { } delaying)
+            else if (isUrgent)
             {
-                // Whoever cancels at once goes on with the folding.
-                _ = delaying.CancelAsync();
-                _foldingDelay = null;
+                _foldingDelay.End();
             }
         }
     }
@@ -159,9 +156,11 @@ internal sealed class LiveCapture : IDisposable
     {
         try
         {
-            await DelayFoldingAsync(delay, cancellationToken).ConfigureAwait(false);
+            await _foldingDelay.WaitAsync(delay, cancellationToken).ConfigureAwait(false);
             while (FoldOnce(cancellationToken))
             {
+                // A guest that is branched all the time always leaves something to fold: others get a turn.
+                await Task.Yield();
             }
         }
         catch (OperationCanceledException)
@@ -177,23 +176,6 @@ internal sealed class LiveCapture : IDisposable
                 _newest = null;
             }
         }
-    }
-
-    private async Task DelayFoldingAsync(TimeSpan delay, CancellationToken cancellationToken)
-    {
-        using CancellationTokenSource delaying = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        lock (_foldLock)
-        {
-            _foldingDelay = delaying;
-        }
-
-        await Task.Delay(delay, _timeProvider, delaying.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        lock (_foldLock)
-        {
-            _foldingDelay = null;
-        }
-
-        cancellationToken.ThrowIfCancellationRequested();
     }
 
     /// <returns>False when nothing is left that is worth it.</returns>

@@ -200,11 +200,19 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
         models[int.Parse(line.AsSpan(0, space), CultureInfo.InvariantCulture)].Read(line[(space + 1)..]);
     }
 
-    private static async Task ReadAsync(CrashProcess child, CrashModel[] models)
+    private static async Task ReadAsync(CrashProcess child, CrashModel[] models, CrashPoint[]? points = null)
     {
-        while (await child.Output.ReadLineAsync().WaitAsync(TimeSpan.FromSeconds(120)) is { } line)
+        try
         {
-            Route(line, models);
+            while (await child.Output.ReadLineAsync().WaitAsync(TimeSpan.FromSeconds(120)) is { } line)
+            {
+                Route(line, models);
+            }
+        }
+        catch (TimeoutException error)
+        {
+            string[] states = [.. models.Select((model, each) => $"{points?[each]}: stopped at '{model.StoppedAt}', under way '{model.UnderWay}'")];
+            throw new TimeoutException($"The process is silent. {string.Join("; ", states)}", error);
         }
 
         await child.Process.WaitForExitAsync();
@@ -289,7 +297,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
         CrashModel[] models = [.. points.Select(static _ => new CrashModel())];
         string[] directories = [.. points.Select((_, index) => Path.Combine(parent, $"{index}"))];
         using CrashProcess child = CrashProcess.Run(guests, Operations, directories.Zip(points));
-        await ReadAsync(child, models);
+        await ReadAsync(child, models, points);
         if (again is not null)
         {
             foreach (CrashModel model in models)

@@ -17,7 +17,7 @@ namespace Unikraft.Platform.Kvm.Machines.Kernels;
 /// A machine that runs a kernel: interrupt controllers and timers in KVM, RAM around the gap below 4 GiB, a serial port as its console, and ACPI to find
 /// all of that, to be asked to shut down and to power off.
 /// </summary>
-internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
+internal sealed class KernelMachine : KvmMachine
 {
     /// <summary>Four pages below the top of the gap, where no device is.</summary>
     private const long ReservedAddress = 0xFFFB_C000;
@@ -25,77 +25,14 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     private const uint MiscEnable = 0x1A0;
     private const ulong FastStrings = 1;
 
-    private readonly MachineShell _shell;
-    private readonly Reclaimer _reclaimer;
-    private readonly RunControl _control;
     private readonly KernelDevices _devices;
-    private readonly Vcpu[] _vcpus;
-    private readonly KvmDisks _disks;
-    private readonly LiveCapture _capture;
     private readonly TimeProvider _timeProvider;
     private readonly KvmSnapshot? _origin;
-    private readonly Lazy<Task> _disposal;
-    private int _started;
 
-    private KernelMachine(
-        KvmHost host,
-        MachineShell shell,
-        string name,
-        RunningRule rule,
-        Action<KvmVcpu, int> initialize,
-        IMachineMonitor monitor,
-        IReadOnlyList<MachineDisk> disks,
-        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities,
-        KvmSnapshot? origin)
-    {
-        _shell = shell;
-        _reclaimer = host.Reclaimer;
-        _timeProvider = host.TimeProvider;
-        _origin = origin;
-        _disposal = new Lazy<Task>(DisposeCoreAsync);
-        GuestClock clock = new(host.TimeProvider, origin?.Device.Monotonic ?? 0);
-        _control = new RunControl(clock, static _ => { }, () => _devices!.Input.Close());
-        _devices = new KernelDevices(shell.Vm, rule, monitor, _control, clock, shell.Memory) { Identities = identities };
-        _disks = new KvmDisks(shell.Memory, disks, _control, monitor, _devices.NewDiskLine, _devices.Entropy);
-        _disks.Attach(_devices.Memory, KernelLayout.DisksAddress);
-        VcpuEnvironment environment = new(_control, _devices.Memory, _devices, host.KickSignal, host.TimeProvider);
-        _vcpus =
-        [
-            .. Enumerable.Range(0, shell.Threads.Count).Select(index => new Vcpu(
-                index,
-                environment,
-                initialize,
-                string.Create(CultureInfo.InvariantCulture, $"vcpu{index} {name}"))),
-        ];
-        _control.SetVcpus(_vcpus);
-        _capture = new LiveCapture(
-            environment,
-            _devices,
-            new Lazy<DirtyTracker>(() => new DirtyTracker(shell.Vm.GetAwaiter().GetResult(), shell.Memory)),
-            host.StagingPool,
-            host.Sheets,
-            host.Forecast,
-            host.Background,
-            host.Logger,
-            _disks,
-            shell.Memory,
-            LayoutOf(shell.Memory.Size, _vcpus.Length),
-            origin?.ShareMemory());
-    }
+    private KernelMachine(KvmHost host, Parts parts, KernelDevices devices, KvmSnapshot? origin)
+        : base(host, parts) => (_devices, _timeProvider, _origin) = (devices, host.TimeProvider, origin);
 
-    public Task<MachineExit> Exited => _control.Exited;
-
-    internal GuestMemory Memory => _shell.Memory;
-
-    public bool HasReachedMain => _devices.HasReachedMain;
-
-    public long Exits => _vcpus.Sum(static vcpu => vcpu.Exits);
-
-    public long PrivateBytes => _disposal.IsValueCreated ? 0 : _shell.Memory.CountPrivateBytes();
-
-    public long ResidentBytes => _disposal.IsValueCreated ? 0 : _shell.Memory.CountResidentBytes();
-
-    public TimeSpan CpuTime => _vcpus.Aggregate(TimeSpan.Zero, static (sum, vcpu) => sum + vcpu.CpuTime);
+    public override bool HasReachedMain => _devices.HasReachedMain;
 
     /// <summary>Makes a machine and loads a kernel. Its first vCPU stands before the first instruction.</summary>
     /// <exception cref="ImageException">Kernel and initrd do not fit into the memory.</exception>
@@ -138,7 +75,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             host,
             memory,
             identities,
-            shell => new KernelMachine(host, shell, configuration.Name, boot.Image.RunningRule, Enter, monitor, configuration.Disks, identities, origin: null),
+            shell => Construct(host, shell, configuration.Name, boot.Image.RunningRule, Enter, monitor, configuration.Disks, identities, origin: null),
             cancellationToken).ConfigureAwait(false);
 
         void Enter(KvmVcpu vcpu, int index)
@@ -193,7 +130,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             host,
             memory,
             identities,
-            shell => new KernelMachine(
+            shell => Construct(
                 host,
                 shell,
                 uuid.ToString("D"),
@@ -217,73 +154,8 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
         }
     }
 
-    public async ValueTask StartAsync(CancellationToken cancellationToken = default)
-    {
-        cancellationToken.ThrowIfCancellationRequested();
-        ObjectDisposedException.ThrowIf(_disposal.IsValueCreated, this);
-        if (Interlocked.Exchange(ref _started, 1) != 0)
-        {
-            throw new InvalidOperationException("The machine was started before.");
-        }
-
-        // A vCPU that is not there yet cannot be sent the interrupt that starts it.
-        await _control.Ready.ConfigureAwait(false);
-        if (_origin is { Kernel: { } kernel } origin)
-        {
-            _devices.Restore(kernel, origin.Device, _timeProvider.GetUtcNow());
-            _disks.Restore(origin.Disks);
-        }
-
-        _disks.Release();
-        _control.Start();
-    }
-
-    public async ValueTask PauseAsync(CancellationToken cancellationToken = default)
-    {
-        cancellationToken.ThrowIfCancellationRequested();
-        _control.Pause();
-        try
-        {
-            await _control.WhenParked().WaitAsync(cancellationToken).ConfigureAwait(false);
-            await _disks.HoldAsync(cancellationToken).ConfigureAwait(false);
-        }
-        catch
-        {
-            _control.Resume();
-            throw;
-        }
-    }
-
-    public void Resume()
-    {
-        _control.Resume();
-        _disks.Release();
-    }
-
-    public async ValueTask<IMachineSnapshot> CaptureAsync(CaptureOptions options, CancellationToken cancellationToken = default)
-    {
-        ArgumentNullException.ThrowIfNull(options);
-        return await CaptureAsync(options, hooks: null, cancellationToken).ConfigureAwait(false);
-    }
-
-    /// <inheritdoc cref="LiveCapture.CaptureAsync"/>
-    internal async ValueTask<KvmSnapshot> CaptureAsync(CaptureOptions options, CaptureHooks? hooks, CancellationToken cancellationToken)
-    {
-        cancellationToken.ThrowIfCancellationRequested();
-        if (Volatile.Read(ref _started) == 0)
-        {
-            throw new InvalidOperationException("The machine has not been started.");
-        }
-
-        return await _capture.CaptureAsync(options, hooks, cancellationToken).ConfigureAwait(false);
-    }
-
-    public void RefuseRequest(GuestRequestRefusal refusal) => _control.Answer(RequestAnswer.Refused((int)refusal), onlyTo: null);
-
-    public void CompleteFork(Guid child) => _control.Answer(RequestAnswer.InParent(child), GuestCall.Fork);
-
     /// <summary>Presses the power button.</summary>
-    public void RequestStop()
+    public override void RequestStop()
     {
         if (!Exited.IsCompleted)
         {
@@ -292,17 +164,47 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
     }
 
     /// <summary>Sends a non-maskable interrupt, on which a kernel panics if it was told to.</summary>
-    public void KillApp() => _control.RequestNmi(vcpu: 0);
+    public override void KillApp() => Control.RequestNmi(vcpu: 0);
 
-    public void Kill() => _control.End(new MachineExit.Killed());
-
-    public ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken = default) =>
+    public override ValueTask<int> WriteConsoleAsync(ReadOnlyMemory<byte> input, CancellationToken cancellationToken = default) =>
         _devices.WriteConsoleAsync(input, cancellationToken);
 
-    public TFeature? GetFeature<TFeature>()
-        where TFeature : class => this as TFeature;
+    private protected override async Task StartCoreAsync()
+    {
+        // A vCPU that is not there yet cannot be sent the interrupt that starts it.
+        await Control.Ready.ConfigureAwait(false);
+        if (_origin is { Kernel: { } kernel } origin)
+        {
+            _devices.Restore(kernel, origin.Device, _timeProvider.GetUtcNow());
+            Disks.Restore(origin.Disks);
+        }
 
-    public ValueTask DisposeAsync() => new(_disposal.Value);
+        Disks.Release();
+        Control.Start();
+    }
+
+    private protected override void Disconnect() => _devices.CutLines();
+
+    private static KernelMachine Construct(
+        KvmHost host,
+        MachineShell shell,
+        string name,
+        RunningRule rule,
+        Action<KvmVcpu, int> initialize,
+        IMachineMonitor monitor,
+        IReadOnlyList<MachineDisk> attached,
+        (KvmCpuid2 Cpuid, uint[] Msrs, int TscKhz)[] identities,
+        KvmSnapshot? origin)
+    {
+        KernelDevices? devices = null;
+        GuestClock clock = new(host.TimeProvider, origin?.Device.Monotonic ?? 0);
+        RunControl control = new(clock, static _ => { }, () => devices!.Input.Close());
+        devices = new KernelDevices(shell.Vm, rule, monitor, control, clock, shell.Memory) { Identities = identities };
+        KvmDisks disks = new(shell.Memory, attached, control, monitor, devices.NewDiskLine, devices.Entropy);
+        disks.Attach(devices.Memory, KernelLayout.DisksAddress);
+        FlatGuestLayout layout = LayoutOf(shell.Memory.Size, shell.Threads.Count);
+        return new KernelMachine(host, Assemble(host, shell, control, devices.Memory, devices, disks, name, initialize, layout, origin), devices, origin);
+    }
 
     /// <summary>To a kernel all of its memory is the same.</summary>
     private static FlatGuestLayout LayoutOf(long memorySize, int vcpus) => new([], stacksStart: 0, memorySize, vcpus);
@@ -335,7 +237,7 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             }),
             isAttached: true);
         return await shell
-            .EquipAsync(construct, static machine => machine._vcpus, machine => machine._control.Ready.WaitAsync(cancellationToken))
+            .EquipAsync(construct, machine => machine.Control.Ready.WaitAsync(cancellationToken))
             .ConfigureAwait(false);
     }
 
@@ -359,16 +261,5 @@ internal sealed class KernelMachine : IVirtualMachine, IMachineStatistics
             vm.Dispose();
             throw;
         }
-    }
-
-    private async Task DisposeCoreAsync()
-    {
-        Kill();
-        await Exited.ConfigureAwait(false);
-        await _capture.CloseAsync().ConfigureAwait(false);
-        await _disks.DisposeAsync().ConfigureAwait(false);
-        _capture.Dispose();
-        _devices.CutLines();
-        await _reclaimer.TakeAsync(_shell).ConfigureAwait(false);
     }
 }

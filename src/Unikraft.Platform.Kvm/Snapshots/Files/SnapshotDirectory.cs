@@ -106,13 +106,9 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
             throw new ArgumentException("The snapshot was not taken by the KVM backend.", nameof(snapshot));
         }
 
-        return await WriteAsync(
-            () =>
-            {
-                using PageMap memory = own.ShareMemory();
-                return Save(id, own, memory, progress, cancellationToken);
-            },
-            cancellationToken).ConfigureAwait(false);
+        // Before its turn comes: were it folded meanwhile, all of the fold would be written, and not what is new.
+        using PageMap memory = own.ShareMemory();
+        return await WriteAsync(() => Save(id, own, memory, progress, cancellationToken), cancellationToken).ConfigureAwait(false);
     }
 
     public async Task<IMachineSnapshot> OpenAsync(
