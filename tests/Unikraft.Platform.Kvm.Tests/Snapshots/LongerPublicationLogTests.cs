@@ -34,15 +34,7 @@ public sealed class LongerPublicationLogTests : PublicationLogTest
         saved.AddRange(await BurstAsync(directory, guest));
         saved.AddRange(await BurstAsync(directory, guest));
         Assert.Equal(10, directory.Pending);
-        using (TestDirectory killed = Copy())
-        {
-            await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
-            foreach ((Guid id, byte[] memory) in saved)
-            {
-                await AssertSoundAsync(again, id, memory);
-            }
-        }
-
+        await AssertSoundAfterKillAsync(saved);
         // And no longer one is made.
         directory.Settle();
         directory.LengthenIfWorthIt();
@@ -123,23 +115,8 @@ public sealed class LongerPublicationLogTests : PublicationLogTest
             FileSystem.Fault = null;
             failed += File.Exists(LogPath) && new FileInfo(LogPath).Length == Longer ? 0 : 1;
             saved.Add(await SaveAsync(directory, guest, 7, 8));
-            using (TestDirectory killed = Copy())
-            {
-                await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
-                foreach ((Guid id, byte[] memory) in saved)
-                {
-                    await AssertSoundAsync(again, id, memory);
-                }
-            }
-
-            foreach (Guid id in directory.List())
-            {
-                await directory.DeleteAsync(id);
-            }
-
-            await directory.Collecting.Guarded();
-            await directory.DisposeAsync();
-            Assert.Empty(Folder.Files);
+            await AssertSoundAfterKillAsync(saved);
+            await AssertEmptiesAsync(directory);
         }
 
         Assert.InRange(failed, 8, int.MaxValue);

@@ -93,14 +93,7 @@ public sealed class PublicationLogFaultTests : PublicationLogTest
 
             await AssertSoundAsync(directory, first, memory);
             await AssertSoundAsync(directory, second, more);
-            foreach (Guid id in directory.List())
-            {
-                await directory.DeleteAsync(id);
-            }
-
-            await directory.Collecting.Guarded();
-            await directory.DisposeAsync();
-            Assert.Empty(Folder.Files);
+            await AssertEmptiesAsync(directory);
             if (!isReached)
             {
                 Assert.InRange(call, 12, int.MaxValue);
@@ -208,23 +201,8 @@ public sealed class PublicationLogFaultTests : PublicationLogTest
             await AssertSoundAsync(directory, id, memory);
         }
 
-        using (TestDirectory killed = Copy())
-        {
-            await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
-            foreach ((Guid id, byte[] memory) in saved)
-            {
-                await AssertSoundAsync(again, id, memory);
-            }
-        }
-
-        foreach (Guid id in directory.List())
-        {
-            await directory.DeleteAsync(id);
-        }
-
-        await directory.Collecting.Guarded();
-        await directory.DisposeAsync();
-        Assert.Empty(Folder.Files);
+        await AssertSoundAfterKillAsync(saved);
+        await AssertEmptiesAsync(directory);
     }
 
     [Theory]

@@ -30,6 +30,30 @@ public abstract class PublicationLogTest : SnapshotFilesTest
         return (await SaveAsync(directory, snapshot), guest.Memory.ToArray());
     }
 
+    /// <summary>All that was saved is there after a kill.</summary>
+    private protected async Task AssertSoundAfterKillAsync(IEnumerable<(Guid Id, byte[] Memory)> saved)
+    {
+        using TestDirectory killed = Copy();
+        await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
+        foreach ((Guid id, byte[] memory) in saved)
+        {
+            await AssertSoundAsync(again, id, memory);
+        }
+    }
+
+    /// <summary>Closes a directory in which everything was deleted: no file remains.</summary>
+    private protected async Task AssertEmptiesAsync(SnapshotDirectory directory)
+    {
+        foreach (Guid id in directory.List())
+        {
+            await directory.DeleteAsync(id);
+        }
+
+        await directory.Collecting.Guarded();
+        await directory.DisposeAsync();
+        Assert.Empty(Folder.Files);
+    }
+
     private protected Task<SnapshotDirectory> OpenAsync(int threshold, TimeProvider? time = null) => Task.FromResult(OpenAt(Folder.Path, threshold, time));
 
     private protected SnapshotDirectory OpenAt(string path, int threshold, TimeProvider? time = null) => SnapshotDirectory.Open(

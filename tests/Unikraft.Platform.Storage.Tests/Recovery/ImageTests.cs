@@ -40,14 +40,7 @@ public sealed class ImageTests : IDisposable
     [Fact]
     public async Task All_parts_are_carried_in_an_archive()
     {
-        string archive = Path.Combine(_folder, "archive");
-        await using (UnikraftPlatform here = New(new SimulatedDisk(), boots: null))
-        {
-            await here.Instances.CreateAsync(Request()).Guarded();
-            await here.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "worker", Name = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
-            await here.Data!.ExportAsync("point", archive).Guarded();
-        }
-
+        string archive = await ExportAsync();
         SimulatedDisk disk = new();
         await using (UnikraftPlatform there = New(disk, boots: null))
         {
@@ -90,14 +83,7 @@ public sealed class ImageTests : IDisposable
     [Fact]
     public async Task A_part_that_is_damaged_here_is_taken_from_the_archive()
     {
-        string archive = Path.Combine(_folder, "archive");
-        await using (UnikraftPlatform here = New(new SimulatedDisk(), boots: null))
-        {
-            await here.Instances.CreateAsync(Request()).Guarded();
-            await here.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "worker", Name = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
-            await here.Data!.ExportAsync("point", archive).Guarded();
-        }
-
+        string archive = await ExportAsync();
         SimulatedDisk disk = new();
         await using (UnikraftPlatform there = New(disk, boots: null))
         {
@@ -154,6 +140,17 @@ public sealed class ImageTests : IDisposable
         }
 
         Assert.InRange(acknowledged, 1, int.MaxValue);
+    }
+
+    /// <summary>Makes an archive of a checkpoint on another host.</summary>
+    private async Task<string> ExportAsync()
+    {
+        string archive = Path.Combine(_folder, "archive");
+        await using UnikraftPlatform here = New(new SimulatedDisk(), boots: null);
+        await here.Instances.CreateAsync(Request()).Guarded();
+        await here.Checkpoints.CreateAsync(new CreateCheckpointRequest { From = "worker", Name = "point", WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+        await here.Data!.ExportAsync("point", archive).Guarded();
+        return archive;
     }
 
     private static CreateInstanceRequest Request() => new()

@@ -109,14 +109,8 @@ internal static class Qcow2Repair
     {
         int bits = header.ClusterBits;
         long clusters = (file.Length + header.ClusterSize - 1) >> bits;
-        ReferenceMap references = new(file.Path);
-        references.Add(0, isExclusive: true);
+        ReferenceMap references = ReferenceMap.Begin(file, header);
         ulong[] l1 = EntryTable.Read(file, header.L1Offset, header.L1Entries);
-        for (long cluster = 0; cluster << bits < header.L1Entries * (long)sizeof(ulong); cluster++)
-        {
-            references.Add((header.L1Offset >> bits) + cluster, isExclusive: true);
-        }
-
         bool isL1Changed = false;
         for (int index = 0; index < l1.Length; index++)
         {

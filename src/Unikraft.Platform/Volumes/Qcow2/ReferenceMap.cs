@@ -18,6 +18,19 @@ internal sealed class ReferenceMap(string path)
     /// <summary>The last cluster that is referred to.</summary>
     internal long Last { get; private set; }
 
+    /// <summary>Begins with what every file has: its header and the first table of its mapping.</summary>
+    internal static ReferenceMap Begin(IImageFile file, Qcow2Header header)
+    {
+        ReferenceMap references = new(file.Path);
+        references.Add(0, isExclusive: true);
+        for (long cluster = 0; cluster << header.ClusterBits < header.L1Entries * (long)sizeof(ulong); cluster++)
+        {
+            references.Add((header.L1Offset >> header.ClusterBits) + cluster, isExclusive: true);
+        }
+
+        return references;
+    }
+
     internal int CountOf(long cluster) =>
         _pages.TryGetValue(cluster >> PageBits, out ushort[]? page) ? page[cluster & ((1 << PageBits) - 1)] & ~Exclusive : 0;
 
