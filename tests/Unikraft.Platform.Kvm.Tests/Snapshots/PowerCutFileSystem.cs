@@ -29,6 +29,9 @@ internal sealed class PowerCutFileSystem : IFileSystem
     /// </summary>
     internal int FailedSync { get; set; } = int.MaxValue;
 
+    /// <summary>The number of the call (from 0) from which on the process that makes them has ended. What it has written is as it was, and not on the disk for that.</summary>
+    internal int KilledAt { get; set; } = int.MaxValue;
+
     internal bool HasFailed { get; private set; }
 
     internal bool IsOff { get; private set; }
@@ -145,8 +148,14 @@ internal sealed class PowerCutFileSystem : IFileSystem
     {
         lock (_lock)
         {
+            bool isKilled = _calls >= KilledAt;
             if (!Step())
             {
+                if (isKilled)
+                {
+                    return -Libc.ErrnoInputOutput;
+                }
+
                 // What was under way may be there in part.
                 _open[file].Unsynced.Add((offset, buffer.ToArray()));
                 return -Libc.ErrnoInputOutput;
@@ -227,6 +236,11 @@ internal sealed class PowerCutFileSystem : IFileSystem
 
     private bool Step()
     {
+        if (_calls >= KilledAt)
+        {
+            return false;
+        }
+
         IsOff |= _calls == CutAt;
         _calls++;
         return !IsOff;

@@ -69,6 +69,43 @@ public sealed class PowerCutTests
         Assert.InRange(longer, 10 / Repetitions.OneIn, int.MaxValue);
     }
 
+    /// <summary>A process is killed that has snapshots in its log; the next one makes their files in the background, and saves more then.</summary>
+    /// <param name="left">So many calls of making files the first one had still to do; none when it had not begun.</param>
+    [Theory]
+    [InlineData(null)]
+    [InlineData(2)]
+    [InlineData(6)]
+    [InlineData(11)]
+    public async Task A_power_cut_while_a_found_log_gets_its_files_loses_nothing_that_was_acknowledged(int? left)
+    {
+        int unsettled = 0;
+        int completed = 0;
+        int settling = await CountSettlingAsync();
+        for (int call = 0; ; call += Repetitions.OneIn)
+        {
+            PowerCutFileSystem files = new();
+            Model model = new();
+            await SettleFoundAsync(files, model, left is { } calls ? settling - calls : 0, call);
+            for (int outcome = 0; outcome < 2; outcome++)
+            {
+                using TestDirectory after = new();
+                files.CopyTo(after.Path, new Random((call * 2) + outcome));
+                unsettled += File.Exists(Path.Combine(after.Path, LogFormat.Name)) ? 1 : 0;
+                completed += Directory.GetFiles(after.Path, "*.tmp").Length;
+                await CheckAsync(after.Path, model, $"{left} left, call {call}, outcome {outcome}");
+            }
+
+            if (!files.IsOff)
+            {
+                Assert.InRange(call, 60, int.MaxValue);
+                break;
+            }
+        }
+
+        Assert.InRange(unsettled, 60 / Repetitions.OneIn, int.MaxValue);
+        Assert.InRange(completed, 60 / Repetitions.OneIn, int.MaxValue);
+    }
+
     /// <summary>Nothing is taken for written because a later sync succeeds.</summary>
     [Theory]
     [InlineData(1, false)]
@@ -177,7 +214,9 @@ public sealed class PowerCutTests
     }
 
     /// <summary>So small that it is used over again, and files are made when somebody wants them, for time does not pass.</summary>
-    private static PublicationLogOptions Log => new(new ManualTimeProvider()) { Length = 160 << 10, MaxLength = 320 << 10, Threshold = 1 };
+    private static PublicationLogOptions Log => LogOf(new ManualTimeProvider());
+
+    private static PublicationLogOptions LogOf(TimeProvider time) => new(time) { Length = 160 << 10, MaxLength = 320 << 10, Threshold = 1 };
 
     // Saves and deletes snapshots that share layers, and opens the directory anew in between.
     private static async Task RunAsync(PowerCutFileSystem files, Model model, int seed, PublicationLogOptions? log, IFileSystem? layer = null)
@@ -246,6 +285,83 @@ public sealed class PowerCutTests
         {
             snapshots.ForEach(snapshot => snapshot.Dispose());
         }
+    }
+
+    private static async Task<int> CountSettlingAsync()
+    {
+        PowerCutFileSystem files = new();
+        using TestDirectory folder = new();
+        using Guests guests = new();
+        await using SnapshotDirectory directory = SnapshotDirectory.Open(files, folder.Path, NullLogger.Instance, Log, space: null, CancellationToken.None);
+        await SaveInLogAsync(directory, guests, new Model());
+        int before = files.Calls;
+        directory.Settle();
+        return files.Calls - before;
+    }
+
+    /// <summary>Leaves a log to the next process, whose disk loses its power.</summary>
+    /// <param name="files">The disk.</param>
+    /// <param name="model">What was saved.</param>
+    /// <param name="settled">So many calls the first one made of making files.</param>
+    /// <param name="cutAt">The number of the call of the second, from 0, before which the power goes out.</param>
+    private static async Task SettleFoundAsync(PowerCutFileSystem files, Model model, int settled, int cutAt)
+    {
+        using TestDirectory folder = new();
+        using Guests guests = new();
+        SnapshotDirectory killed = SnapshotDirectory.Open(files, folder.Path, NullLogger.Instance, Log, space: null, CancellationToken.None);
+        await SaveInLogAsync(killed, guests, model);
+        files.KilledAt = files.Calls + settled;
+        await killed.DisposeAsync();
+        files.KilledAt = int.MaxValue;
+        files.CutAt = files.Calls + cutAt;
+        try
+        {
+            ManualTimeProvider time = new();
+            SnapshotDirectory directory = SnapshotDirectory.Open(files, folder.Path, NullLogger.Instance, LogOf(time), space: null, CancellationToken.None);
+            try
+            {
+                Assert.True(files.IsOff || directory.Pending > 0);
+                for (Task settling = directory.Settling; !settling.IsCompleted;)
+                {
+                    time.Advance(TimeSpan.FromMilliseconds(50));
+                    await Task.Yield();
+                }
+
+                // The first makes a log in the place of the one that was found, and the second is in it.
+                await SaveAsync(directory, guests, model, 6, 300);
+                await SaveAsync(directory, guests, model, 7);
+            }
+            finally
+            {
+                await directory.DisposeAsync();
+            }
+        }
+        catch (StorageException) when (files.IsOff)
+        {
+            // What was under way may be there.
+        }
+    }
+
+    // One in files and four of two guests in a log.
+    private static async Task SaveInLogAsync(SnapshotDirectory directory, Guests guests, Model model)
+    {
+        for (int step = 0; step < 5; step++)
+        {
+            await SaveAsync(directory, guests, model, step, 20 + step, 40);
+        }
+
+        Assert.Equal(4, directory.Pending);
+    }
+
+    private static async Task SaveAsync(SnapshotDirectory directory, Guests guests, Model model, params int[] pages)
+    {
+        (KvmSnapshot snapshot, byte[] memory) = guests.Capture(pages);
+        model.UnderWay = new Guid(model.Memory.Count + 1, 0, 0, new byte[8]);
+        model.Memory[model.UnderWay.Value] = memory;
+        await directory.SaveAsync(model.UnderWay.Value, snapshot);
+        model.Saved.Add(model.UnderWay.Value);
+        model.UnderWay = null;
+        await directory.Preparing;
     }
 
     // Fills a log, which is made longer then, and saves and deletes more.
@@ -398,6 +514,29 @@ public sealed class PowerCutTests
 
             await directory.Collecting;
             Assert.Equal(["lock"], Directory.GetFiles(path).Select(file => Path.GetFileName(file)));
+        }
+    }
+
+    /// <summary>Two guests in turn.</summary>
+    private sealed class Guests : IDisposable
+    {
+        private readonly SyntheticGuest[] _guests = [new(5), new(6)];
+        private readonly List<KvmSnapshot> _snapshots = [];
+
+        internal (KvmSnapshot Snapshot, byte[] Memory) Capture(int[] pages)
+        {
+            SyntheticGuest guest = _guests[_snapshots.Count % 3 == 2 ? 1 : 0];
+            _snapshots.Add(guest.CapturePages(pages));
+            return (_snapshots[^1], guest.Memory.ToArray());
+        }
+
+        public void Dispose()
+        {
+            _snapshots.ForEach(static snapshot => snapshot.Dispose());
+            foreach (SyntheticGuest guest in _guests)
+            {
+                guest.Dispose();
+            }
         }
     }
 

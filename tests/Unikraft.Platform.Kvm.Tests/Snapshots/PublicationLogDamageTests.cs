@@ -280,6 +280,70 @@ public sealed class PublicationLogDamageTests : PublicationLogTest
         }
     }
 
+    /// <summary>The power went out before the names of files were on the disk, and the states that refer to their layers are damaged: what is in the log refers to them as well.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_layer_under_its_temporary_name_that_a_record_needs_is_kept(bool isLogUnreadableFirst)
+    {
+        using SyntheticGuest guest = new(123);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        (Guid id, byte[] memory) = await SaveAsync(directory, guest, 7);
+        using TestDirectory killed = Copy();
+        foreach (string path in killed.Files.Select(name => Path.Combine(killed.Path, name)))
+        {
+            byte[] file = await File.ReadAllBytesAsync(path);
+            file[200] ^= (byte)(path.EndsWith(StateFile.Suffix, StringComparison.Ordinal) ? 1 : 0);
+            await File.WriteAllBytesAsync(path, file);
+            File.Move(path, path + FileStore.TemporarySuffix);
+        }
+
+        string log = Path.Combine(killed.Path, LogFormat.Name);
+        byte[] sound = await File.ReadAllBytesAsync(log);
+        if (isLogUnreadableFirst)
+        {
+            // Nobody knows what needs the layers.
+            await File.WriteAllBytesAsync(log, new byte[sound.Length]);
+            IReadOnlyList<string> before = killed.Files;
+            await using (SnapshotDirectory first = await OpenDirectoryAsync(killed.Path))
+            {
+                Assert.Equal(log, Assert.Single(first.DamageFound).Path);
+            }
+
+            Assert.Equal(before, killed.Files);
+            await File.WriteAllBytesAsync(log, sound);
+        }
+
+        await using (SnapshotDirectory again = await OpenDirectoryAsync(killed.Path))
+        {
+            Assert.Equal([id], again.List());
+            await AssertSoundAsync(again, id, memory);
+        }
+
+        Assert.DoesNotContain(killed.Files, static name => name.EndsWith(FileStore.TemporarySuffix, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task What_is_deleted_while_temporary_files_are_kept_does_not_come_back()
+    {
+        using SyntheticGuest guest = new(124);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        Guid[] ids = [.. directory.List()];
+        using TestDirectory killed = Copy(new byte[Length]);
+        foreach (Guid id in ids)
+        {
+            File.Copy(killed.StateOf(id), killed.StateOf(id) + FileStore.TemporarySuffix);
+        }
+
+        await using (SnapshotDirectory first = await OpenDirectoryAsync(killed.Path))
+        {
+            await first.DeleteAsync(ids[0]);
+        }
+
+        await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
+        Assert.Equal([ids[1]], again.List());
+    }
+
     private async Task FlipAsync(int place)
     {
         await using FileStream log = new(LogPath, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);

@@ -27,6 +27,29 @@ public sealed class PublicationLogSpaceTests : PublicationLogTest
         await AssertSoundAsync(directory, id, memory);
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task What_is_found_in_a_log_has_room_set_aside_for_its_files_as_far_as_there_is_any(bool hasRoom)
+    {
+        using SyntheticGuest guest = new(145);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        (Guid first, byte[] memory) = await SaveAsync(directory, guest, 3, 4, 90);
+        (Guid second, byte[] more) = await SaveAsync(directory, guest, 5);
+        using TestDirectory killed = Copy();
+        string[] before = [.. killed.Files];
+        Space = new TestSpace { Free = hasRoom ? long.MaxValue : 0 };
+        await using SnapshotDirectory found = OpenAt(killed.Path, threshold: 2);
+        Assert.Equal(2, found.Pending);
+        long reserved = Space.Reserved;
+        found.Settle();
+        long used = killed.Files.Except(before, StringComparer.Ordinal).Sum(name => LogFormat.Align(new FileInfo(Path.Combine(killed.Path, name)).Length));
+        Assert.InRange(reserved, hasRoom ? used : 0, hasRoom ? used + 8 * LogFormat.Block : 0);
+        Assert.Equal(0, Space.Reserved);
+        await AssertSoundAsync(found, first, memory);
+        await AssertSoundAsync(found, second, more);
+    }
+
     [Fact]
     public async Task The_room_of_the_log_is_given_to_snapshots_before_one_is_refused()
     {

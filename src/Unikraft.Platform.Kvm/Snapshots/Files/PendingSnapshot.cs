@@ -6,7 +6,7 @@ namespace Unikraft.Platform.Kvm.Snapshots.Files;
 internal sealed record PendingSnapshot(LogRecord Record, SnapshotState State)
 {
     /// <summary>The room that is set aside for its files.</summary>
-    internal IDisposable? Reservation { get; init; }
+    internal IDisposable? Reservation { get; set; }
 
     /// <summary>How often the host has refused to read it.</summary>
     internal int Refusals { get; set; }

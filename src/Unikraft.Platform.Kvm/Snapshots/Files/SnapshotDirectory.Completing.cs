@@ -5,6 +5,9 @@ internal sealed partial class SnapshotDirectory
     private const string TemporaryState = StateFile.Suffix + FileStore.TemporarySuffix;
     private const string TemporaryLayer = LayerFormat.Suffix + FileStore.TemporarySuffix;
 
+    // Not all of what the opening found under temporary names was completed or removed.
+    private bool _areTemporaryKept;
+
     /// <summary>
     /// Gives files their names that had been written completely when the host ended, so that somebody may have been told of them; the others are removed.
     /// </summary>
@@ -22,6 +25,11 @@ internal sealed partial class SnapshotDirectory
         Dictionary<Guid, Digest> whole = FindWholeLayers(temporary, cancellationToken);
         (List<Guid> states, HashSet<LayerReference> wanted) = FindWholeStates(names, whole);
 
+        // What is in the log knows no root checksum of a layer that was there too when it was saved.
+        wanted.UnionWith(_pending
+            .SelectMany(static pending => pending.State.Layers)
+            .Select(layer => layer.Root == default && whole.TryGetValue(layer.Id, out Digest root) ? layer with { Root = root } : layer));
+
         // As when they are saved: all layers before the states that refer to them.
         foreach (LayerReference layer in wanted.Where(layer => IsWhole(layer, whole) && !HasLayer(layer)))
         {
@@ -35,8 +43,9 @@ internal sealed partial class SnapshotDirectory
             _store.Rename(name + FileStore.TemporarySuffix, name);
         }
 
-        // What cannot be read now may be needed: it is looked at again when the directory is next opened.
-        if (_unreadable.Count == 0)
+        // What cannot be read now may be needed, or need it: it is looked at again when the directory is next opened.
+        _areTemporaryKept = _unreadable.Count > 0;
+        if (!_areTemporaryKept)
         {
             foreach (string name in temporary)
             {

@@ -44,7 +44,7 @@ internal sealed partial class SnapshotDirectory
     /// Finds what a platform before has left in its log. It gets its files in the background, as if it had just been saved, and before anything else is saved: opening a directory
     /// does not wait for them.
     /// </summary>
-    private void RecoverLog(CancellationToken cancellationToken)
+    private void FindLog(CancellationToken cancellationToken)
     {
         _store.Delete(LogFormat.Name + FileStore.TemporarySuffix);
         PublicationLog? log;
@@ -87,12 +87,25 @@ internal sealed partial class SnapshotDirectory
                 _unreadable.Add(LogFormat.Name);
                 NoteUnreadable(LogFormat.Name, FileDamageException.Damaged("has parts that cannot be read"), snapshot: null);
             }
+        }
+        catch (StorageException error)
+        {
+            Log.SettlingFailed(_logger, error, _store.Directory);
+        }
+    }
 
-            if (_isLogKept || _pending.Count == 0 || _logOptions is null)
-            {
-                Settle(cancellationToken);
-                RemoveLog();
-            }
+    /// <summary>Makes the files of a log that was found, and removes it, where that is not left to the background.</summary>
+    private void SettleUnlessLater(CancellationToken cancellationToken)
+    {
+        if (!_isLogKept && _pending.Count > 0 && _logOptions is not null)
+        {
+            return;
+        }
+
+        try
+        {
+            Settle(cancellationToken);
+            RemoveLog();
         }
         catch (StorageException error)
         {
@@ -103,12 +116,31 @@ internal sealed partial class SnapshotDirectory
     /// <summary>Begins to make files of what was found in the log.</summary>
     private void SettleFound()
     {
+        ReserveFound();
         lock (_lock)
         {
             if (_pending.Count > 0 && _logOptions is { } options)
             {
                 BeginSettling(options);
             }
+        }
+    }
+
+    /// <summary>Sets aside what the files of what was found take, so that nobody else is promised it. Nobody else knows of the directory yet.</summary>
+    private void ReserveFound()
+    {
+        try
+        {
+            foreach (PendingSnapshot pending in _pending)
+            {
+                pending.Reservation = _space?.Reserve(SpaceOfFile(StateFile.LengthOf(pending.State))
+                    + pending.Record.Layers.Sum(static layer => SpaceOfFile(LayerFormat.Length(layer.Header.StoredPages, layer.Header.Runs))));
+            }
+        }
+        catch (StorageException error)
+        {
+            // It is safe in the log, and gets its files when there is room.
+            Log.SettlingFailed(_logger, error, _store.Directory);
         }
     }
 

@@ -183,10 +183,18 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
     /// <summary>Learns what is there, completes what was saved, and removes what an interrupted operation left.</summary>
     private void Scan(CancellationToken cancellationToken)
     {
-        IReadOnlyList<string> names = Complete(_store.List(), cancellationToken);
-        if (names.Any(static name => name.StartsWith(LogFormat.Name, StringComparison.Ordinal)))
+        IReadOnlyList<string> names = _store.List();
+        bool hasLog = names.Any(static name => name.StartsWith(LogFormat.Name, StringComparison.Ordinal));
+        if (hasLog)
         {
-            RecoverLog(cancellationToken);
+            // First: what is in it may need what has a temporary name.
+            FindLog(cancellationToken);
+        }
+
+        names = Complete(names, cancellationToken);
+        if (hasLog)
+        {
+            SettleUnlessLater(cancellationToken);
             names = _store.List();
         }
 
@@ -302,6 +310,12 @@ internal sealed partial class SnapshotDirectory : ISnapshotDirectory
         // The log brings back what is still in it.
         SettleIfPending(id);
         _store.Delete(name);
+        if (_areTemporaryKept)
+        {
+            // The next opening would give it its name.
+            _store.Delete(name + FileStore.TemporarySuffix);
+        }
+
         lock (_lock)
         {
             _isDeletionPending = true;
