@@ -6,8 +6,9 @@ namespace Unikraft.Platform.Latency;
 /// <param name="JsonPath">Where the results go.</param>
 /// <param name="Measures">The names of the measures; empty for all.</param>
 /// <param name="Samples">The number of samples in each row; <see langword="null"/> for what each measure thinks right.</param>
+/// <param name="Rows">The number of rows of each measure; <see langword="null"/> for all.</param>
 /// <param name="IsQuick">Whether few samples are enough.</param>
-internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measures, int? Samples, bool IsQuick)
+internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measures, int? Samples, int? Rows, bool IsQuick)
 {
     /// <summary>Parses arguments.</summary>
     /// <param name="arguments">The arguments.</param>
@@ -18,6 +19,7 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
         string? jsonPath = null;
         List<string> measures = [];
         int? samples = null;
+        int? rows = null;
         bool isQuick = false;
         for (int i = 0; i < arguments.Count; i++)
         {
@@ -27,7 +29,7 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
                 case "--quick":
                     isQuick = true;
                     continue;
-                case "--json" or "--measure" or "--measures" or "--samples" when value is null:
+                case "--json" or "--measure" or "--measures" or "--samples" or "--rows" when value is null:
                     problem = $"{arguments[i]} needs a value.";
                     return null;
                 case "--json":
@@ -43,14 +45,22 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
 
                     measures.AddRange(names);
                     break;
-                case "--samples":
+                case "--samples" or "--rows":
                     if (!int.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out int number) || number == 0)
                     {
-                        problem = $"'{value}' is not a number of samples.";
+                        problem = $"'{value}' is not a number of {arguments[i][2..]}.";
                         return null;
                     }
 
-                    samples = number;
+                    if (string.Equals(arguments[i], "--rows", StringComparison.Ordinal))
+                    {
+                        rows = number;
+                    }
+                    else
+                    {
+                        samples = number;
+                    }
+
                     break;
                 default:
                     problem = $"'{arguments[i]}' is not understood.";
@@ -67,6 +77,6 @@ internal sealed record CommandLine(string JsonPath, IReadOnlyList<string> Measur
             _ when Path.GetDirectoryName(Path.GetFullPath(jsonPath)) is { } folder && !Directory.Exists(folder) => $"There is no folder '{folder}'.",
             _ => null,
         };
-        return problem is null ? new CommandLine(jsonPath!, measures, samples, isQuick) : null;
+        return problem is null ? new CommandLine(jsonPath!, measures, samples, rows, isQuick) : null;
     }
 }

@@ -45,7 +45,7 @@ if (CommandLine.Parse(args, [.. measures.Select(measure => measure.Name)], out s
     await Console.Error.WriteLineAsync(
         $"""
         {problem}
-        usage: Unikraft.Platform.Latency --json FILE [--measures NAME,...]... [--samples N] [--quick]
+        usage: Unikraft.Platform.Latency --json FILE [--measures NAME,...]... [--samples N] [--rows N] [--quick]
         measures: {string.Join(", ", measures.Select(measure => measure.Name))}
         """);
     return Usage;
@@ -77,7 +77,7 @@ try
         long start = Stopwatch.GetTimestamp();
         try
         {
-            await foreach (Measurement row in measure.RunAsync(context, interrupt.Token))
+            await foreach (Measurement row in measure.RunAsync(context, interrupt.Token).Take(options.Rows ?? int.MaxValue))
             {
                 rows.Add(row);
                 ResultTable.WriteRow(Console.Out, row);

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime;
 using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json.Nodes;
@@ -18,6 +19,13 @@ internal sealed class VolumeTransfer(bool isWrite) : IMeasure
     private const int SizeMb = 256;
     private const double GuestLimit = 0.5;
     private const double LayerLimit = 0.9;
+    private const int SmallRequests = 20_000;
+
+    /// <summary>So many rounds without anything compiled are the end of it: what was called often is compiled a tenth of a second later, and not all of it at once.</summary>
+    private const int QuietRehearsals = 10;
+
+    /// <summary>Something else may be compiled for ever.</summary>
+    private const int MostRehearsals = 200;
 
     public string Name => isWrite ? "volume.write" : "volume.read";
 
@@ -43,6 +51,7 @@ internal sealed class VolumeTransfer(bool isWrite) : IMeasure
                     },
                     cancellationToken);
                 await using IInstanceConsole console = platform.Instances.AttachConsole(instance.Uuid);
+                await RehearseAsync(console, raw, context, cancellationToken);
                 foreach ((string pattern, int bytes) in ((string, int)[])[("random", 4 << 10), ("seq", 256 << 10)])
                 {
                     foreach (int depth in (int[])[1, 16])
@@ -50,7 +59,7 @@ internal sealed class VolumeTransfer(bool isWrite) : IMeasure
                         List<double> ratios = [];
                         List<double> floors = [];
                         bool hasFloor = !isWrite && depth == 1 && bytes == 4 << 10;
-                        int requests = context.IsQuick ? 200 : bytes > 4096 ? 1000 : 20_000;
+                        int requests = context.IsQuick ? 200 : bytes > 4096 ? 1000 : SmallRequests;
                         for (int i = 0; i < context.Samples(20, quick: 3); i++)
                         {
                             double host = Host(raw, pattern, bytes, requests);
@@ -86,6 +95,22 @@ internal sealed class VolumeTransfer(bool isWrite) : IMeasure
         for (int i = 0; i < SizeMb; i++)
         {
             await file.WriteAsync(part, cancellationToken);
+        }
+    }
+
+    /// <summary>
+    /// Takes small requests, on both sides, until the runtime compiles none of what they run any more: its compiler has one of the processors meanwhile, which the guest and the
+    /// thread that serves it take both, and requests take two to four times as long.
+    /// </summary>
+    private async Task RehearseAsync(IInstanceConsole console, string raw, MeasureContext context, CancellationToken cancellationToken)
+    {
+        int rounds = context.IsQuick ? 1 : MostRehearsals;
+        for (int quiet = 0; quiet < QuietRehearsals && rounds > 0; rounds--)
+        {
+            long compiled = JitInfo.GetCompiledMethodCount();
+            _ = Host(raw, "random", 4 << 10, SmallRequests);
+            _ = await GuestAsync(console, "random", 4 << 10, depth: 1, SmallRequests, cancellationToken);
+            quiet = JitInfo.GetCompiledMethodCount() == compiled ? quiet + 1 : 0;
         }
     }
 

@@ -280,6 +280,24 @@ public sealed class PublicationLogDamageTests : PublicationLogTest
         }
     }
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(LogFormat.Block)]
+    [InlineData(Length)]
+    public async Task What_was_put_behind_the_log_costs_nothing(int more)
+    {
+        using SyntheticGuest guest = new(156);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        (Guid id, byte[] memory) = await SaveAsync(directory, guest, 1, 2);
+        Assert.Equal(1, directory.Pending);
+        byte[] longer = new byte[Length + more];
+        new Random(more).NextBytes(longer);
+        (await File.ReadAllBytesAsync(LogPath)).CopyTo(longer, 0);
+        using TestDirectory killed = Copy(longer);
+        await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
+        await AssertSoundAsync(again, id, memory);
+    }
+
     /// <summary>The power went out before the names of files were on the disk, and the states that refer to their layers are damaged: what is in the log refers to them as well.</summary>
     [Theory]
     [InlineData(false)]
