@@ -147,7 +147,22 @@ internal sealed class TestDriver : IMmioInitiator, IDisposable
         Write(0x050, 0);
     }
 
-    /// <summary>Waits until the interrupt line is raised.</summary>
+    /// <summary>The driver in a copy of its guest: it knows what this one knows, in memory of its own. It has no device yet.</summary>
+    internal TestDriver Fork()
+    {
+        TestDriver fork = new() { _nextBuffer = _nextBuffer, _seen = _seen };
+        fork.Memory.Write(0, Memory.Read(0, (int)MemorySize));
+        _chainLength.CopyTo(fork._chainLength, 0);
+        fork._free.Clear();
+        foreach (int descriptor in _free)
+        {
+            fork._free.Enqueue(descriptor);
+        }
+
+        return fork;
+    }
+
+    /// <summary>Waits until the interrupt line is raised, which may be for something that the driver has seen already.</summary>
     internal Task InterruptAsync() => _interrupts.WaitAsync().Guarded();
 
     /// <summary>Waits for the next request that the device gives back.</summary>
