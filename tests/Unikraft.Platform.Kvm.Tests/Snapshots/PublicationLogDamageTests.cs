@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Unikraft.Platform.Hypervisors;
 using Unikraft.Platform.Kvm.Interop;
 using Unikraft.Platform.Kvm.Snapshots;
@@ -296,6 +297,97 @@ public sealed class PublicationLogDamageTests : PublicationLogTest
         using TestDirectory killed = Copy(longer);
         await using SnapshotDirectory again = await OpenDirectoryAsync(killed.Path);
         await AssertSoundAsync(again, id, memory);
+    }
+
+    /// <summary>Cut anywhere, also in a log whose last record is at the beginning of the file again: what is whole in front of the cut is there, and whoever brings the whole log has all.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_log_that_was_cut_off_has_what_is_whole_in_it(bool isAround)
+    {
+        const int Pages = 50;
+        using SyntheticGuest guest = new(157);
+        await using SnapshotDirectory directory = await OpenWithLogAsync(guest);
+        if (isAround)
+        {
+            // Then there is room for two more behind it, and for one in front.
+            for (int i = 0; i < 2; i++)
+            {
+                await SaveRecordAsync(140 + i);
+            }
+
+            directory.Settle();
+        }
+
+        List<(Guid Id, byte[] Memory, int Start, int End)> saved = [];
+        for (int i = 0; i < 3; i++)
+        {
+            saved.Add(await SaveRecordAsync(150 + i));
+        }
+
+        Assert.Equal(3, directory.Pending);
+        Assert.Equal(isAround, saved[2].Start < saved[0].Start);
+        byte[] log = await File.ReadAllBytesAsync(LogPath);
+        int[] interesting = [LogFormat.RecordsStart, log.Length, .. saved.SelectMany(static record => (int[])[record.Start, record.Start + LogFormat.Block, record.End])];
+        foreach (int cut in interesting.SelectMany(static place => (int[])[place - 1, place, place + 1]).Where(cut => cut < log.Length).Distinct())
+        {
+            using TestDirectory killed = Copy(log[..cut]);
+            string path = Path.Combine(killed.Path, LogFormat.Name);
+            await using (SnapshotDirectory again = await OpenDirectoryAsync(killed.Path))
+            {
+                // The file, and the record that the cut goes through.
+                Assert.Equal(1 + saved.Count(record => record.Start + LogFormat.Block <= cut && cut < record.End), again.DamageFound.Count);
+                Assert.All(again.DamageFound, damage => Assert.Equal(path, damage.Path));
+                foreach ((Guid id, byte[] memory, int start, int end) in saved)
+                {
+                    if (end <= cut)
+                    {
+                        await AssertSoundAsync(again, id, memory);
+                    }
+                    else if (start + LogFormat.Block <= cut)
+                    {
+                        Assert.Contains(id, (await Assert.ThrowsAsync<SnapshotFileException>(() => again.OpenAsync(id))).Snapshots);
+                    }
+                    else
+                    {
+                        await Assert.ThrowsAsync<ResourceNotFoundException>(() => again.OpenAsync(id));
+                    }
+                }
+
+                (Guid next, byte[] content) = await SaveAsync(again, guest, 7, 8);
+                await AssertSoundAsync(again, next, content);
+            }
+
+            await File.WriteAllBytesAsync(path, log);
+            await using SnapshotDirectory whole = await OpenDirectoryAsync(killed.Path);
+            Assert.Empty(whole.DamageFound);
+            foreach ((Guid id, byte[] memory, _, _) in saved)
+            {
+                await AssertSoundAsync(whole, id, memory);
+            }
+        }
+
+        async Task<(Guid Id, byte[] Memory, int Start, int End)> SaveRecordAsync(int seed)
+        {
+            using SyntheticGuest stranger = new(seed);
+            (Guid id, byte[] memory) = await SaveAsync(directory, stranger, [.. Enumerable.Range(0, Pages)]);
+            byte[] after = await File.ReadAllBytesAsync(LogPath);
+            int start = FirstRecordOf(id, after);
+            int end = start + (int)BinaryPrimitives.ReadInt64LittleEndian(after.AsSpan(start + 40));
+            return (id, memory, start, end);
+        }
+
+        static int FirstRecordOf(Guid id, byte[] log)
+        {
+            byte[] name = id.ToByteArray(bigEndian: true);
+            int start = LogFormat.RecordsStart;
+            while (!log.AsSpan(start + 48, name.Length).SequenceEqual(name))
+            {
+                start += LogFormat.Block;
+            }
+
+            return start;
+        }
     }
 
     /// <summary>The power went out before the names of files were on the disk, and the states that refer to their layers are damaged: what is in the log refers to them as well.</summary>

@@ -62,7 +62,7 @@ internal static class LogFormat
 
     /// <returns>The header; <see langword="null"/> when it is not as it was written.</returns>
     /// <exception cref="FileDamageException">It is of another version.</exception>
-    internal static LogHeader? TryReadHeader(ReadOnlySpan<byte> block, long fileLength)
+    internal static LogHeader? TryReadHeader(ReadOnlySpan<byte> block)
     {
         if (!block.StartsWith(HeaderMagic) || Digest.Compute(block[..HeaderFields]) != Digest.Read(block[HeaderFields..]))
         {
@@ -83,7 +83,7 @@ internal static class LogFormat
             BinaryPrimitives.ReadInt64LittleEndian(block[40..]),
             BinaryPrimitives.ReadInt64LittleEndian(block[48..]),
             BinaryPrimitives.ReadInt64LittleEndian(block[56..]));
-        bool isSound = header.Length <= fileLength && header.Length % Block == 0 && header.Sequence is >= 1 and <= MaxSequence && header.Count >= 0
+        bool isSound = header.Length % Block == 0 && header.Sequence is >= 1 and <= MaxSequence && header.Count >= 0
             && header.Offset >= RecordsStart && header.Offset <= header.Length && header.Offset % Block == 0;
         return isSound ? header : null;
     }
@@ -177,7 +177,7 @@ internal static class LogFormat
 /// <param name="Count">Counts the changes of the header, which are written to two places in turn.</param>
 /// <param name="Sequence">The number of the first record that is needed.</param>
 /// <param name="Offset">Where it lies, or will.</param>
-/// <param name="Length">The length of the log. What is behind it in the file, if anything, is no part of it.</param>
+/// <param name="Length">The length of the log. What is behind it in the file, if anything, is no part of it; a file that is shorter was cut off.</param>
 [StructLayout(LayoutKind.Auto)]
 internal readonly record struct LogHeader(Guid Log, long Count, long Sequence, long Offset, long Length);
 

@@ -26,6 +26,9 @@ internal sealed class PublicationLog : IDisposable
     private readonly Lock _lock = new();
     private readonly StagingBuffer _block = new(1);
     private readonly StagingBuffer _mark = new(1);
+
+    /// <summary>So much of it is there: all of it, unless somebody has cut the file off.</summary>
+    private readonly long _present;
     private StagingBuffer? _record;
     private StagingBuffer? _read;
     private LogHeader _header;
@@ -37,6 +40,7 @@ internal sealed class PublicationLog : IDisposable
     {
         (_store, _file, _reader, _header) = (store, file, reader, header);
         (_next, _end) = (header.Sequence, header.Offset);
+        _present = Math.Min(header.Length, reader.Stat().Length / LogFormat.Block * LogFormat.Block);
     }
 
     /// <summary>Whether nothing is appended any more: it was there when the directory was opened, or a write failed and nobody knows what of it is on the disk.</summary>
@@ -56,6 +60,10 @@ internal sealed class PublicationLog : IDisposable
 
     /// <summary>The length of the file.</summary>
     internal long Length => _header.Length;
+
+    /// <summary>How the file is damaged as a whole, records apart; <see langword="null"/> when it is not.</summary>
+    internal FileDamageException? Damage =>
+        _present < _header.Length ? FileDamageException.Damaged($"is cut off: {_present} of its {_header.Length} bytes are there") : null;
 
     /// <summary>With so much in use, room is made although somebody may need the disk: before that a burst has it to itself.</summary>
     internal long FillMark => _header.Length / 4 * 3;
@@ -182,7 +190,7 @@ internal sealed class PublicationLog : IDisposable
                     continue;
                 }
 
-                if (LogFormat.TryReadHeader(block, length) is { } header && (newest is null || header.Count > newest.Value.Count))
+                if (LogFormat.TryReadHeader(block) is { } header && (newest is null || header.Count > newest.Value.Count))
                 {
                     newest = header;
                 }
@@ -311,7 +319,7 @@ internal sealed class PublicationLog : IDisposable
         return logged;
     }
 
-    /// <summary>What was not released. A record that was being written when the host ended is not part of it.</summary>
+    /// <summary>What was not released. A record that was being written when the host ended is not part of it. Of a file that was cut off, what is there.</summary>
     /// <exception cref="StorageException">The host refused.</exception>
     internal LogContents Read(CancellationToken cancellationToken)
     {
@@ -321,19 +329,29 @@ internal sealed class PublicationLog : IDisposable
         bool isReadable = true;
 
         // Damage is looked past in a fraction of that; somebody's forgery must not keep a directory from opening for hours.
-        long budget = 4 * _header.Length;
+        long budget = 4 * _present;
         byte[] block = new byte[LogFormat.Block];
         List<LayerHeader> layers = [];
         (long sequence, long offset) = (_header.Sequence, _header.Offset);
         while (true)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            offset = offset == _header.Length ? LogFormat.RecordsStart : offset;
+            if (offset >= _present)
+            {
+                // Of what was cut off nothing is known: the next record, if there is one, is anywhere before.
+                offset = Damage is null ? LogFormat.RecordsStart : _present - LogFormat.Block;
+            }
+
             if (TryReadRecord(block, sequence, offset, layers, ref isReadable) is not { } header)
             {
                 if (FindNext(sequence, offset, ref budget, ref isReadable, cancellationToken) is not { } next)
                 {
-                    // If the one before is not whole, it was the last, and being written.
+                    // If the one before is not whole, it was the last, and being written. Unless the rest of it was cut off.
+                    if (doubtful is not null && Damage is not null)
+                    {
+                        damaged.Add(doubtful);
+                    }
+
                     return new LogContents(sound, damaged, isReadable);
                 }
 
@@ -539,11 +557,11 @@ internal sealed class PublicationLog : IDisposable
 
         // Each record takes a block at least.
         long last = _header.Sequence + (_header.Length / LogFormat.Block);
-        for (long left = Math.Min(budget, _header.Length - LogFormat.RecordsStart - LogFormat.Block); left > 0;)
+        for (long left = Math.Min(budget, _present - LogFormat.RecordsStart); left > 0;)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            searched = searched >= _header.Length ? LogFormat.RecordsStart : searched;
-            Span<byte> part = window.AsSpan(0, (int)Math.Min(Math.Min(WindowSize, left), _header.Length - searched));
+            searched = searched >= _present ? LogFormat.RecordsStart : searched;
+            Span<byte> part = window.AsSpan(0, (int)Math.Min(Math.Min(WindowSize, left), _present - searched));
             try
             {
                 _reader.Read(part, searched);
@@ -573,6 +591,11 @@ internal sealed class PublicationLog : IDisposable
     /// <exception cref="StorageException">The host refused.</exception>
     private PendingSnapshot Decode(byte[] block, in RecordHeader header, long offset, List<LayerHeader> layers, CancellationToken cancellationToken)
     {
+        if (header.Length > _present - offset)
+        {
+            throw FileDamageException.Damaged($"has {_present - offset} of the {header.Length} bytes of the record from byte {offset}");
+        }
+
         long pages = layers.Sum(static layer => (long)layer.StoredPages);
         byte[] body = new byte[header.Length - LogFormat.Block - (pages << PageSize.Shift)];
         RecordChecksum checksum = default;

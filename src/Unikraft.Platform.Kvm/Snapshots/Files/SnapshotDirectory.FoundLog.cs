@@ -12,7 +12,7 @@ internal sealed partial class SnapshotDirectory
     // The log is the one that was found when the directory was opened. Guarded by the lock for writing, once that is open.
     private volatile bool _isLogFound;
 
-    // The host could not read all of the log that was found, and may the next time.
+    // The host could not read all of the log that was found, and may the next time; or it was cut off, and somebody may have the whole.
     private bool _isLogKept;
 
     /// <summary>Removes the log that was found when the directory was opened, once all that is in it has files: from then on there can be another one.</summary>
@@ -73,7 +73,8 @@ internal sealed partial class SnapshotDirectory
         try
         {
             LogContents contents = log.Read(cancellationToken);
-            _isLogKept = !contents.IsReadable;
+            FileDamageException? damage = log.Damage ?? (contents.IsReadable ? null : FileDamageException.Damaged("has parts that cannot be read"));
+            _isLogKept = damage is not null;
             _pending.AddRange(contents.Sound);
             _damaged.AddRange(contents.Damaged);
             foreach (DamagedRecord record in contents.Damaged)
@@ -81,11 +82,11 @@ internal sealed partial class SnapshotDirectory
                 Log.RecordUnreadable(_logger, error: null, record.Snapshot, _store.PathOf(LogFormat.Name));
             }
 
-            if (_isLogKept)
+            if (damage is not null)
             {
-                // What is in there is unknown: no layer is removed, and no other log takes its place.
+                // What is not there is unknown: no layer is removed, and no other log takes its place.
                 _unreadable.Add(LogFormat.Name);
-                NoteUnreadable(LogFormat.Name, FileDamageException.Damaged("has parts that cannot be read"), snapshot: null);
+                NoteUnreadable(LogFormat.Name, damage, snapshot: null);
             }
         }
         catch (StorageException error)
