@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.RegularExpressions;
 
 namespace Unikraft.Platform.TestRunner;
 
@@ -8,14 +9,16 @@ namespace Unikraft.Platform.TestRunner;
 /// <param name="SummaryFile">Where the closing line is written as well; null for nowhere else.</param>
 /// <param name="Share">Which share of the tests to run, from 0.</param>
 /// <param name="Shares">In how many shares the tests are parted.</param>
+/// <param name="Repeated">A test that fails with a message that matches this is run once more, and that counts; null when every failure counts.</param>
 internal sealed record CommandLine(
     IReadOnlyList<string> Filters,
     IReadOnlyList<KeyValuePair<string, string>> ExcludedTraits,
     string? SummaryFile,
     int Share,
-    int Shares)
+    int Shares,
+    Regex? Repeated)
 {
-    internal const string Usage = "usage: Unikraft.Platform.TestRunner [--filter TEXT]... [--exclude TRAIT=VALUE]... [--summary FILE] [--share N/SHARES]";
+    internal const string Usage = "usage: Unikraft.Platform.TestRunner [--filter TEXT]... [--exclude TRAIT=VALUE]... [--summary FILE] [--share N/SHARES] [--repeat REGEX]";
 
     /// <summary>Reads the arguments; null when they are wrong.</summary>
     internal static CommandLine? Parse(IReadOnlyList<string> args)
@@ -24,6 +27,7 @@ internal sealed record CommandLine(
         List<KeyValuePair<string, string>> traits = [];
         string? summary = null;
         (int share, int shares) = (1, 1);
+        Regex? repeated = null;
         if (args.Count % 2 != 0)
         {
             return null;
@@ -50,11 +54,14 @@ internal sealed record CommandLine(
                     && share >= 1
                     && share <= shares:
                     break;
+                case "--repeat":
+                    repeated = new Regex(value, RegexOptions.NonBacktracking);
+                    break;
                 default:
                     return null;
             }
         }
 
-        return new CommandLine(filters, traits, summary, share - 1, shares);
+        return new CommandLine(filters, traits, summary, share - 1, shares, repeated);
     }
 }

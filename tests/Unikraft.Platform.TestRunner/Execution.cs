@@ -1,18 +1,25 @@
 using System.Globalization;
+using System.Text.RegularExpressions;
 using Xunit.Abstractions;
 
 namespace Unikraft.Platform.TestRunner;
 
 /// <summary>Prints what becomes of the tests, while they run, and counts it.</summary>
-internal sealed class Execution(TextWriter output) : LongLivedMarshalByRefObject, IMessageSink
+/// <param name="output">Where it is printed.</param>
+/// <param name="repeated">A test that fails with a message that matches this does not count: it is to be run once more. Null when all count.</param>
+internal sealed class Execution(TextWriter output, Regex? repeated) : LongLivedMarshalByRefObject, IMessageSink
 {
     private readonly TaskCompletionSource _finished = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly HashSet<ITestCase> _toRepeat = [];
 
     internal int Passed { get; private set; }
 
     internal int Failed { get; private set; }
 
     internal int Skipped { get; private set; }
+
+    /// <summary>The tests that are to be run once more.</summary>
+    internal IReadOnlyCollection<ITestCase> ToRepeat => _toRepeat;
 
     /// <summary>Completes when all tests have run.</summary>
     internal Task Finished => _finished.Task;
@@ -33,6 +40,11 @@ internal sealed class Execution(TextWriter output) : LongLivedMarshalByRefObject
             case ITestSkipped skipped:
                 Skipped++;
                 End($"SKIPPED: {skipped.Reason}");
+                break;
+            case ITestFailed failed when repeated is not null && failed.Messages.Any(repeated.IsMatch):
+                _ = _toRepeat.Add(failed.TestCase);
+                End("TO BE REPEATED");
+                Print(failed);
                 break;
             case ITestFailed failed:
                 Fail(failed);
@@ -71,6 +83,11 @@ internal sealed class Execution(TextWriter output) : LongLivedMarshalByRefObject
     {
         Failed++;
         End("FAILED");
+        Print(failure);
+    }
+
+    private void Print(IFailureInformation failure)
+    {
         for (int i = 0; i < failure.ExceptionTypes.Length; i++)
         {
             End($"    {failure.ExceptionTypes[i]}: {failure.Messages[i]}\n{failure.StackTraces[i]}");

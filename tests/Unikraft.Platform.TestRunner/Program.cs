@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Reflection;
+using System.Text.RegularExpressions;
 using Unikraft.Platform.TestRunner;
 using Xunit.Abstractions;
 using Xunit.Sdk;
@@ -29,18 +30,24 @@ ITestCase[] wanted =
 ];
 ITestCase[] excluded = [.. wanted.Where(test => command.ExcludedTraits.Any(trait => HasTrait(test, trait)))];
 
-Execution execution = new(Console.Out);
 using ITestFrameworkExecutor executor = framework.GetExecutor(assembly.GetName());
-executor.RunTests(wanted.Except(excluded), execution, options);
-await execution.Finished;
+Execution execution = await RunAsync(wanted.Except(excluded), command.Repeated);
+(int passed, int failed, int skipped) = (execution.Passed, execution.Failed, execution.Skipped);
+if (execution.ToRepeat.Count > 0)
+{
+    Console.WriteLine();
+    Console.WriteLine("once more:");
+    Execution again = await RunAsync(execution.ToRepeat, repeated: null);
+    (passed, failed, skipped) = (passed + again.Passed, failed + again.Failed, skipped + again.Skipped);
+}
 
 foreach (ITestCase test in excluded)
 {
     Console.WriteLine($"  {test.DisplayName} EXCLUDED by its trait");
 }
 
-string summary = string.Create(CultureInfo.InvariantCulture, $"{execution.Passed} passed, {execution.Failed} failed")
-    + (execution.Skipped == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $", {execution.Skipped} skipped"));
+string summary = string.Create(CultureInfo.InvariantCulture, $"{passed} passed, {failed} failed")
+    + (skipped == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $", {skipped} skipped"));
 Console.WriteLine();
 Console.WriteLine(summary);
 if (command.SummaryFile is string file)
@@ -48,7 +55,15 @@ if (command.SummaryFile is string file)
     await File.WriteAllTextAsync(file, summary + "\n");
 }
 
-return execution.Failed == 0 && execution.Passed > 0 ? 0 : 1;
+return failed == 0 && passed > 0 ? 0 : 1;
+
+async Task<Execution> RunAsync(IEnumerable<ITestCase> tests, Regex? repeated)
+{
+    Execution run = new(Console.Out, repeated);
+    executor.RunTests(tests, run, options);
+    await run.Finished;
+    return run;
+}
 
 static string Describe(ITestCase test) => $"{test.TestMethod.TestClass.Class.Name}.{test.TestMethod.Method.Name} {test.DisplayName}";
 

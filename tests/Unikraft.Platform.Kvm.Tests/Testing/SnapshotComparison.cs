@@ -14,8 +14,8 @@ internal sealed class SnapshotComparison(GuestMemory memory)
     internal void Copy() => memory.Read(0, _atCut.Length).CopyTo(_atCut);
 
     /// <summary>Every page that has changed since the last cut is in what the snapshot stores.</summary>
-    /// <returns>How many pages have changed, and how many are stored although they have not.</returns>
-    internal (int Changed, int Rewritten) AssertStored(KvmSnapshot snapshot, string title)
+    /// <returns>How many pages have changed, and which are stored although they have not.</returns>
+    internal (int Changed, IReadOnlyList<int> Rewritten) AssertStored(KvmSnapshot snapshot, string title)
     {
         using PageMap map = snapshot.ShareMemory();
         PageBitmap stored = new(_atCut.Length >> PageSize.Shift);
@@ -28,13 +28,16 @@ internal sealed class SnapshotComparison(GuestMemory memory)
         }
 
         int changed = 0;
-        int rewritten = 0;
+        List<int> rewritten = [];
         for (int page = 0; page < stored.Pages; page++)
         {
             bool isChanged = !Page(_atCut, page).SequenceEqual(Page(_before, page));
             Assert.True(stored[page] || !isChanged || !Page(_atCut, page).ContainsAnyExcept((byte)0), $"{title}: page {page} has changed and was not stored.");
             changed += isChanged ? 1 : 0;
-            rewritten += stored[page] && !isChanged ? 1 : 0;
+            if (stored[page] && !isChanged)
+            {
+                rewritten.Add(page);
+            }
         }
 
         _known.UnionWith(map.Extents.ToArray().Select(extent => extent.Layer));

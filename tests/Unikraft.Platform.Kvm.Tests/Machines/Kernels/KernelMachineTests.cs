@@ -174,8 +174,9 @@ public sealed class KernelMachineTests
         // So large that what lies scattered in it is never folded, which would bring all pages into a new layer.
         const int MemoryMb = 96;
 
-        // With nested paging of AMD whatever the processor looks up in a page table counts as written to it: one of each level.
-        const int PageTables = 3;
+        // What the guest reads may count as written. With nested paging of AMD whatever the processor looks up in a page table does, one of each level; and KVM logs a page
+        // that is only read when its host has moved it and it is mapped anew: the code.
+        const int Read = 3 + 1;
 
         // For each byte of input writes to 40 words all over the memory from 4 to 5 MiB, and prints the end of a line.
         byte[] code =
@@ -209,11 +210,11 @@ public sealed class KernelMachineTests
                 CaptureOptions.Default,
                 new CaptureHooks(BeforeCut: async () => await WriteAsync(), InCut: comparison.Copy),
                 CancellationToken.None).Guarded();
-            (int changed, int rewritten) = comparison.AssertStored(snapshot, $"Round {round}");
+            (int changed, IReadOnlyList<int> rewritten) = comparison.AssertStored(snapshot, $"Round {round}");
 
             // Twice 40 words, some of them on one page. The first time there is what was loaded as well, zeroes included.
             Assert.InRange(changed, 40, round == 0 ? int.MaxValue : 80);
-            Assert.InRange(rewritten, 0, round == 0 ? int.MaxValue : PageTables);
+            Assert.True(round == 0 || rewritten.Count <= Read, $"Round {round} stored the pages {string.Join(", ", rewritten)}, which have not changed.");
         }
 
         async Task WriteAsync()
