@@ -102,20 +102,6 @@ public abstract partial class PlatformContract
         Assert.Null(stopped.ExitCode);
     }
 
-    [ContractTheory]
-    [InlineData("loop")]
-    [InlineData("ignore-stop")]
-    public async Task Stop_reason_13_an_app_that_does_not_listen_within_its_grace_period(string kind)
-    {
-        Instance instance = await CreateCrashAsync(kind);
-
-        Instance stopped = await Instances.StopAsync(instance.Uuid, new StopRequest { GracePeriod = TimeSpan.Zero }).Guarded();
-
-        Assert.Equal("-UP-K", stopped.StopReason!.Value.ToMask());
-        Assert.Equal(new StopCode(StopCodeReason.Exception, errno: 110, isShuttingDown: true), stopped.StopCode);
-        Assert.Null(stopped.ExitCode);
-    }
-
     [ContractFact]
     public async Task Stop_reason_15_a_regular_stop_by_the_user()
     {

@@ -60,7 +60,13 @@ public abstract partial class PlatformContract : IAsyncLifetime
     {
         UnikraftPlatformBuilder builder = new UnikraftPlatformBuilder()
             .UseLoggerFactory(_logs)
-            .Configure(options => options.VolumeDirectory = Path.Combine(_volumes.FullName, Guid.NewGuid().ToString("N")));
+            .Configure(options =>
+            {
+                options.VolumeDirectory = Path.Combine(_volumes.FullName, Guid.NewGuid().ToString("N"));
+
+                // A guest that listens is not killed for being slow. What comes after the grace period is proven where time is virtual.
+                options.StopGracePeriod = Timeout.InfiniteTimeSpan;
+            });
         Configure(builder);
         return builder.Build();
     }

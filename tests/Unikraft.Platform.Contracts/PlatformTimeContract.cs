@@ -70,6 +70,36 @@ public abstract class PlatformTimeContract : IAsyncLifetime
         Assert.Equal((1, 0), (Instances.Get(instance.Uuid).StartCount, Instances.Get(instance.Uuid).RestartCount));
     }
 
+    /// <remarks>Under virtual time: however slow the host is, the kernel of the guest has the time that it needs for this.</remarks>
+    [ContractTheory]
+    [InlineData("loop")]
+    [InlineData("ignore-stop")]
+    public async Task Stop_reason_13_an_app_that_does_not_listen_within_its_grace_period(string kind)
+    {
+        TimeSpan grace = TimeSpan.FromSeconds(3);
+        foreach (TimeSpan period in (TimeSpan[])[TimeSpan.Zero, grace])
+        {
+            Instance instance = await Instances.CreateAsync(Request("crash", kind) with { WaitTimeout = Timeout.InfiniteTimeSpan }).Guarded();
+            await using (ConsoleSession console = new(Instances.AttachConsole(instance.Uuid, new ConsoleOptions { FromStart = true })))
+            {
+                await console.ReadLineAsync("crashing: ");
+            }
+
+            Task<Instance> stopping = Instances.StopAsync(instance.Uuid, new StopRequest { GracePeriod = period });
+            if (period > TimeSpan.Zero)
+            {
+                _time.Advance(period - Tick);
+                Assert.Equal(InstanceState.Stopping, Instances.Get(instance.Uuid).State);
+                _time.Advance(Tick);
+            }
+
+            Instance stopped = await stopping.Guarded();
+            Assert.Equal("-UP-K", stopped.StopReason!.Value.ToMask());
+            Assert.Equal(new StopCode(StopCodeReason.Exception, errno: 110, isShuttingDown: true), stopped.StopCode);
+            Assert.Null(stopped.ExitCode);
+        }
+    }
+
     [ContractFact]
     public async Task Instances_checkpoints_and_templates_are_removed_when_their_time_is_up()
     {

@@ -242,6 +242,7 @@ internal sealed class ShellPool(
         if (!_isRefilling)
         {
             _isRefilling = true;
+            _delay.Begin();
             _refilling = BackgroundWork.BeginDetached(() => RefillAsync(isUsedUp ? TimeSpan.Zero : refillDelay));
         }
         else if (isUsedUp)

@@ -9,7 +9,19 @@ internal sealed class InterruptibleDelay(TimeProvider timeProvider)
     /// <summary>Ends the delay; <see langword="null"/> when there is none. Guarded by the lock.</summary>
     private CancellationTokenSource? _ending;
 
-    /// <summary>Waits until the delay is over, was ended or is cancelled: the caller looks which.</summary>
+    /// <summary>Whether the delay was ended, perhaps before anybody waited for it. Guarded by the lock.</summary>
+    private bool _isEnded;
+
+    /// <summary>A delay begins: from now on it can be ended, also while whoever is to wait for it has yet to get a processor.</summary>
+    internal void Begin()
+    {
+        lock (_lock)
+        {
+            _isEnded = false;
+        }
+    }
+
+    /// <summary>Waits until the delay that has begun is over, was ended or is cancelled: the caller looks which.</summary>
     /// <param name="delay">How long.</param>
     /// <param name="cancellationToken">Cancels it.</param>
     internal async Task WaitAsync(TimeSpan delay, CancellationToken cancellationToken)
@@ -17,6 +29,11 @@ internal sealed class InterruptibleDelay(TimeProvider timeProvider)
         using CancellationTokenSource ending = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         lock (_lock)
         {
+            if (_isEnded)
+            {
+                return;
+            }
+
             _ending = ending;
         }
 
@@ -32,6 +49,8 @@ internal sealed class InterruptibleDelay(TimeProvider timeProvider)
     {
         lock (_lock)
         {
+            _isEnded = true;
+
             // On a thread of its own: whoever cancels at once goes on with what was waiting.
             _ = _ending?.CancelAsync();
             _ending = null;

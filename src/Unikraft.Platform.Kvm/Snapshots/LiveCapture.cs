@@ -142,6 +142,8 @@ internal sealed class LiveCapture : IDisposable
             _newest = snapshot;
             if (!isFolding)
             {
+                _foldingDelay.Begin();
+
                 // A branch is restored right after its snapshot, and would wait for memory and processor; unless it waits for the copying anyway.
                 _ = _background.Begin(token => FoldAsync(isUrgent ? TimeSpan.Zero : FoldingDelay, token));
             }

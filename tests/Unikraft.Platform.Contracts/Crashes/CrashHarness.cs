@@ -204,7 +204,7 @@ public sealed class CrashHarness(string folder, string guests, Func<string, IUni
     {
         try
         {
-            while (await child.Output.ReadLineAsync().WaitAsync(TimeSpan.FromSeconds(120)) is { } line)
+            while (await child.Output.ReadLineAsync().WaitAsync(Patience.For(TimeSpan.FromMinutes(2))) is { } line)
             {
                 Route(line, models);
             }
