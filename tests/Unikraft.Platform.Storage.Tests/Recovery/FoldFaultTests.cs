@@ -99,11 +99,13 @@ public sealed class FoldFaultTests(Xunit.Abstractions.ITestOutputHelper output)
         await using DurablePlatform platform = chain.Platform;
         using ManualResetEventSlim goOn = new();
         TaskCompletionSource folding = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        bool isMade = false;
+
+        // The platform writes as well meanwhile: this is whoever has made the file.
+        AsyncLocal<bool> isFold = new();
         chain.Disk.Faults = (call, _) =>
         {
-            isMade |= call is "CreateNew";
-            if (isMade && call is "Write" && folding.TrySetResult())
+            isFold.Value |= call is "CreateNew";
+            if (isFold.Value && call is "Write" && folding.TrySetResult())
             {
                 goOn.Wait();
             }
