@@ -31,6 +31,8 @@ internal static class LogFormat
 
     internal static long Align(long length) => (length + Block - 1) / Block * Block;
 
+    internal static long WholeBlocks(long length) => length / Block * Block;
+
     /// <summary>The number of bytes that a record takes.</summary>
     /// <param name="indexes">The pages of each layer.</param>
     /// <param name="stateLength">The length of the state.</param>

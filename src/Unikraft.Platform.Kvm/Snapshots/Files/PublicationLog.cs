@@ -36,11 +36,11 @@ internal sealed class PublicationLog : IDisposable
     private long _end;
     private bool _isClosed;
 
-    private PublicationLog(FileStore store, StoredFile file, StoredFile reader, LogHeader header)
+    private PublicationLog(FileStore store, StoredFile file, StoredFile reader, LogHeader header, long fileLength)
     {
         (_store, _file, _reader, _header) = (store, file, reader, header);
         (_next, _end) = (header.Sequence, header.Offset);
-        _present = Math.Min(header.Length, reader.Stat().Length / LogFormat.Block * LogFormat.Block);
+        _present = Math.Min(header.Length, LogFormat.WholeBlocks(fileLength));
     }
 
     /// <summary>Whether nothing is appended any more: it was there when the directory was opened, or a write failed and nobody knows what of it is on the disk.</summary>
@@ -209,10 +209,11 @@ internal sealed class PublicationLog : IDisposable
         StoredFile? reader = store.TryOpen(LogFormat.Name);
         try
         {
+            long length = reader?.Stat().Length ?? 0;
             StoredFile? file = reader is null ? null : store.TryOpenDirect(LogFormat.Name);
             if (file is not null)
             {
-                PublicationLog log = new(store, file, reader!, header);
+                PublicationLog log = new(store, file, reader!, header, length);
                 reader = null;
                 return log;
             }
