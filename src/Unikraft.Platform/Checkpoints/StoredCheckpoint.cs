@@ -94,7 +94,7 @@ internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDispos
             return null;
         }
 
-        (ResourceMetadata metadata, TimeSpan? unusedFor) = Retention.Save();
+        (ResourceMetadata metadata, long? unusedSince) = Retention.Save();
         return new CheckpointRecord
         {
             Name = Identity.Name,
@@ -105,7 +105,7 @@ internal sealed class StoredCheckpoint : IInstanceSource, IKeptResource, IDispos
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill?.Time.Ticks,
-            UnusedSince = data.ToServiceTime(unusedFor ?? TimeSpan.Zero),
+            UnusedSince = unusedSince is { } since ? data.ToServiceTime(since) : data.ServiceTime.Ticks,
             Snapshot = _state.KeptAs,
             Source = new SourceRecord(_state.Source.Identity.Uuid, _state.Source.Identity.Name, _state.Source.Identity.CreatedAt),
             LoadCount = _state.LoadCount,

@@ -88,7 +88,7 @@ internal sealed partial class InstanceController : IKeptResource
                 return null;
             }
 
-            (Resources.ResourceMetadata metadata, TimeSpan? unusedFor) = Retention.Save();
+            (Resources.ResourceMetadata metadata, long? unusedSince) = Retention.Save();
             InstanceRun? run = _status.Run;
             PastRun? last = _status.Last;
             bool isRestarting = _status.Restart is not null && !(run is not null && _status.IsHealthy(run));
@@ -103,7 +103,7 @@ internal sealed partial class InstanceController : IKeptResource
                 Tags = metadata.Tags,
                 DeleteLock = metadata.DeleteLock,
                 Autokill = metadata.Autokill?.Time.Ticks,
-                UnusedSince = unusedFor is { } unused ? data.ToServiceTime(unused) : null,
+                UnusedSince = unusedSince is { } since ? data.ToServiceTime(since) : null,
                 Snapshot = Snapshots.KeptAs,
                 Origin = Origin?.ToRecord(),
                 RestartPolicy = _status.Policies.Restart,
@@ -133,7 +133,7 @@ internal sealed partial class InstanceController : IKeptResource
                     ? null
                     : new RunRecord(
                         run.StartedAt,
-                        data.ToServiceTime(Time.GetElapsedTime(run.StartTimestamp)),
+                        data.ToServiceTime(run.StartTimestamp),
                         run.BootTime?.Ticks,
                         run.Initiator.HasFlag(StopInitiator.User)),
                 Transitions = _status.Transitions.LastNumber,

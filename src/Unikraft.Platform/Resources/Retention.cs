@@ -44,12 +44,12 @@ internal sealed class Retention(
     /// <summary>Called under the lock when something has changed that is to be kept.</summary>
     public Action? Changed { get; set; }
 
-    /// <summary>What is to be kept of it: the metadata, and for how long the resource has not been used, if it is not.</summary>
-    public (ResourceMetadata Metadata, TimeSpan? UnusedFor) Save()
+    /// <summary>What is to be kept of it: the metadata, and the timestamp since which the resource is not being used, if it is not.</summary>
+    public (ResourceMetadata Metadata, long? UnusedSince) Save()
     {
         lock (_lock)
         {
-            return (_metadata, _unusedSince is { } since ? platform.TimeProvider.GetElapsedTime(since) : null);
+            return (_metadata, _unusedSince);
         }
     }
 

@@ -139,7 +139,8 @@ internal sealed partial class DataDirectory : IAsyncDisposable
         }
     }
 
-    internal long ToServiceTime(TimeSpan ago) => Math.Max(0, (ServiceTime - ago).Ticks);
+    /// <summary>The service time at a timestamp, in the form that is kept. Not from how long ago it was: the clock would be read twice, and time may pass between.</summary>
+    internal long ToServiceTime(long timestamp) => Math.Max(0, ServiceTimeAt(timestamp).Ticks);
 
     internal TimeSpan SinceServiceTime(long ticks) => TimeSpan.FromTicks(Math.Max(0, ServiceTime.Ticks - ticks));
 

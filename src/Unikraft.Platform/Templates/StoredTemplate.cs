@@ -78,7 +78,7 @@ internal sealed class StoredTemplate : IInstanceSource, IKeptResource, IDisposab
             return null;
         }
 
-        (ResourceMetadata metadata, TimeSpan? unusedFor) = Retention.Save();
+        (ResourceMetadata metadata, long? unusedSince) = Retention.Save();
         return new TemplateRecord
         {
             Name = Identity.Name,
@@ -89,7 +89,7 @@ internal sealed class StoredTemplate : IInstanceSource, IKeptResource, IDisposab
             Tags = metadata.Tags,
             DeleteLock = metadata.DeleteLock,
             Autokill = metadata.Autokill?.Time.Ticks,
-            UnusedSince = data.ToServiceTime(unusedFor ?? TimeSpan.Zero),
+            UnusedSince = unusedSince is { } since ? data.ToServiceTime(since) : data.ServiceTime.Ticks,
             Snapshot = _state.KeptAs,
             Origin = _origin?.ToRecord(),
             ConvertedAt = _convertedAt,
